@@ -1,0 +1,1 @@
+"""fastfit-watch: dress people in uploaded garments, unattended."""
