@@ -1,0 +1,8 @@
+"""`python -m fastfit_watch`."""
+
+import sys
+
+from fastfit_watch.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,350 @@
+"""Loop two: which look goes to which device next, and what becomes of it.
+
+`now_s` is Unix time, for the ledger. `clock_s` is monotonic time, for waiting.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+from fastfit_watch.announce import Announcer
+from fastfit_watch.config import Config
+from fastfit_watch.errors import StorageError
+from fastfit_watch.folders import STORAGE_ERRNOS
+from fastfit_watch.job import LookRecord, LookResult, Status
+from fastfit_watch.ledger import Ledger
+from fastfit_watch.protocol import Done, Failed, FailureKind, Order, Step, WorkerExit, read_receipt
+from fastfit_watch.resident import Ended, Event, Resident, describe_exit
+from fastfit_watch.spool import Spool
+from fastfit_watch.write import TEMPORARY, make_folder, write_bytes
+
+if TYPE_CHECKING:
+    from loguru import Logger
+
+AHEAD = 2  # looks in one engine process: one in work, one prepared meanwhile
+_PROBE_BYTES = 256 * 1024
+_PROBE_FIRST_S = 1.0
+_PROBE_LAST_S = 30.0
+
+
+class Dispatch:
+    """Feeds the engine processes and settles every look exactly once."""
+
+    def __init__(
+        self, config: Config, ledger: Ledger, spool: Spool, residents: Sequence[Resident], announcer: Announcer
+    ) -> None:
+        self.config = config
+        self.held = ""
+        self._ledger, self._spool, self._announcer = ledger, spool, announcer
+        self._residents: Mapping[str, Resident] = {resident.device: resident for resident in residents}
+        self._tokens = itertools.count(1)
+        self._began_s: dict[str, float] = {}
+        # Looks that were in an engine process when it died: each is tried alone, so that the guilty one is known.
+        self._suspects: set[tuple[str, str]] = set()
+        # What is still to be written down, oldest first. A full disk delays it; every entry may be repeated.
+        self._unwritten: deque[Callable[[float], None]] = deque([self.recover])
+        self._probe_at_s = 0.0
+        self._probe_pause_s = _PROBE_FIRST_S
+        self._stopping = False
+
+    def recover(self, now_s: float) -> None:
+        """The first thing `step` does: after a crash, keep pictures that are whole, and queue what is missing."""
+        for record in self._ledger.running_looks():
+            result = self._finished_before(record)
+            if result is not None:
+                self._ledger.finish_look(record.job_id, record.look.key, result, now_s)
+                _log(record).info("its picture was finished before the restart")
+            else:
+                self._ledger.put_back(record.job_id, record.look.key, "the daemon was restarted", now_s, now_s)
+                _log(record).info("queued again after the restart")
+        for job in self._ledger.jobs((Status.QUEUED, Status.RUNNING)):
+            self._ledger.settle_job(job.id, now_s)
+            _remove_temporaries(self.config.outputs / job.id)
+            _remove_temporaries(self._spool.receipts_folder(job.id))
+        _remove_temporaries(self.config.outputs)
+
+    def step(self, events: Sequence[Event], now_s: float, clock_s: float, *, may_start: bool = True) -> None:
+        """One turn of the loop: take in what the engines said, watch over them, write down, hand out."""
+        for event in events:
+            resident = self._residents[event.device]
+            if resident.knows(event):
+                self._take_in(resident, event, clock_s)
+        for resident in self._residents.values():
+            resident.check(clock_s)
+            if may_start and not self._stopping:
+                resident.start(clock_s)
+        try:
+            self._write_down(now_s)
+            if self.held:
+                self._probe(clock_s)
+            if not self._stopping and not self.held:
+                self._feed(now_s, clock_s)
+        except (StorageError, OSError) as error:
+            self._hold(str(error), clock_s)
+
+    @property
+    def is_idle(self) -> bool:
+        """Is nothing in hand, and everything written down that can be?"""
+        in_hand = any(resident.in_hand for resident in self._residents.values())
+        return not in_hand and (bool(self.held) or not self._unwritten)
+
+    def stop_gently(self) -> None:
+        """Start nothing more. A look in hand is finished; one prepared ahead goes back to the queue."""
+        self._stopping = True
+        for resident in self._residents.values():
+            if not resident.in_hand:
+                resident.end()
+
+    def stop_now(self, now_s: float) -> None:
+        """End the engines at once. Looks in hand go back to the queue; what cannot be written is recovered later."""
+        self._stopping = True
+        for resident in self._residents.values():
+            resident.kill()
+            self._let_go(resident)
+        try:
+            self._write_down(now_s)
+        except (StorageError, OSError) as error:
+            logger.warning("not written down, the next start does it: {}", error)
+
+    # What the engines said
+
+    def _take_in(self, resident: Resident, event: Event, clock_s: float) -> None:
+        if isinstance(event, Ended):
+            self._bury(resident, event.exit_code, clock_s)
+            return
+        message = event.message
+        record = resident.in_hand.get(message.token) if isinstance(message, Step | Done | Failed) else None
+        resident.hear(message, clock_s)
+        if record is None:
+            return
+        if isinstance(message, Step):
+            if record is next(iter(resident.in_hand.values())):
+                self._announcer.note_progress(record, message.stage, message.step, message.steps)
+            return
+        began_s, self._began_s[resident.device] = self._began_s.get(resident.device, clock_s), clock_s
+        self._suspects.discard(_place(record))
+        if isinstance(message, Done):
+            self._announcer.note_seconds(clock_s - began_s, record.look.options.steps)
+            self._unwritten.append(partial(self._finish, record, message.result))
+        elif isinstance(message, Failed):
+            self._settle_failure(record, message, clock_s)
+        if self._stopping:
+            self._let_go(resident)
+            resident.end()
+
+    def _settle_failure(self, record: LookRecord, failure: Failed, clock_s: float) -> None:
+        _log(record).warning("attempt {} failed ({}): {}", record.attempts, failure.kind.value, failure.message)
+        if failure.kind is FailureKind.STORAGE:
+            self._unwritten.append(partial(self._put_back, record, failure.message, 0.0, attempt_counts=False))
+            self._hold(failure.message, clock_s)
+        elif failure.kind is FailureKind.INPUT:
+            self._unwritten.append(partial(self._fail, record, failure.message))
+        else:
+            self._unwritten.append(partial(self._try_again, record, failure.message))
+
+    def _bury(self, resident: Resident, exit_code: int, clock_s: float) -> None:
+        """An engine process died. The look it worked on is blamed, not the one that was merely prepared ahead."""
+        lost = list(resident.in_hand.values())
+        resident.in_hand.clear()
+        resident.note_end(exit_code, clock_s)
+        self._suspects.update(_place(record) for record in lost)
+        blamed = lost[:1] if exit_code != WorkerExit.DEVICE_UNUSABLE else []
+        for record in blamed:
+            reason = f"the engine process ended while making it ({describe_exit(exit_code)})"
+            _log(record).error(reason)
+            self._unwritten.append(partial(self._count_death, record, reason))
+        for record in lost[len(blamed) :]:
+            reason = "the engine process ended before its turn"
+            self._unwritten.append(partial(self._put_back, record, reason, 0.0, attempt_counts=False))
+
+    def _let_go(self, resident: Resident) -> None:
+        for record in resident.in_hand.values():
+            self._unwritten.append(partial(self._put_back, record, "the daemon was stopped", 0.0, attempt_counts=False))
+        resident.in_hand.clear()
+
+    # What is written down. Each of these may be repeated after a full disk.
+
+    def _write_down(self, now_s: float) -> None:
+        while self._unwritten:
+            self._unwritten[0](now_s)
+            self._unwritten.popleft()
+
+    def _finish(self, record: LookRecord, result: LookResult, now_s: float) -> None:
+        picture = self.config.outputs / record.job_id / result.file
+        if _hash_of(picture) != result.sha256:
+            self._try_again(record, f"{picture} is not the picture that was made: it was changed or removed", now_s)
+            return
+        self._ledger.finish_look(record.job_id, record.look.key, result, now_s)
+        self._ledger.settle_job(record.job_id, now_s)
+        self._probe_pause_s = _PROBE_FIRST_S
+        _log(record).info("done in {:.1f} s, seed {}", sum(result.seconds.values()), record.look.options.seed)
+
+    def _try_again(self, record: LookRecord, reason: str, now_s: float) -> None:
+        settings = self.config.engine
+        if record.attempts >= settings.max_attempts:
+            self._fail(record, f"{reason} (tried {record.attempts} times)", now_s)
+            return
+        pause_s = min(settings.backoff_s * 2 ** (record.attempts - 1), settings.backoff_max_s)
+        self._put_back(record, reason, pause_s, now_s)
+
+    def _count_death(self, record: LookRecord, reason: str, now_s: float) -> None:
+        deaths = record.deaths + 1
+        if deaths >= self.config.engine.max_deaths:
+            self._fail(record, f"it took the engine down {_times(deaths)}: {reason}", now_s)
+            return
+        self._ledger.put_back(record.job_id, record.look.key, reason, now_s, now_s, death=True)
+        self._ledger.settle_job(record.job_id, now_s)
+
+    def _put_back(
+        self, record: LookRecord, reason: str, pause_s: float, now_s: float, attempt_counts: bool = True
+    ) -> None:
+        key = record.look.key
+        self._ledger.put_back(record.job_id, key, reason, now_s + pause_s, now_s, attempt_counts=attempt_counts)
+        self._ledger.settle_job(record.job_id, now_s)
+
+    def _fail(self, record: LookRecord, reason: str, now_s: float) -> None:
+        self._ledger.fail_look(record.job_id, record.look.key, reason, now_s)
+        self._ledger.settle_job(record.job_id, now_s)
+        self._suspects.discard(_place(record))
+        _log(record).error("failed: {}", reason)
+
+    # Handing out
+
+    def _feed(self, now_s: float, clock_s: float) -> None:
+        """First something for every idle engine, then one look ahead for each."""
+        for depth in range(AHEAD):
+            for resident in self._residents.values():
+                if resident.is_ready and len(resident.in_hand) == depth:
+                    self._hand_one(resident, now_s, clock_s)
+
+    def _hand_one(self, resident: Resident, now_s: float, clock_s: float) -> None:
+        waiting = self._ledger.next_looks(now_s, 1)
+        if not waiting or (resident.in_hand and self._must_be_alone([*resident.in_hand.values(), *waiting])):
+            return
+        if (shortage := self._shortage()) is not None:
+            self._hold(shortage, clock_s)
+            return
+        folder = self.config.outputs / waiting[0].job_id
+        try:
+            make_folder(folder)
+        except OSError as error:
+            self._fail(waiting[0], f"the folder {folder} cannot be made: {error.strerror}", now_s)
+            return
+        record = self._ledger.start_attempt(waiting[0].job_id, waiting[0].look.key, now_s)
+        if record is None:
+            self._ledger.settle_job(waiting[0].job_id, now_s)
+            return
+        if not resident.in_hand:
+            self._began_s[resident.device] = clock_s
+        resident.send(record, self._order(record), clock_s)
+        _log(record).info("attempt {} on {}", record.attempts, resident.device)
+
+    def _must_be_alone(self, records: Sequence[LookRecord]) -> bool:
+        return any(record.deaths > 0 or _place(record) in self._suspects for record in records)
+
+    def _order(self, record: LookRecord) -> Order:
+        look = record.look
+        snapshot = self._spool.snapshot_folder(record.job_id).absolute()
+        return Order(
+            token=next(self._tokens),
+            person=snapshot / look.person,
+            garments={category: snapshot / name for category, name in look.garments.items()},
+            options=look.options,
+            output=self.config.outputs.absolute() / record.job_id / f"{look.key}.{look.options.format.value}",
+            receipt=self._receipt_of(record).absolute(),
+            # Nothing that tells one job from another: the same seed gives the same bytes.
+            marks={"seed": str(look.options.seed)},
+        )
+
+    def _receipt_of(self, record: LookRecord) -> Path:
+        return self._spool.receipts_folder(record.job_id) / f"{record.look.key}.json"
+
+    def _finished_before(self, record: LookRecord) -> LookResult | None:
+        """The result of a look whose receipt and picture are both whole."""
+        try:
+            result = read_receipt(self._receipt_of(record).read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError):
+            return None
+        picture = self.config.outputs / record.job_id / result.file
+        return result if _hash_of(picture) == result.sha256 else None
+
+    # A full or failing disk
+
+    def _hold(self, reason: str, clock_s: float) -> None:
+        """Stand still until the disk is well again. No job is blamed."""
+        if self.held:
+            return
+        logger.error("the queue stands still: {}", reason)
+        self.held = reason
+        self._probe_at_s = clock_s + self._probe_pause_s
+        self._announcer.note_hold(reason)
+
+    def _probe(self, clock_s: float) -> None:
+        """Go on if there is room again, and both places can be written to."""
+        if clock_s < self._probe_at_s:
+            return
+        self._probe_pause_s = min(2 * self._probe_pause_s, _PROBE_LAST_S)
+        self._probe_at_s = clock_s + self._probe_pause_s
+        if self._shortage() is not None:
+            return
+        for folder in (self.config.outputs, self._spool.root):
+            probe = folder / f"{TEMPORARY}probe"
+            try:
+                write_bytes(probe, os.urandom(_PROBE_BYTES))
+                probe.unlink()
+            except (StorageError, OSError):
+                return
+        logger.info("the disk is well again, the queue goes on")
+        self.held = ""
+        self._announcer.note_hold("")
+
+    def _shortage(self) -> str | None:
+        """A sentence if too little space is free."""
+        for folder in (self.config.outputs, self._spool.root):
+            try:
+                free = shutil.disk_usage(folder).free
+            except OSError as error:
+                return f"the folder {folder} cannot be used: {error.strerror}. Make it again, or mount it."
+            if free < self.config.limits.min_free_bytes:
+                return (
+                    f"only {free / 1e6:.0f} MB are free for {folder}; {self.config.limits.min_free_bytes / 1e6:.0f} MB"
+                    " are kept free. Free some space; work goes on by itself."
+                )
+        return None
+
+
+def _place(record: LookRecord) -> tuple[str, str]:
+    return record.job_id, record.look.key
+
+
+def _times(number: int) -> str:
+    return {1: "once", 2: "twice", 3: "three times"}.get(number, f"{number} times")
+
+
+def _hash_of(picture: Path) -> str | None:
+    try:
+        return hashlib.sha256(picture.read_bytes()).hexdigest()
+    except OSError as error:
+        if error.errno in STORAGE_ERRNOS:
+            raise
+        return None
+
+
+def _remove_temporaries(folder: Path) -> None:
+    """Remove what a killed process was still writing."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        path.unlink(missing_ok=True)
+
+
+def _log(record: LookRecord) -> Logger:
+    return logger.bind(job=record.job_id, look=record.look.key)

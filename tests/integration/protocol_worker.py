@@ -1,0 +1,116 @@
+"""An engine process without an engine: speaks the worker protocol, and misbehaves as the names of looks ask for.
+
+The part of a look's name before "-" says what happens: `crash` dies by SIGKILL, `hang` never answers, `oom`, `input`,
+`engine` and `disk` report such a failure, `orphan` kills the daemon once its picture is written, `slow` takes a while.
+`crash-once` and the like do it only the first time. Anything else is made at once. Every look begun is a line in
+NOTES/begun, and this process's id is in NOTES/pid. NOTES/load may hold `refuse`, `crash` or `hang`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from PIL import Image
+
+from fastfit_watch.images import encode_image
+from fastfit_watch.job import LookResult
+from fastfit_watch.protocol import (
+    CannotLoad,
+    Done,
+    Failed,
+    FailureKind,
+    Message,
+    Order,
+    Ready,
+    Step,
+    read_order,
+    write_message,
+)
+from fastfit_watch.write import write_bytes, write_json
+
+SLOW_S = 0.7
+FAILURES = {
+    "oom": (FailureKind.MEMORY, "The device is full."),
+    "input": (FailureKind.INPUT, "Nobody is in the picture."),
+    "engine": (FailureKind.ENGINE, "Something broke."),
+    "disk": (FailureKind.STORAGE, "No space left on device."),
+}
+
+
+def main(notes: Path) -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+    pipe = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+
+    def say(message: Message) -> None:
+        pipe.write(write_message(message) + "\n")
+
+    (notes / "pid").write_text(str(os.getpid()))
+    _load(notes, say)
+    for line in sys.stdin:
+        _obey(read_order(line), notes, say)
+
+
+def _load(notes: Path, say: Callable[[Message], None]) -> None:
+    manner = (notes / "load").read_text() if (notes / "load").exists() else ""
+    if manner == "refuse":
+        say(CannotLoad("unet.safetensors is missing."))
+        sys.exit(10)
+    if manner == "crash":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if manner == "hang":
+        time.sleep(600)
+    say(Ready("cpu", "protocol", 0.0, {}))
+
+
+def _obey(order: Order, notes: Path, say: Callable[[Message], None]) -> None:
+    key = order.output.stem
+    with (notes / "begun").open("a") as file:
+        file.write(f"{order.output.parent.name}/{key}\n")
+    say(Step(order.token, "denoise", 1, order.options.steps))
+    deed, _, once = key.rsplit(".", 1)[-1].partition("-")
+    seen = notes / f"{order.output.parent.name}.{key}.seen"
+    if once == "once" and seen.exists():
+        deed = ""
+    seen.touch()
+    _misbehave(deed)
+    if deed in FAILURES and not (deed == "disk" and not (notes / "full").exists()):
+        say(Failed(order.token, *FAILURES[deed]))
+        return
+    result = _save(order)
+    if deed == "orphan":
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
+    say(Done(order.token, result))
+
+
+def _misbehave(deed: str) -> None:
+    if deed == "crash":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if deed == "hang":
+        time.sleep(600)
+    if deed == "slow":
+        time.sleep(SLOW_S)
+
+
+def _save(order: Order) -> LookResult:
+    """A picture that depends on the seed and the person alone, as a real one does on all its inputs."""
+    digest = hashlib.sha256(order.person.read_bytes() + str(order.options.seed).encode()).digest()
+    data = encode_image(Image.new("RGB", (24, 32), tuple(digest[:3])), order.options.format, order.marks)
+    sha256 = hashlib.sha256(data).hexdigest()
+    result = LookResult(order.output.name, sha256, 32, 24, {"denoise": 0.1}, None, "cpu", {"protocol": "1"})
+    write_json(order.receipt, asdict(result))
+    write_bytes(order.output, data)
+    return result
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

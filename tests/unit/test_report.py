@@ -1,0 +1,169 @@
+"""Status lines, report.json, the contact sheet, the gallery and `status`: all from a real ledger and real pictures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fastfit_watch import gallery, report, status
+from fastfit_watch.config import Config
+from fastfit_watch.errors import FastFitError
+from fastfit_watch.job import Job, LookResult, Progress, Status
+from fastfit_watch.ledger import Ledger
+from fastfit_watch.look import Category, Look, SamplingOptions
+
+NASTY = "<b>spring</b>&'\""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    config = Config(inputs=tmp_path / "inputs", outputs=tmp_path / "outputs")
+    config.spool.mkdir(parents=True)
+    return config
+
+
+@pytest.fixture
+def ledger(config: Config) -> Ledger:
+    return Ledger(config.spool / "ledger.db")
+
+
+def _claim(config: Config, ledger: Ledger, name: str, people: tuple[str, ...] = ("anna.jpg", "ben.jpg")) -> Job:
+    """A claimed job: every person in two looks, its uploads in the spool."""
+    job = ledger.sight(name, 100.0)
+    looks = [
+        Look(person, look, {Category.UPPER: "shirt.png"}, SamplingOptions(seed=7))
+        for person in people
+        for look in ("casual", "gala")
+    ]
+    ledger.begin_claim(job.id, "outfit.yaml", looks, {"anna.jpg": "00"}, "origin", 101.0)
+    ledger.finish_claim(job.id, 101.0)
+    snapshot = config.spool / "jobs" / job.id / "snapshot"
+    snapshot.mkdir(parents=True)
+    for person in people:
+        Image.new("RGB", (60, 80), "navy").save(snapshot / person)
+    Image.new("RGB", (60, 80), "red").save(snapshot / "shirt.png")
+    return _job(ledger, job.id)
+
+
+def _job(ledger: Ledger, job_id: str) -> Job:
+    job = ledger.job(job_id)
+    assert job is not None
+    return job
+
+
+def _finish(config: Config, ledger: Ledger, job_id: str, key: str, now_s: float = 110.0) -> None:
+    """Make one look's picture, as an engine would."""
+    ledger.start_attempt(job_id, key, now_s - 5)
+    folder = config.outputs / job_id
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (192, 256), (10, 200, 30)).save(folder / f"{key}.png")
+    result = LookResult(f"{key}.png", "ab" * 32, 256, 192, {"denoise": 2.5, "decode": 0.5}, None, "cpu")
+    ledger.finish_look(job_id, key, result, now_s)
+
+
+def test_status_lines_through_a_job_s_life(config: Config, ledger: Ledger) -> None:
+    job = ledger.sight("spring", 100.0)
+    waiting = ledger.mark(job.id, Status.WAITING, "missing anna.jpg", 100.0)
+    assert report.status_line(waiting, [], None, 0) == "waiting: missing anna.jpg"
+    job = _claim(config, ledger, "spring")
+    assert report.status_line(job, ledger.looks(job.id), None, 0) == "queued: next in line"
+    assert report.status_line(job, ledger.looks(job.id), None, 2) == "queued: 2 jobs before this one"
+    _finish(config, ledger, job.id, "anna.casual")
+    progress = Progress("anna.gala", "denoise", 3, 30, eta_s=40.2)
+    line = report.status_line(_job(ledger, job.id), ledger.looks(job.id), progress, 0)
+    assert line.startswith("running: 1 of 4, about 40 s left")
+
+
+def test_final_job_has_sheet_status_and_last_of_all_a_report(config: Config, ledger: Ledger) -> None:
+    job = _claim(config, ledger, "spring")
+    for key in ("anna.casual", "anna.gala", "ben.casual"):
+        _finish(config, ledger, job.id, key)
+    ledger.start_attempt(job.id, "ben.gala", 111.0)
+    ledger.fail_look(job.id, "ben.gala", "took the engine down three times", 112.0)
+    final = ledger.settle_job(job.id, 113.0)
+    assert final is not None and final.status is Status.FAILED
+
+    report.publish_final(config, final, ledger.looks(job.id))
+
+    folder = config.outputs / job.id
+    written = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert written["status"] == "failed" and "ben.gala" in written["reason"]
+    assert [look["status"] for look in written["looks"]] == ["done", "done", "done", "failed"]
+    assert written["looks"][0]["options"]["seed"] == 7 and written["looks"][0]["sha256"] == "ab" * 32
+    assert written["engine_seconds"] == 9.0 and written["files_sha256"] == {"anna.jpg": "00"}
+    assert (folder / "status.txt").read_text(encoding="utf-8").startswith("failed: 1 of 4 looks failed")
+    assert (folder / "report.json").stat().st_mtime_ns >= (folder / "sheet.jpg").stat().st_mtime_ns
+    with Image.open(folder / "sheet.jpg") as sheet:
+        colours = {
+            pixel[1]
+            for pixel in sheet.convert("P", palette=Image.Palette.ADAPTIVE, colors=8).convert("RGB").getcolors() or []
+        }
+    assert any(abs(r - 10) < 30 and abs(g - 200) < 30 for r, g, _ in colours), "the results are on the sheet"
+
+
+def test_a_large_job_gets_several_sheets(config: Config, ledger: Ledger) -> None:
+    people = tuple(f"p{number}.jpg" for number in range(8))
+    job = _claim(config, ledger, "crowd", people)
+    for record in ledger.looks(job.id):
+        _finish(config, ledger, job.id, record.look.key)
+    final = ledger.settle_job(job.id, 120.0)
+    assert final is not None
+    report.publish_final(config, final, ledger.looks(job.id))
+    written = json.loads((config.outputs / job.id / "report.json").read_text(encoding="utf-8"))
+    assert written["contact_sheets"] == ["sheet.jpg", "sheet-2.jpg"]
+    assert all((config.outputs / job.id / name).is_file() for name in written["contact_sheets"])
+
+
+def test_an_unchanged_status_is_not_written_again(config: Config, ledger: Ledger) -> None:
+    job = _claim(config, ledger, "spring")
+    report.publish_status(config, job, ledger.looks(job.id), None, 0)
+    path = config.outputs / job.id / "status.txt"
+    before = path.stat().st_ino
+    report.publish_status(config, job, ledger.looks(job.id), None, 0)
+    assert path.stat().st_ino == before
+    report.publish_status(config, job, ledger.looks(job.id), None, 1)
+    assert path.stat().st_ino != before
+
+
+def test_gallery_shows_results_and_reasons_and_escapes_uploads(config: Config, ledger: Ledger) -> None:
+    job = _claim(config, ledger, NASTY)
+    _finish(config, ledger, job.id, "anna.casual")
+    broken = ledger.sight("broken", 90.0)
+    ledger.mark(broken.id, Status.INVALID, "outfit.yaml:3: unknown key 'uper'. Did you mean 'upper'?", 91.0)
+    gallery.publish(config, ledger)
+    page = (config.outputs / "index.html").read_text(encoding="utf-8")
+    assert "<b>spring" not in page and "&lt;b&gt;spring&lt;/b&gt;" in page
+    assert "anna.casual.png" in page and "unknown key &#x27;uper&#x27;" in page
+    assert "http://" not in page and "https://" not in page
+    assert "http-equiv='refresh'" in page, "work goes on, so the page renews itself"
+
+
+def test_status_prints_a_table_and_json(config: Config, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    job = _claim(config, ledger, "spring")
+    _finish(config, ledger, job.id, "anna.casual")
+    ledger.pause("disk full", 120.0)
+    assert status.show(config) == 0
+    text = capsys.readouterr().out
+    assert "paused: disk full" in text and "spring" in text and "1/4" in text
+    assert status.show(config, as_json=True) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["jobs"][0]["looks"] == {"done": 1, "queued": 3} and shown["paused"] == "disk full"
+
+
+def test_status_without_a_ledger_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(FastFitError, match="fastfit-watch run"):
+        status.show(Config(inputs=tmp_path))
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.2, "1 s"), (61, "61 s"), (600, "10 min"), (9000, "2.5 h")])
+def test_durations_are_said_as_people_say_them(seconds: float, text: str) -> None:
+    assert report.duration(seconds) == text
+
+
+def test_status_of_done_job_counts_pictures(config: Config, ledger: Ledger) -> None:
+    job = replace(_claim(config, ledger, "spring"), status=Status.DONE, started_s=100.0, finished_s=161.0)
+    assert report.status_line(job, ledger.looks(job.id), None, 0) == "done: 4 pictures in 61 s"

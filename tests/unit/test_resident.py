@@ -1,0 +1,229 @@
+"""The engine process: real child processes that answer, die, hang and babble."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from loguru import logger
+
+from fastfit_watch.config import Engine
+from fastfit_watch.devices import count_gpus, find_devices
+from fastfit_watch.job import LookRecord, LookResult, LookStatus
+from fastfit_watch.look import Category, Framing, ImageFormat, Look, MaskMode, SamplingOptions
+from fastfit_watch.protocol import (
+    CannotLoad,
+    Done,
+    Failed,
+    FailureKind,
+    Loading,
+    Message,
+    Order,
+    Ready,
+    Step,
+    read_message,
+    read_order,
+    write_message,
+    write_order,
+)
+from fastfit_watch.resident import Ended, Event, Resident, ResidentState, Said, describe_exit
+
+READY = write_message(Ready("cpu", "test", 0.1, {}))
+# Says it is ready, then answers every order with one step.
+ECHO = f"""
+import json, sys
+print({READY!r}, flush=True)
+for line in sys.stdin:
+    print(json.dumps(dict(type="progress", token=json.loads(line)["token"], stage="s", step=1, steps=2)), flush=True)
+"""
+SETTINGS = Engine(backoff_s=10, backoff_max_s=30, stall_s=50, load_timeout_s=100)
+OPTIONS = SamplingOptions(3, 5, 2.0, MaskMode.WORN, Framing.PASTE_BACK, ImageFormat.WEBP)
+ORDER = Order(7, Path("/p.png"), {Category.BAG: Path("/b\n.png")}, OPTIONS, Path("/o.webp"), Path("/r"), {"a": "ü"})
+RECORD = LookRecord("spring", 0, Look("anna.jpg", "casual", {}), LookStatus.RUNNING)
+Make = Callable[[str], Resident]
+
+
+@pytest.fixture
+def mail() -> queue.SimpleQueue[Event | None]:
+    return queue.SimpleQueue()
+
+
+@pytest.fixture
+def make(mail: queue.SimpleQueue[Event | None]) -> Iterator[Make]:
+    made: list[Resident] = []
+
+    def make(program: str) -> Resident:
+        made.append(Resident("cpu", [sys.executable, "-c", program], SETTINGS, mail))
+        return made[-1]
+
+    yield make
+    for resident in made:
+        resident.end()
+
+
+def get(mail: queue.SimpleQueue[Event | None]) -> Event:
+    event = mail.get(timeout=10)
+    assert event is not None
+    return event
+
+
+def start_ready(make: Make, mail: queue.SimpleQueue[Event | None], program: str = ECHO) -> tuple[Resident, int]:
+    """A resident that said it is ready at second 1, and its process id."""
+    resident = make(program)
+    resident.start(0.0)
+    event = get(mail)
+    assert isinstance(event, Said)
+    resident.hear(event.message, 1.0)
+    assert resident.is_resting
+    assert resident._process is not None
+    return resident, resident._process.pid
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Loading("models"),
+        Ready("cuda:0", "mini", 1.5, {"torch": "2"}),
+        CannotLoad("no weights"),
+        Step(3, "denoise", 4, 30),
+        Done(3, LookResult("a.png", "00", 4, 3, {"denoise": 1.0}, None, "cpu", {"torch": "2"})),
+        Failed(3, FailureKind.MEMORY, "full\nof lines"),
+    ],
+)
+def test_messages_survive_the_pipe(message: Message) -> None:
+    line = write_message(message)
+    assert "\n" not in line
+    assert read_message(line) == message
+
+
+def test_orders_survive_the_pipe() -> None:
+    line = write_order(ORDER)
+    assert "\n" not in line
+    assert read_order(line) == ORDER
+
+
+def test_a_look_is_handed_over_and_progress_comes_back(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
+    resident, _ = start_ready(make, mail)
+    resident.send(RECORD, ORDER, 2.0)
+    event = get(mail)
+    assert event == Said("cpu", 1, Step(7, "s", 1, 2))
+    assert resident.knows(event)
+    assert resident.in_hand == {7: RECORD}
+    resident.hear(Failed(7, FailureKind.INPUT, "no"), 3.0)
+    assert resident.is_resting
+
+
+def test_a_killed_process_is_noticed_at_once(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
+    _, pid = start_ready(make, mail)
+    began_s = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    assert get(mail) == Ended("cpu", 1, -signal.SIGKILL)
+    assert time.monotonic() - began_s < 1.0
+
+
+def test_each_start_waits_twice_as_long_until_a_look_is_done(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
+    resident = make("raise SystemExit(1)")
+    clock_s = 0.0
+    for pause_s in (10.0, 20.0, 30.0, 30.0):
+        resident.start(clock_s)
+        assert get(mail) == Ended("cpu", resident._life, 1)
+        resident.note_end(1, clock_s)
+        resident.start(clock_s + pause_s - 0.1)
+        assert resident.state is ResidentState.OFF
+        clock_s += pause_s
+    assert resident.load_failures == 4
+    assert "exit code 1" in resident.describe()
+    resident.hear(Done(1, LookResult("a.png", "", 1, 1, {}, None, "cpu")), clock_s)
+    resident.note_end(1, clock_s)
+    resident.start(clock_s + 10.0)
+    assert resident.state is ResidentState.LOADING
+
+
+def test_only_a_process_without_progress_is_ended(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
+    resident, _ = start_ready(make, mail)
+    for clock_s in range(2, 300, 5):
+        resident.check(float(clock_s))  # idle for long: nothing is wrong
+    resident.send(RECORD, ORDER, 300.0)
+    assert isinstance(get(mail), Said)
+    for clock_s in range(300, 351, 5):
+        resident.check(float(clock_s))
+    assert mail.empty()
+    assert not resident.is_fresh(351.0)
+    resident.check(351.0)
+    assert get(mail) == Ended("cpu", 1, -signal.SIGKILL)
+
+
+def test_a_daemon_that_slept_blames_no_one(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
+    resident, _ = start_ready(make, mail)
+    resident.send(RECORD, ORDER, 2.0)
+    assert isinstance(get(mail), Said)
+    resident.check(3.0)
+    resident.check(1000.0)
+    with pytest.raises(queue.Empty):
+        mail.get(timeout=0.5)
+
+
+def test_loading_too_long_is_ended_and_explained(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
+    resident = make("import time; time.sleep(60)")
+    resident.start(0.0)
+    for clock_s in range(0, 110, 5):
+        resident.check(float(clock_s))
+    assert isinstance(get(mail), Ended)
+    assert resident.describe() == "cpu cannot load the engine: loading took longer than 100 s"
+
+
+def test_what_a_former_process_said_is_ignored(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
+    resident, pid = start_ready(make, mail)
+    os.kill(pid, signal.SIGKILL)
+    get(mail)
+    resident.note_end(-9, 2.0)
+    assert not resident.knows(Said("cpu", 1, Loading("late")))
+    resident.start(100.0)
+    assert not resident.knows(Ended("cpu", 1, -9))
+    assert resident.knows(get(mail))
+
+
+def test_noise_is_logged_at_its_level_and_does_no_harm(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
+    lines: list[str] = []
+    sink = logger.add(lambda text: lines.append(str(text).strip()), format="{level} {message}")
+    noise = "import sys; print('babble'); print('ERROR: bad', file=sys.stderr); print('hm', file=sys.stderr)\n"
+    resident, _ = start_ready(make, mail, noise + ECHO)
+    resident.end()
+    assert isinstance(get(mail), Ended)
+    deadline_s = time.monotonic() + 5
+    while "INFO cpu: hm" not in lines and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    logger.remove(sink)
+    assert {"ERROR cpu: bad", "INFO cpu: hm", "ERROR cpu: the engine said something unreadable: babble"} <= set(lines)
+
+
+def test_closing_its_input_ends_the_process(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
+    resident, _ = start_ready(make, mail)
+    resident.end()
+    assert get(mail) == Ended("cpu", 1, 0)
+
+
+def test_exits_are_described_for_people() -> None:
+    assert describe_exit(3) == "exit code 3"
+    assert describe_exit(-11) == "signal SIGSEGV"
+
+
+def test_devices_are_found_without_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text('#!/bin/sh\nfor i in 0 1 2 3; do echo "GPU $i: NVIDIA (UUID: GPU-$i)"; done\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert find_devices(("auto",), {}) == ("cuda:0", "cuda:1", "cuda:2", "cuda:3")
+    assert find_devices(("cuda:1", "auto"), {"CUDA_VISIBLE_DEVICES": "2,0"}) == ("cuda:1", "cuda:0")
+    assert count_gpus({"CUDA_VISIBLE_DEVICES": "0,9,1"}) == 1
+    assert count_gpus({"CUDA_VISIBLE_DEVICES": "GPU-1,GPU-2"}) == 2
+    assert find_devices(("auto",), {"CUDA_VISIBLE_DEVICES": "-1"}) == ("cpu",)
+    program.write_text("#!/bin/sh\nexit 9\n")
+    if not Path("/proc/driver/nvidia/gpus").exists():
+        assert find_devices(("auto",), {}) == ("cpu",)
