@@ -1,0 +1,1 @@
+"""The `mini` bundle: drawn people and garments, the small networks trained on them, and their evaluation."""
