@@ -1,14 +1,14 @@
 """Every error this project raises on purpose. Messages say what happened, where, and what to do.
 
-    FastFitError
-    ├── ConfigError          the configuration file or a command-line option is wrong
-    ├── UploadError          the upload is at fault: the job is `invalid`, never retried
-    │   ├── ManifestError    one or more faults of outfit.yaml, each with its line
-    │   └── ImageError       a picture that cannot be used
-    ├── StorageError         disk full or an I/O error: the queue pauses, no job is blamed
-    ├── EngineError          one look failed; the next look is unharmed
-    │   └── OutOfMemory      the device ran out of memory; retried with less
-    └── BundleError          weights missing, damaged or not readable
+FastFitError
+├── ConfigError          the configuration file or a command-line option is wrong
+├── UploadError          the upload is at fault: the job is `invalid`, never retried
+│   ├── ManifestError    one or more faults of outfit.yaml, each with its line
+│   └── ImageError       a picture that cannot be used
+├── StorageError         disk full or an I/O error: the queue pauses, no job is blamed
+├── EngineError          one look failed; the next look is unharmed
+│   └── OutOfMemory      the device ran out of memory; retried with less
+└── BundleError          weights missing, damaged or not readable
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the look in hand is: `step` of `steps` in `stage`. eta_s: seconds until its whole job is made, if known."""
+    """How far the look in hand is: `step` of `steps` in `stage`. eta_s: seconds until its job is made, if known."""
 
     look: str
     stage: str

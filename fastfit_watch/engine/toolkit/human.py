@@ -1,4 +1,4 @@
-"""The Human Toolkit that the released weights were trained with: DWPose, DensePose, and SCHP's two parsers, together."""
+"""The Human Toolkit of the released weights: DWPose, DensePose, and SCHP's two parsers, together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastfit_watch.errors import BundleError
 
 
 class HumanToolkit:
-    """Parses photographs. The pose runs on the CPU, which keeps GPU memory for the diffusion; the rest on the device."""
+    """Parses photographs. The pose runs on the CPU, to keep GPU memory for the diffusion; the rest on the device."""
 
     def __init__(self, pose: DWPose, densepose: DensePose, lip: SCHP, atr: SCHP) -> None:
         self._pose, self._densepose, self._lip, self._atr = pose, densepose, lip, atr
@@ -25,8 +25,10 @@ class HumanToolkit:
     def load(cls, folder: Path, device: str, dtype: torch.dtype) -> HumanToolkit:
         """Load all four networks from the toolkit's files, wherever they lie inside `folder`.
 
-        DensePose and SCHP keep float32 whatever `dtype` is: they are small beside the UNet, and an arg-max at a garment's
-        edge should not depend on the precision of the diffusion. Raises BundleError naming a file that is missing.
+        DensePose and SCHP keep float32 whatever `dtype` is: they are small beside the UNet, and an arg-max at a
+        garment's edge should not depend on the precision of the diffusion.
+
+        Raises BundleError naming a file that is missing.
         """
         del dtype
         pose = DWPose(_find(folder, "yolox_l.onnx"), _find(folder, "dw-ll_ucoco_384.onnx"))

@@ -1,0 +1,154 @@
+"""Drawn looks for training: processes draw, shared memory carries, one call takes what is ready.
+
+Training draws its figures while it runs, so it never sees the same look twice in practice and stores no data set.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
+from queue import Empty
+from types import TracebackType
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastfit_watch.engine.mask import full_mask, worn_mask
+from fastfit_watch.engine.parsing import Parsing
+from fastfit_watch.engine.pose import detect_size, draw_pose, resize_back
+from fastfit_watch.look import Category
+from fastfit_watch.mini.drawing.figures import DrawnLook, draw_look
+
+PERSON_SIZE = (256, 192)
+ACCESSORY_SIZE = (128, 96)
+HELD_OUT_SEEDS = 1_000_000_000  # training draws seeds below this; evaluation and tests draw from it upwards
+CHUNK = 32  # looks handed over at once
+_SLOTS = 24  # chunks in flight
+
+# Field of a look -> shape and dtype. Garments: `cloth` is upper or dress, `second` is lower.
+_FIELDS: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+    "person": ((*PERSON_SIZE, 3), torch.uint8),
+    "truth": ((*PERSON_SIZE, 3), torch.uint8),
+    "pose": ((*PERSON_SIZE, 3), torch.uint8),
+    "full": (PERSON_SIZE, torch.uint8),
+    "worn": (PERSON_SIZE, torch.uint8),
+    "lip": (PERSON_SIZE, torch.uint8),
+    "atr": (PERSON_SIZE, torch.uint8),
+    "densepose": (PERSON_SIZE, torch.uint8),
+    "points": ((18, 2), torch.float32),
+    "cloth": ((*PERSON_SIZE, 3), torch.uint8),
+    "second": ((*PERSON_SIZE, 3), torch.uint8),
+    "shoe": ((*ACCESSORY_SIZE, 3), torch.uint8),
+    "bag": ((*ACCESSORY_SIZE, 3), torch.uint8),
+    "outfit": ((), torch.int64),
+}
+FIELD_OF = {
+    Category.UPPER: "cloth",
+    Category.DRESS: "cloth",
+    Category.LOWER: "second",
+    Category.SHOE: "shoe",
+    Category.BAG: "bag",
+}
+
+
+def outfit_code(categories: Iterator[Category] | list[Category]) -> int:
+    """One bit per category, so that looks with equal outfits can be batched."""
+    return sum(1 << category.label for category in categories)
+
+
+def outfit_categories(code: int) -> list[Category]:
+    """The categories of an outfit code, in slot order."""
+    return [category for category in Category if code >> category.label & 1]
+
+
+def draw_pose_picture(look: DrawnLook) -> np.ndarray:
+    """Skeleton picture of a drawn person, made as the parser makes it: uint8 (H, W, 3)."""
+    size = look.person.shape[:2]
+    large = detect_size(size)
+    points = np.where(look.keypoints < 0, -1.0, look.keypoints * (large[1] / size[1], large[0] / size[0]))
+    return resize_back(draw_pose(points[None], look.scores[None], large), size)
+
+
+class LookFeed:
+    """Draws looks in `processes` processes; `take` hands over the chunks that are ready."""
+
+    def __init__(self, processes: int, first_seed: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._buffers = {
+            name: torch.zeros((_SLOTS * CHUNK, *shape), dtype=dtype).share_memory_()  # type: ignore[no-untyped-call]
+            for name, (shape, dtype) in _FIELDS.items()
+        }
+        self._free, self._ready = context.Queue(), context.Queue()
+        for slot in range(_SLOTS):
+            self._free.put(slot)
+        self._processes: list[BaseProcess] = [
+            context.Process(
+                target=_draw_forever,
+                args=(self._buffers, self._free, self._ready, first_seed + index, processes),
+                daemon=True,
+            )
+            for index in range(processes)
+        ]
+        for process in self._processes:
+            process.start()
+
+    def __enter__(self) -> LookFeed:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self._processes:
+            process.terminate()
+
+    def take_ready(self, device: str, wait_s: float = 0.0) -> Iterator[dict[str, Tensor]]:
+        """Hand over chunks of `CHUNK` looks on `device`, field by field: those that are ready, two at the most.
+
+        The limit leaves time for training where drawing is the faster of the two. wait_s: how long the first may take.
+        """
+        for turn in range(2):
+            try:
+                slot = self._ready.get(timeout=wait_s) if wait_s and not turn else self._ready.get_nowait()
+            except Empty:
+                return
+            rows = slice(slot * CHUNK, (slot + 1) * CHUNK)
+            yield {name: buffer[rows].to(device, copy=True) for name, buffer in self._buffers.items()}
+            self._free.put(slot)
+
+
+def _draw_forever(buffers: dict[str, Tensor], free: object, ready: object, seed: int, stride: int) -> None:
+    """Fill free slots until the parent ends this process. Seeds are dealt like cards: no two processes share one."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    while True:
+        slot = free.get()  # type: ignore[attr-defined]
+        for row in range(slot * CHUNK, (slot + 1) * CHUNK):
+            _fill(buffers, row, draw_look(seed % HELD_OUT_SEEDS))
+            seed += stride
+        ready.put(slot)  # type: ignore[attr-defined]
+
+
+def _fill(buffers: dict[str, Tensor], row: int, look: DrawnLook) -> None:
+    """Write one look into a row of the shared buffers."""
+    categories = list(look.garments)
+    pose = draw_pose_picture(look)
+    fields: dict[str, np.ndarray] = {
+        "person": look.person,
+        "truth": look.truth,
+        "pose": pose,
+        "full": full_mask(look.densepose, look.lip, look.atr),
+        "worn": worn_mask(categories, Parsing(pose, look.densepose, look.lip, look.atr)),
+        "lip": look.lip,
+        "atr": look.atr,
+        "densepose": look.densepose,
+        "points": look.keypoints[:18],
+    }
+    fields |= {FIELD_OF[category]: picture for category, picture in look.garments.items()}
+    for name, value in fields.items():
+        buffers[name][row] = torch.from_numpy(np.ascontiguousarray(value))
+    buffers["outfit"][row] = outfit_code(categories)
