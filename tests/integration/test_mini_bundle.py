@@ -1,4 +1,4 @@
-"""The shipped mini bundle through the real engine: it fits its size, dresses people, and repeats itself byte for byte."""
+"""The shipped mini bundle through the real engine: small enough to ship, it dresses people and repeats itself."""
 
 from __future__ import annotations
 
