@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,22 +48,20 @@ def _link(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "state", "words"),
+    ("name", "spoil", "state", "words"),
     [
-        (_no_manifest, "waiting", ["outfit.yaml"]),
-        (_unknown_key, "invalid", ["outfit.yaml:2", "uper", "Did you mean 'upper'?"]),
-        (_dress_with_upper, "invalid", ["outfit.yaml:", "Configuration Conflict", "dress"]),
-        (_missing_file, "waiting", ["top0.png"]),
-        (_truncated, "waiting", ["p0.jpg", "ends early"]),
-        (_text_named_jpg, "invalid", ["p0.jpg", "JPEG"]),
-        (_link, "invalid", ["p0.jpg", "link"]),
+        ("no_manifest", _no_manifest, "waiting", ["outfit.yaml"]),
+        ("unknown_key", _unknown_key, "invalid", ["outfit.yaml:2", "uper", "Did you mean 'upper'?"]),
+        ("dress_with_upper", _dress_with_upper, "invalid", ["outfit.yaml:", "Configuration Conflict", "dress"]),
+        ("missing_file", _missing_file, "waiting", ["top0.png"]),
+        ("truncated", _truncated, "waiting", ["p0.jpg", "ends early"]),
+        ("text_named_jpg", _text_named_jpg, "invalid", ["p0.jpg", "JPEG"]),
+        ("link", _link, "invalid", ["p0.jpg", "link"]),
     ],
 )
 def test_a_bad_folder_says_why_and_the_next_good_one_runs(
-    daemon: RunningDaemon, tmp_path: Path, spoil: object, state: str, words: list[str]
+    daemon: RunningDaemon, tmp_path: Path, name: str, spoil: Callable[[Path], None], state: str, words: list[str]
 ) -> None:
-    assert callable(spoil)
-    name = spoil.__name__.strip("_")
     folder = draw_upload(tmp_path / name)
     spoil(folder)
     folder.rename(daemon.inputs / name)
