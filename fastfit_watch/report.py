@@ -37,6 +37,8 @@ def publish_status(
 
 def status_line(job: Job, looks: Sequence[LookRecord], progress: Progress | None, queue_position: int) -> str:
     """One sentence such as `running: 3 of 8, about 40 s left`."""
+    if job.status is Status.QUEUED and job.reason.startswith("paused"):
+        return f"queued: {job.reason}"
     if job.status is Status.QUEUED:
         ahead = {0: "next in line", 1: "1 job before this one"}.get(
             queue_position, f"{queue_position} jobs before this one"

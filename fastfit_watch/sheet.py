@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastfit_watch.errors import ImageError
 from fastfit_watch.images import encode_image, open_image
 from fastfit_watch.job import Job, LookRecord, LookStatus
 from fastfit_watch.look import ImageFormat
@@ -95,13 +96,15 @@ class _Page:
         _write(pen, below, record.reason, 13, _FAINT)
 
     def _place(self, page: Image.Image, path: Path, at: tuple[int, int], size: tuple[int, int]) -> None:
-        """Fit a picture into a box, keeping its aspect; a picture that is gone leaves an empty box."""
+        """Fit a picture into a box, keeping its aspect; one that is gone or was spoilt since leaves an empty box."""
         from PIL import Image, ImageOps
 
-        if not path.is_file():
+        try:
+            picture = open_image(path)
+        except (OSError, ImageError):
             page.paste(_EMPTY, (*at, at[0] + size[0], at[1] + size[1]))
             return
-        fitted = ImageOps.contain(open_image(path), size, Image.Resampling.LANCZOS)
+        fitted = ImageOps.contain(picture, size, Image.Resampling.LANCZOS)
         page.paste(fitted, (at[0] + (size[0] - fitted.width) // 2, at[1] + (size[1] - fitted.height) // 2))
 
 

@@ -103,6 +103,22 @@ def test_final_job_has_sheet_status_and_last_of_all_a_report(config: Config, led
     assert green.mean() > 0.1, "the results are on the sheet"
 
 
+def test_a_result_that_was_spoilt_since_leaves_an_empty_place(config: Config, ledger: Ledger) -> None:
+    job = _claim(config, ledger, "spring", ("anna.jpg",))
+    for key in ("anna.casual", "anna.gala"):
+        _finish(config, ledger, job.id, key)
+    (config.outputs / job.id / "anna.gala.png").write_bytes(b"spoilt")
+    final = ledger.settle_job(job.id, 113.0)
+    assert final is not None
+    report.publish_final(config, final, ledger.looks(job.id))
+    assert (config.outputs / job.id / "sheet.jpg").is_file() and report.has_report(config, final)
+
+
+def test_a_paused_queue_says_why(config: Config, ledger: Ledger) -> None:
+    job = replace(_claim(config, ledger, "spring"), reason="paused: the disk is full")
+    assert report.status_line(job, ledger.looks(job.id), None, 3) == "queued: paused: the disk is full"
+
+
 def test_a_large_job_gets_several_sheets(config: Config, ledger: Ledger) -> None:
     people = tuple(f"p{number}.jpg" for number in range(8))
     job = _claim(config, ledger, "crowd", people)
