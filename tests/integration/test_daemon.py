@@ -3,107 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
-import yaml
-from PIL import Image
+from house import PATIENCE_S, House, wait_for
 
 from fastfit_watch.exits import ExitCode
-from fastfit_watch.job import Job, LookRecord, LookStatus, Status
-from fastfit_watch.ledger import Ledger
-
-PROGRAM = Path(__file__).with_name("protocol_daemon.py")
-PATIENCE_S = 40.0
-
-
-class House:
-    """Folders of one daemon, and the processes started on them."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.inputs, self.outputs, self.notes = root / "inputs", root / "outputs", root / "notes"
-        for folder in (self.inputs, self.outputs, self.notes):
-            folder.mkdir()
-        self.daemons: list[subprocess.Popen[bytes]] = []
-        self.configure()
-
-    def configure(self, **engine: Any) -> None:
-        engine = {"devices": ["cpu"], "backoff_s": 0.1, "backoff_max_s": 0.5, "stall_s": 30, **engine}
-        settings = {
-            **{name: str(self.root / name) for name in ("inputs", "outputs", "logs", "models")},
-            "watch": {"settle_s": 0.2, "scan_s": 0.2, "quiet_scan_s": 0.5},
-            "limits": {"min_free_bytes": 0},
-            "engine": engine,
-        }
-        (self.root / "settings.yaml").write_text(yaml.safe_dump(settings))
-
-    def upload(self, name: str, *looks: str) -> None:
-        """One person in these looks, renamed in when complete."""
-        hidden = self.inputs / f".{name}"
-        hidden.mkdir()
-        Image.new("RGB", (48, 64), "navy").save(hidden / "anna.png")
-        Image.new("RGB", (48, 64), "red").save(hidden / "shirt.png")
-        manifest = {"people": ["anna.png"], "seed": 7, "looks": {look: {"upper": "shirt.png"} for look in looks}}
-        (hidden / "outfit.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
-        hidden.rename(self.inputs / name)
-
-    def start(self, *options: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(PROGRAM), str(self.root), *options]
-        log = (self.root / "stderr").open("ab")
-        with log:
-            daemon = subprocess.Popen(command, stderr=log, env={**os.environ, **(environment or {})})
-        self.daemons.append(daemon)
-        return daemon
-
-    def drain(self) -> int:
-        return self.start("--once").wait(PATIENCE_S)
-
-    def close(self) -> None:
-        for daemon in self.daemons:
-            daemon.kill()
-            daemon.wait()
-
-    def job(self, name: str) -> Job | None:
-        job: Job | None = self.read(lambda ledger: ledger.job(name))
-        return job
-
-    def pictures(self, name: str) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in (self.outputs / name).glob("anna.*.png")}
-
-    def looks(self, name: str) -> dict[str, LookRecord]:
-        return {record.look.name: record for record in self.read(lambda ledger: ledger.looks(name)) or []}
-
-    def read(self, ask: Callable[[Ledger], Any]) -> Any:
-        path = self.inputs / ".spool" / "ledger.db"
-        if not path.exists():
-            return None
-        ledger = Ledger(path)
-        try:
-            return ask(ledger)
-        finally:
-            ledger.close()
-
-    def begun(self) -> list[str]:
-        path = self.notes / "begun"
-        return path.read_text().split() if path.exists() else []
-
-    def status(self, name: str) -> str:
-        path = self.outputs / name / "status.txt"
-        return path.read_text() if path.exists() else ""
-
-    def is_final(self, name: str) -> bool:
-        job = self.job(name)
-        return job is not None and job.status.is_final and (self.outputs / name / "report.json").exists()
+from fastfit_watch.job import LookStatus, Status
 
 
 @pytest.fixture
@@ -111,14 +22,6 @@ def house(tmp_path: Path) -> Iterator[House]:
     house = House(tmp_path)
     yield house
     house.close()
-
-
-def wait_for(what: Callable[[], object], house: House) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not what():
-        if time.monotonic() > deadline_s:
-            raise AssertionError(f"waited in vain; the daemon said:\n{(house.root / 'stderr').read_text()}")
-        time.sleep(0.05)
 
 
 def test_once_makes_everything_and_ends(house: House) -> None:

@@ -1,0 +1,243 @@
+"""Every client people upload with, for real: into a running daemon, well behaved, slow, stalled, killed and resumed."""
+
+from __future__ import annotations
+
+import os
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from house import House, wait_for
+from loopback_ssh import LoopbackSsh, serve_ssh
+from PIL import Image
+
+from fastfit_watch.job import Status
+
+LONG_AGO_S = 1_000_000_000  # a mtime of 2001, as cp -a and scp -p bring it
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    (tmp_path / "box").mkdir()
+    house = House(tmp_path / "box")
+    yield house
+    house.close()
+
+
+@pytest.fixture
+def ssh(tmp_path: Path) -> Iterator[LoopbackSsh]:
+    with serve_ssh(tmp_path) as server:
+        yield server
+
+
+def prepare(folder: Path, size: int = 64) -> Path:
+    """A job folder at the user's own machine: one person, one look. Noise keeps the file large."""
+    folder.mkdir(parents=True)
+    noise = random.Random(size).randbytes(size * size * 3)
+    Image.frombytes("RGB", (size, size), noise).save(folder / "anna.png")
+    Image.new("RGB", (48, 64), "red").save(folder / "shirt.png")
+    (folder / "outfit.yaml").write_text(yaml.safe_dump({"person": "anna.png", "upper": "shirt.png", "seed": 7}))
+    for file in folder.iterdir():
+        os.utime(file, (LONG_AGO_S, LONG_AGO_S))
+    return folder
+
+
+def run(command: list[str], **options: object) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload]
+    assert done.returncode == 0, done.stderr
+
+
+Client = Callable[[LoopbackSsh, Path, Path], None]
+
+
+def _scp(*options: str) -> Client:
+    return lambda ssh, source, inputs: run([*ssh.scp, *options, "-r", str(source), ssh.target(inputs)])
+
+
+def _sftp(ssh: LoopbackSsh, source: Path, inputs: Path) -> None:
+    run([*ssh.sftp, "-b", "-", ssh.host], input=f"put -r {source} {inputs / source.name}\n")
+
+
+def _rsync(*options: str) -> Client:
+    def upload(ssh: LoopbackSsh, source: Path, inputs: Path) -> None:
+        run(["rsync", "-e", shlex.join(ssh.ssh), *options, str(source), ssh.target(inputs)])
+
+    return upload
+
+
+def _move(ssh: LoopbackSsh, source: Path, inputs: Path) -> None:
+    source.rename(inputs / source.name)
+
+
+def _copy(*options: str) -> Client:
+    return lambda ssh, source, inputs: run(["cp", *options, str(source), str(inputs)])
+
+
+def _unzip(ssh: LoopbackSsh, source: Path, inputs: Path) -> None:
+    run(["zip", "-q", "-r", f"{source}.zip", source.name], cwd=source.parent)
+    run(["unzip", "-q", f"{source}.zip", "-d", str(inputs)])
+
+
+def _tar(ssh: LoopbackSsh, source: Path, inputs: Path) -> None:
+    run(["sh", "-c", f"tar c -C {source.parent} {source.name} | {shlex.join([*ssh.ssh, ssh.host])} tar x -C {inputs}"])
+
+
+def _editor(ssh: LoopbackSsh, source: Path, inputs: Path) -> None:
+    """Pictures first, then a manifest written in place: a draft, a swap file, a backup, and a rename over it."""
+    folder = inputs / source.name
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.yaml"))
+    (folder / ".outfit.yaml.swp").write_bytes(b"b0VIM 9.1")
+    (folder / "outfit.yaml").write_text("person: ann\nupp")
+    time.sleep(0.6)
+    (folder / "outfit.yaml").rename(folder / "outfit.yaml~")
+    (folder / "outfit.yaml").write_bytes((source / "outfit.yaml").read_bytes())
+    (folder / "outfit.yaml~").unlink()
+    (folder / ".outfit.yaml.swp").unlink()
+
+
+CLIENTS: dict[str, Client] = {
+    "scp": _scp(),
+    "scp-preserve": _scp("-p"),
+    "scp-legacy": _scp("-O"),
+    "sftp": _sftp,
+    "rsync": _rsync("-r"),
+    "rsync-archive": _rsync("-a"),
+    "rsync-inplace": _rsync("-r", "--inplace"),
+    "rsync-partial": _rsync("-r", "--partial"),
+    "rsync-delay": _rsync("-r", "--delay-updates"),
+    "mv": _move,
+    "cp": _copy("-r"),
+    "cp-archive": _copy("-a"),
+    "unzip": _unzip,
+    "tar": _tar,
+    "editor": _editor,
+}
+
+
+def test_every_client_gets_its_picture(house: House, ssh: LoopbackSsh, tmp_path: Path) -> None:
+    house.start()
+    for name, upload in CLIENTS.items():
+        upload(ssh, prepare(tmp_path / "mine" / name), house.inputs)
+    wait_for(lambda: all(house.is_final(name) for name in CLIENTS), house)
+    for name in CLIENTS:
+        job = house.job(name)
+        assert job is not None and job.status is Status.DONE, (name, job)
+        assert len(list((house.outputs / name).glob("*.png"))) == 1, name
+    assert sorted(path.name for path in house.outputs.iterdir() if path.is_dir()) == sorted(CLIENTS), "no job twice"
+
+
+def _slow_scp(ssh: LoopbackSsh, source: Path, house: House) -> subprocess.Popen[bytes]:
+    """Begin an upload of about ten seconds, picture and manifest; returns once half the picture is there."""
+    size = (source / "anna.png").stat().st_size
+    # The manifest and the shirt come whole and first: only the picture tells that the upload is not complete.
+    (house.inputs / source.name).mkdir(exist_ok=True)
+    run([*ssh.scp, str(source / "outfit.yaml"), str(source / "shirt.png"), ssh.target(house.inputs / source.name)])
+    limit = ["-l", str(max(1, size * 8 // 1000 // 10))]
+    process = subprocess.Popen([*ssh.scp, *limit, str(source / "anna.png"), ssh.target(house.inputs / source.name)])
+    arriving = house.inputs / source.name / "anna.png"
+    wait_for(lambda: arriving.exists() and arriving.stat().st_size > size // 4, house)
+    return process
+
+
+def test_an_upload_stopped_midway_waits_stalls_and_is_taken_when_it_goes_on(
+    house: House, ssh: LoopbackSsh, tmp_path: Path
+) -> None:
+    house.configure(watch={"settle_s": 0.2, "scan_s": 0.2, "quiet_scan_s": 0.5, "stalled_after_s": 3})
+    house.start()
+    upload = _slow_scp(ssh, prepare(tmp_path / "mine" / "slow", 1200), house)
+    upload.send_signal(signal.SIGSTOP)
+    wait_for(lambda: house.status("slow").startswith("stalled"), house)
+    house.upload("other", "look")
+    wait_for(lambda: house.is_final("other"), house)
+    upload.send_signal(signal.SIGCONT)
+    assert upload.wait(60) == 0
+    wait_for(lambda: house.is_final("slow"), house)
+    assert house.status("slow").startswith("done")
+
+
+def test_a_killed_upload_waits_and_the_same_command_again_completes_it(
+    house: House, ssh: LoopbackSsh, tmp_path: Path
+) -> None:
+    house.start()
+    source = prepare(tmp_path / "mine" / "again", 1200)
+    upload = _slow_scp(ssh, source, house)
+    upload.kill()
+    upload.wait()
+    wait_for(lambda: "anna.png" in house.status("again"), house)
+    time.sleep(1.5)  # many times the settle time
+    assert house.status("again").startswith("waiting"), house.status("again")
+    # scp writes over what is there, in place and without cutting it first.
+    run([*ssh.scp, "-r", str(source), ssh.target(house.inputs)])
+    wait_for(lambda: house.is_final("again"), house)
+    assert house.status("again").startswith("done")
+
+
+def test_a_daemon_restarted_in_the_middle_of_an_upload_takes_no_half_picture(
+    house: House, ssh: LoopbackSsh, tmp_path: Path
+) -> None:
+    first = house.start()
+    upload = _slow_scp(ssh, prepare(tmp_path / "mine" / "across", 1200), house)
+    first.kill()
+    first.wait()
+    house.start()
+    wait_for(lambda: house.status("across").startswith("waiting"), house)
+    time.sleep(1.0)
+    assert house.status("across").startswith("waiting"), house.status("across")
+    assert upload.wait(60) == 0
+    wait_for(lambda: house.is_final("across"), house)
+    assert house.status("across").startswith("done")
+
+
+def test_more_events_than_the_kernel_keeps_lose_no_upload(house: House, tmp_path: Path) -> None:
+    daemon = house.start()
+    house.upload("before", "look")
+    wait_for(lambda: house.is_final("before"), house)
+    queue = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    daemon.send_signal(signal.SIGSTOP)
+    try:
+        for number in range(queue // 2 + 2000):  # each is two events
+            (house.inputs / f".flood{number}").mkdir()
+            (house.inputs / f".flood{number}").rmdir()
+        prepare(house.inputs / "after")
+    finally:
+        daemon.send_signal(signal.SIGCONT)
+    wait_for(lambda: house.is_final("after"), house)
+    assert house.status("after").startswith("done")
+
+
+def test_inputs_taken_away_are_said_and_used_again_when_they_return(house: House) -> None:
+    house.start()
+    house.upload("first", "look")
+    wait_for(lambda: house.is_final("first"), house)
+    away = house.root / "away"
+    house.inputs.rename(away)
+    wait_for(lambda: "is gone" in (house.root / "stderr").read_text(), house)
+    away.rename(house.inputs)
+    house.upload("second", "look")
+    wait_for(lambda: house.is_final("second"), house)
+    assert house.status("second").startswith("done")
+
+
+def test_another_account_uploads_and_its_folder_is_left_alone(house: House, tmp_path: Path) -> None:
+    """The daemon may read but not move what another account uploads into a sticky folder: it takes a copy, once."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to play two accounts")
+    administrator, uploader = 65_534, 54_321
+    os.chown(house.inputs, administrator, administrator)
+    house.inputs.chmod(0o1777)  # sticky: everyone may add, and take away only what is theirs
+    house.start(through=["setpriv", "--bounding-set=-all", "--inh-caps=-all"])  # root's name without root's powers
+    source = prepare(tmp_path / "mine" / "guest")
+    for path in (source, *source.iterdir()):  # readable by all, as scp leaves files
+        os.chown(path, uploader, uploader)
+    source.rename(house.inputs / "guest")
+    wait_for(lambda: house.status("guest").startswith("done"), house)
+    time.sleep(1.5)
+    assert {"anna.png", "outfit.yaml"} <= {path.name for path in (house.inputs / "guest").iterdir()}
+    assert [path.name for path in house.outputs.iterdir() if path.is_dir()] == ["guest"], "taken once"
