@@ -1,0 +1,226 @@
+"""Uploads that mean harm, into a running daemon: each ends with a reason in plain words, and the next good job runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import struct
+import subprocess
+import sys
+import time
+import unicodedata
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from house import House, wait_for
+from PIL import Image
+
+from fastfit_watch.job import Status
+from fastfit_watch.ledger import Ledger
+
+STRANGE = {
+    "newline": b"two\nlines",
+    "ansi": b"\x1b[31mred\x1b[0m",
+    "bidi": "good\u202egnp.exe".encode(),
+    "not utf-8": b"caf\xe9\xff",
+    "long": b"n" * 255,
+    "markup": b"<img src=x onerror=alert(1)>",
+    "quotes": b"\"'`$(reboot)",
+    "percent": b"100%7Bjob%7D{job}%s",
+}
+LOG_LINE = re.compile(r"(<\d>)?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \w+ ")
+MANIFEST = "person: anna.png\nupper: shirt.png\nseed: 7\n"
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    house = House(tmp_path)
+    yield house
+    house.close()
+
+
+def fill(folder: Path) -> Path:
+    """A good job folder, whatever its name."""
+    folder.mkdir()
+    for name, colour in (("anna.png", "navy"), ("shirt.png", "red")):
+        Image.new("RGB", (48, 64), colour).save(folder / name)
+    (folder / "outfit.yaml").write_text(MANIFEST)
+    return folder
+
+
+def png(width: int, height: int) -> bytes:
+    """A picture of few bytes and many pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(bytes(1 + width // 8)) for _ in range(height)) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def _zero_tail(folder: Path) -> None:
+    data = folder.joinpath("anna.png").read_bytes()
+    folder.joinpath("anna.png").write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+
+
+def _socket(folder: Path) -> None:
+    before = Path.cwd()
+    os.chdir(folder)  # the path of a socket is limited to 107 bytes
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind("door")
+    finally:
+        os.chdir(before)
+
+
+def _replace(name: str, data: bytes) -> Callable[[Path], None]:
+    def harm(folder: Path) -> None:
+        (folder / name).write_bytes(data)
+
+    return harm
+
+
+def _link(name: str, target: str) -> Callable[[Path], None]:
+    def harm(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).symlink_to(target)
+
+    return harm
+
+
+def _many(folder: Path) -> None:
+    for number in range(3000):
+        (folder / f"{number}.png").touch()
+
+
+BOMB = b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
+    b"%c: &%c [*%c,*%c,*%c,*%c,*%c,*%c,*%c,*%c]\n" % (98 + i, 98 + i, *[97 + i] * 8) for i in range(8)
+)
+HARM: dict[str, tuple[Callable[[Path], None], str]] = {
+    "laughs": (_replace("outfit.yaml", BOMB), "outfit.yaml"),
+    "merges": (_replace("outfit.yaml", b"a: &a {x: 1}\nb: {<<: [*a, *a]}\n"), "outfit.yaml"),
+    "depth": (_replace("outfit.yaml", b"[" * 100_000), "outfit.yaml"),
+    "four-mb": (_replace("outfit.yaml", b"- x\n" * 1_000_000), "outfit.yaml"),
+    "twice": (_replace("outfit.yaml", MANIFEST.encode() + b"seed: 8\n"), "seed"),
+    "utf-16": (_replace("outfit.yaml", MANIFEST.encode("utf-16")), "outfit.yaml"),
+    "binary": (_replace("outfit.yaml", bytes(range(256))), "outfit.yaml"),
+    "types": (_replace("outfit.yaml", b"person: [1, {a: b}]\nupper: 010\nseed: no\n"), "outfit.yaml"),
+    "pixels": (_replace("anna.png", png(13_000, 13_000)), "anna.png"),
+    "html": (_replace("anna.png", b"<html><script>alert(1)</script>"), "anna.png"),
+    "zero-tail": (_zero_tail, "anna.png"),
+    "passwd": (_link("anna.png", "/etc/passwd"), "anna.png"),
+    "loop": (_link("anna.png", "anna.png"), "anna.png"),
+    "fifo": (lambda folder: os.mkfifo(folder / "pipe"), "pipe"),
+    "socket": (_socket, "door"),
+    "hard-link": (lambda folder: os.link("/etc/hostname", folder / "host.png"), "host.png"),
+    "many": (_many, "files"),
+    "nested": (lambda folder: (folder / "more").mkdir(), "more"),
+}
+
+
+def test_every_harm_is_named_and_the_next_good_job_runs(house: House) -> None:
+    house.configure(watch={"settle_s": 0.2, "scan_s": 0.2, "quiet_scan_s": 0.5, "stalled_after_s": 2})
+    house.start()
+    for name, (harm, _) in HARM.items():
+        folder = fill(house.root / name)
+        try:
+            harm(folder)
+        except OSError as error:  # a hard link across filesystems
+            assert name == "hard-link", error
+            (folder / "one.png").hardlink_to(folder / "anna.png")
+        folder.rename(house.inputs / name)
+    house.upload("good", "look")
+    wait_for(lambda: house.is_final("good"), house)
+    wait_for(lambda: all(house.status(name).startswith(("invalid", "stalled")) for name in HARM), house)
+    assert house.status("good").startswith("done")
+    for name, (_, word) in HARM.items():
+        expected = ("one.png", "anna.png", word) if name == "hard-link" else (word,)
+        assert any(part in house.status(name) for part in expected), (name, house.status(name))
+        assert not list((house.outputs / name).glob("*.png"))
+
+
+def test_strange_names_keep_logs_pages_and_json_well_formed(house: House) -> None:
+    daemon = house.start()
+    for name in STRANGE.values():
+        fill(Path(os.fsdecode(os.path.join(os.fsencode(house.inputs), name))))  # noqa: PTH118 - pathlib joins no bytes
+        inner = fill(house.inputs / f"inner{len(os.listdir(house.inputs))}")  # noqa: PTH208 - counts undecodable names
+        with (inner / "outfit.yaml").open("ab") as manifest:
+            manifest.write(b"# " + name.replace(b"\n", b" ") + b"\n")
+        os.rename(inner / "anna.png", os.path.join(os.fsencode(inner), name[:200]))  # noqa: PTH104, PTH118
+    house.upload("good", "look")
+    wait_for(lambda: house.is_final("good"), house)
+
+    def settled() -> bool:
+        jobs = house.read(lambda ledger: ledger.jobs())
+        return len(jobs) >= 2 * len(STRANGE) + 1 and all(job.status is not Status.QUEUED for job in jobs)
+
+    wait_for(settled, house)
+    time.sleep(1.0)  # until the pages have followed
+    daemon.terminate()
+    assert daemon.wait(30) == 0
+
+    lines = (house.root / "stderr").read_text(encoding="utf-8").splitlines()
+    assert lines and all(LOG_LINE.match(line) and _is_plain(line) for line in lines), lines
+    for path in house.outputs.rglob("*"):
+        if path.name == "status.txt":
+            text = path.read_text(encoding="utf-8")
+            assert text.count("\n") == 1 and _is_plain(text.rstrip("\n")), text
+        if path.suffix == ".html":
+            page = path.read_text(encoding="utf-8")
+            assert all(_is_plain(line) for line in page.splitlines())
+            assert "<img src=x" not in page
+    ledger = Ledger(house.inputs / ".spool" / "ledger.db", read_only=True)
+    try:
+        assert all(_is_plain(job.name) and _is_plain(job.reason) for job in ledger.jobs())
+    finally:
+        ledger.close()
+    command = [sys.executable, "-m", "fastfit_watch", "status", "--json", "--config", str(house.root / "settings.yaml")]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert json.loads(answer.stdout)
+
+
+def _is_plain(text: str) -> bool:
+    """No control, format (bidi) or surrogate characters."""
+    return all(unicodedata.category(letter) not in ("Cc", "Cf", "Cs") for letter in text if letter != "\t")
+
+
+def test_a_racer_swapping_file_and_link_never_gets_a_secret_in(house: House) -> None:
+    secret = house.root / "secret.png"
+    Image.new("RGB", (48, 64), "lime").save(secret)
+    house.start()
+    folder = fill(house.inputs / "race")
+    honest = (folder / "anna.png").read_bytes()
+    (house.root / "honest.png").write_bytes(honest)
+    racer = (
+        "import os, sys, time\n"
+        "folder, secret, honest = sys.argv[1:]\n"
+        "os.chdir(folder)\n"
+        "deadline_s, swaps = time.monotonic() + 6, 0\n"
+        "data = open(honest, 'rb').read()\n"
+        "while time.monotonic() < deadline_s:\n"
+        "    for _ in range(200):\n"
+        "        os.symlink(secret, '.l'); os.rename('.l', 'anna.png')\n"
+        "        with open('.f', 'wb') as file: file.write(data)\n"
+        "        os.rename('.f', 'anna.png')\n"
+        "        swaps += 2\n"
+        "    time.sleep(0.3 if swaps % 1200 == 0 else 0)\n"
+        "print(swaps)\n"
+    )
+    command = [sys.executable, "-c", racer, str(folder), str(secret), str(house.root / "honest.png")]
+    # The claim takes the folder away under the racer, whose working directory goes with it.
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert int(run.stdout) > 10_000
+    wait_for(lambda: house.status("race").startswith(("done", "invalid", "waiting")), house)
+    wait_for(lambda: (job := house.job("race")) is not None and job.status is not Status.RUNNING, house)
+    leaked = secret.read_bytes()
+    copies = [path for path in (house.inputs / ".spool").rglob("*") if path.is_file() and not path.is_symlink()]
+    snapshots = [path for path in copies if "snapshot" in path.parts]
+    assert not any(path.read_bytes() == leaked for path in snapshots)
+    house.upload("good", "look")
+    wait_for(lambda: house.is_final("good"), house)
