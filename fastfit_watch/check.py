@@ -8,11 +8,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastfit_watch.config import Limits
 from fastfit_watch.errors import ManifestError, UploadError
 from fastfit_watch.exits import ExitCode
 from fastfit_watch.folders import list_folder, open_folder, read_small
 from fastfit_watch.inspector import Inspector
+from fastfit_watch.limits import Limits
 from fastfit_watch.manifest import MANIFEST_NAMES, read_manifest
 
 _NO_MANIFEST = f"there is no {MANIFEST_NAMES[0]}. Write one: it names the people and the garments."

@@ -1,10 +1,12 @@
 """Wires the two loops: intake in a thread, dispatch in the main thread, and the signals that end them.
 
 SIGTERM or SIGINT: finish the look in hand, keep the rest, exit. A second one: stop now. SIGHUP: read the settings.
+A thread that dies of an error takes the daemon with it: whoever started it starts it again, and nothing is lost.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import queue
@@ -22,23 +24,27 @@ from fastfit_watch.devices import find_devices
 from fastfit_watch.dispatch import Dispatch
 from fastfit_watch.errors import ConfigError, StorageError
 from fastfit_watch.exits import ExitCode
-from fastfit_watch.inspector import Inspector
-from fastfit_watch.intake import NOTE as INTAKE_NOTE
-from fastfit_watch.intake import REMOTE_SETTLE_S, Intake
 from fastfit_watch.job import Job, Status
 from fastfit_watch.ledger import Ledger
 from fastfit_watch.logs import set_up_logs
 from fastfit_watch.notify import notify, watchdog_interval_s
+from fastfit_watch.others import Others
 from fastfit_watch.resident import Event, Resident, ResidentState, worker_command
+from fastfit_watch.retention import Caretaker
+from fastfit_watch.signing import check_signing
 from fastfit_watch.spool import Spool
-from fastfit_watch.watch import Bell, Watcher
+from fastfit_watch.terminal import one_line
+from fastfit_watch.uptake import Uptake
 
 NOTE = "daemon"
 _BUSY_WAIT_S = 0.25
 _IDLE_WAIT_S = 1.0
 _HEARTBEAT_S = 15.0
-_LOADING_EXTENSION_S = 120
+_EXTENSION_S = 120
+_STATUS_PAUSE_S = 2.0
 _JOIN_S = 10.0
+_JOIN_AT_ONCE_S = 1.0
+_TELL_LAST_S = 5.0  # for letters to others; what is left goes out after the next start
 _LOAD_ATTEMPTS_ONCE = 3
 _ACTIVE = (Status.QUEUED, Status.RUNNING)
 
@@ -68,35 +74,51 @@ class Daemon:
         """
         self._config, self._once = config, once
         self._reread = reread
+        self._mail: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._stops = 0
+        self._reload = False
+        self._residents: list[Resident] = []
+        # From here on a signal is a wish. Before, SIGHUP would end the process, and systemd calls that a clean exit.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
         _make_folders(config)
+        if config.marks.finish.signing is not None:
+            check_signing(config.marks.finish.signing)
         self._spool = Spool(config)
         self._spool.lock()
         set_up_logs(config.log, config.logs, config.outputs)
         self._ledger = Ledger(self._spool.ledger_path)
-        self._mail: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         devices = find_devices(config.engine.devices)
         self._residents = [Resident(device, command(config, device), config.engine, self._mail) for device in devices]
         self._announcer = Announcer(config, self._ledger, len(devices))
         self._dispatch = Dispatch(config, self._ledger, self._spool, self._residents, self._announcer)
-        self._uptake = _Uptake(config, self._ledger, self._spool, self._note_job)
+        self._caretaker = Caretaker(config, self._ledger, self._spool)
+        self._others = Others(config, self._spool.ledger_path)
+        self._uptake = Uptake(config, self._ledger, self._spool, self._note_job)
         self._began_s = time.time()
-        self._stops = 0
         self._stopping = False
-        self._reload = False
+        self._lost_thread = ""
         self._told_ready = False
+        self._told_status: tuple[str, float] = ("", float("-inf"))
         self._heartbeat: tuple[str, float] = ("", float("-inf"))
         self._watchdog_s = watchdog_interval_s()
         self._watchdog_at_s = 0.0
 
     def run(self) -> ExitCode:
         """Work until a signal comes or, with `once`, until everything complete is processed."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._on_signal)
+        # SIGABRT is how systemd ends a daemon whose watchdog ran out: say where every thread stood.
+        faulthandler.enable()
+        threading.excepthook = self._on_thread_death
         logger.info("watching {} with bundle {}", self._config.inputs, self._config.bundle)
         self._announcer.start()
+        self._others.start()
+        self._caretaker.start()
         self._uptake.start()
         try:
             return self._loop()
+        except Exception:  # noqa: BLE001 - whatever it is, the log must have it, in the log's own form
+            logger.exception("an unexpected error ends the daemon; the next start goes on where it was")
+            return ExitCode.FAILED
         finally:
             self._close()
 
@@ -104,7 +126,11 @@ class Daemon:
         while True:
             events = self._wait()
             now_s, clock_s = time.time(), time.monotonic()
-            if self._reload:
+            self._others.hear(events)
+            if self._lost_thread:
+                logger.critical("the thread '{}' is gone: ending, the next start goes on", self._lost_thread)
+                return ExitCode.FAILED
+            if self._reload and not self._stops:
                 self._apply_settings()
             if self._stops and not self._stopping:
                 self._begin_stop()
@@ -135,25 +161,40 @@ class Daemon:
             self._reload = True
         else:
             self._stops += 1
+        if self._stops > 1:
+            for resident in self._residents:
+                resident.kill()  # here, because the loop may be waiting for one of them to end by itself
+        self._mail.put(None)
+
+    def _on_thread_death(self, death: threading.ExceptHookArgs) -> None:
+        """A thread ended by an error nobody caught. Without it the daemon would seem alive and do half its work."""
+        name = death.thread.name if death.thread is not None else "unknown"
+        logger.opt(exception=death.exc_value).critical("the thread '{}' ended by an unexpected error", name)
+        self._lost_thread = name
         self._mail.put(None)
 
     def _note_job(self, job: Job) -> None:
         """Intake changed a job: tell people, and let dispatch look at the queue."""
         self._announcer.note_job(job.id)
-        self._mail.put(None)
+        if self._mail.empty():  # one wake is enough for any number of changes
+            self._mail.put(None)
 
     def _begin_stop(self) -> None:
         logger.info("stopping: a look in hand is finished first, the rest is kept")
         self._stopping = True
-        notify("STOPPING=1\nSTATUS=finishing the look in hand")
+        notify("STOPPING=1")
         self._uptake.ask_to_stop()
         self._dispatch.stop_gently()
 
     def _close(self) -> None:
-        self._uptake.stop()
+        self._uptake.stop(_JOIN_S if self._stops < 2 else _JOIN_AT_ONCE_S)
+        for resident in self._residents:
+            resident.let_end()
         for resident in self._residents:
             resident.end()
+        self._caretaker.stop()
         self._announcer.finish()
+        self._others.finish(_TELL_LAST_S if self._stops < 2 else 0.0)
         try:
             self._ledger.put_note(
                 NOTE, json.dumps({"state": "stopped", "pid": os.getpid(), "heartbeat_s": time.time()})
@@ -181,18 +222,24 @@ class Daemon:
             logger.warning("{}", error)
 
     def _tell_systemd(self, text: str, clock_s: float) -> None:
-        if text != self._heartbeat[0]:
-            notify(f"STATUS={text}")
+        told, told_s = self._told_status
+        work = "; ".join(filter(None, (resident.describe_work() for resident in self._residents)))
+        status = one_line(f"{'stopping; ' if self._stopping else ''}{work or text}")
+        if status != told and (text != self._heartbeat[0] or clock_s - told_s >= _STATUS_PAUSE_S):
+            notify(f"STATUS={status}")
+            self._told_status = (status, clock_s)
         if not self._told_ready:
             # A daemon whose engine cannot be loaded still takes uploads and says why: it is ready for that.
             loading = any(not resident.is_ready and not resident.load_failures for resident in self._residents)
             self._told_ready = not loading and notify("READY=1")
-            if loading and clock_s >= self._watchdog_at_s:
-                notify(f"EXTEND_TIMEOUT_USEC={_LOADING_EXTENSION_S * 1_000_000}")
         healthy = self._uptake.is_alive and all(resident.is_fresh(clock_s) for resident in self._residents)
-        if clock_s >= self._watchdog_at_s and healthy:
-            notify("WATCHDOG=1")
-            self._watchdog_at_s = clock_s + (self._watchdog_s or 3 * _HEARTBEAT_S) / 3
+        if clock_s < self._watchdog_at_s or not healthy:
+            return
+        self._watchdog_at_s = clock_s + (self._watchdog_s or 3 * _HEARTBEAT_S) / 3
+        notify("WATCHDOG=1")
+        if self._stopping or not self._told_ready:
+            # Loading, fetching weights, or a look in hand that is finished first: it moves, so it may take its time.
+            notify(f"EXTEND_TIMEOUT_USEC={_EXTENSION_S * 1_000_000}")
 
     def _describe_engines(self) -> str:
         engines = "; ".join(resident.describe() for resident in self._residents)
@@ -236,11 +283,18 @@ class Daemon:
         self._reload = False
         if self._reread is None:
             return
+        if self._told_ready:
+            # Before READY it must not be said: READY=1, which ends a reload, would also end the start.
+            notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
-            wanted = self._reread()
+            self._adopt(self._reread())
         except ConfigError as error:
             logger.error("the settings are kept as they were: {}", error)
-            return
+        finally:
+            if self._told_ready:
+                notify("READY=1")
+
+    def _adopt(self, wanted: Config) -> None:
         config = live_settings(self._config, wanted)
         for key in fixed_changes(self._config, wanted):
             logger.warning("'{}' changed: it takes effect at the next start", key)
@@ -249,92 +303,8 @@ class Daemon:
         for resident in self._residents:
             resident.adopt(config.engine)
         self._uptake.adopt(config)
+        self._caretaker.adopt(config)
         logger.info("settings read again")
-
-
-class _Uptake:
-    """Intake in its thread. It is made anew when settings change: it keeps nothing that it could not find again."""
-
-    def __init__(self, config: Config, ledger: Ledger, spool: Spool, on_change: Callable[[Job], None]) -> None:
-        self._config, self._ledger, self._spool, self._on_change = config, ledger, spool, on_change
-        self._bell = Bell()
-        self._watcher = Watcher(config.inputs, self._bell, config.watch.events)
-        self._adopted: Config | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="intake", daemon=True)
-        self._in_step = False
-        self._last_step_s: float | None = None
-
-    @property
-    def mode(self) -> str:
-        """How uploads are found: "events", or "polling: " and why."""
-        return self._watcher.mode
-
-    @property
-    def is_alive(self) -> bool:
-        """Is the thread at work, or told to stop?"""
-        return self._thread.is_alive() or self._stop.is_set()
-
-    def start(self) -> None:
-        """Begin to scan."""
-        self._thread.start()
-
-    def adopt(self, config: Config) -> None:
-        """Use these settings from the next scan on."""
-        self._adopted = config
-        self._bell.ring()
-
-    def ask_to_stop(self) -> None:
-        """Take no more uploads."""
-        self._stop.set()
-        self._bell.ring()
-
-    def stop(self) -> None:
-        """Stop, and wait for it a while: an interrupted examination loses nothing."""
-        self.ask_to_stop()
-        if self._thread.is_alive():
-            self._thread.join(_JOIN_S)
-
-    def has_judged_all(self) -> bool:
-        """Did a scan look at every upload that stands in `inputs/` after it had time to settle?"""
-        if self._in_step or self._last_step_s is None or self._ledger.note(INTAKE_NOTE):
-            return False
-        settle_s = max(self._config.watch.settle_s, REMOTE_SETTLE_S if self._watcher.is_remote else 0.0)
-        waiting = [job for job in self._ledger.holders() if job.status is Status.WAITING]
-        return all(job.changed_s + settle_s < self._last_step_s for job in waiting)
-
-    def _work(self) -> None:
-        self._watcher.start()
-        inspector, intake = self._make()
-        try:
-            while not self._stop.is_set():
-                if self._adopted is not None:
-                    self._config, self._adopted = self._adopted, None
-                    inspector.close()
-                    inspector, intake = self._make()
-                self._bell.wait(self._step(intake))
-        finally:
-            inspector.close()
-            self._watcher.stop()
-
-    def _step(self, intake: Intake) -> float:
-        began_s = time.time()
-        self._in_step = True
-        try:
-            wait_s = intake.step(began_s, time.monotonic())
-        except Exception:  # noqa: BLE001 - one scan that fails must not leave all later uploads unseen
-            logger.exception("a scan of {} failed", self._config.inputs)
-            return self._config.watch.scan_s
-        finally:
-            self._in_step = False
-        self._last_step_s = began_s
-        return wait_s
-
-    def _make(self) -> tuple[Inspector, Intake]:
-        config = self._config
-        inspector = Inspector(config.limits)
-        parts = (config, self._ledger, self._spool, inspector, self._watcher, self._bell)
-        return inspector, Intake(*parts, on_change=self._on_change)
 
 
 def live_settings(present: Config, wanted: Config) -> Config:
@@ -342,19 +312,20 @@ def live_settings(present: Config, wanted: Config) -> Config:
     fixed = {key: getattr(present.engine, key) for key in _FIXED_ENGINE}
     engine = wanted.engine.model_copy(update=fixed)
     watch = wanted.watch.model_copy(update={"events": present.watch.events})
-    update = {"engine": engine, "watch": watch, "limits": wanted.limits, "log": wanted.log}
-    return present.model_copy(update=update)
+    live = {key: getattr(wanted, key) for key in _LIVE}
+    return present.model_copy(update={**live, "engine": engine, "watch": watch})
 
 
 def fixed_changes(present: Config, wanted: Config) -> list[str]:
     """The settings that differ and need a restart."""
-    changed = [key for key in _FIXED if getattr(present, key) != getattr(wanted, key)]
+    fixed = [key for key in Config.model_fields if key not in (*_LIVE, "engine", "watch")]
+    changed = [key for key in fixed if getattr(present, key) != getattr(wanted, key)]
     changed += [f"engine.{key}" for key in _FIXED_ENGINE if getattr(present.engine, key) != getattr(wanted.engine, key)]
     return changed + (["watch.events"] if present.watch.events != wanted.watch.events else [])
 
 
-_FIXED = ("inputs", "outputs", "logs", "models", "bundle")
-_FIXED_ENGINE = ("devices", "dtype", "threads")
+_LIVE = ("limits", "memory", "retention", "log")
+_FIXED_ENGINE = ("devices", "dtype", "pose", "memory_bytes", "threads", "gpu_cache_bytes", "cache_bytes")
 
 
 def _make_folders(config: Config) -> None:

@@ -31,7 +31,7 @@ def count_gpus(environment: Mapping[str, str] = os.environ) -> int:
 
     Entries of CUDA_VISIBLE_DEVICES after the first invalid number are hidden, as CUDA does it.
     """
-    present = _count_by_driver()
+    present = len(list_gpus())
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if visible is None or present == 0:
         return present
@@ -44,10 +44,10 @@ def count_gpus(environment: Mapping[str, str] = os.environ) -> int:
     return shown
 
 
-def _count_by_driver() -> int:
-    """GPUs as nvidia-smi lists them; where it is missing, as the driver lists them."""
+def list_gpus() -> tuple[str, ...]:
+    """GPUs as nvidia-smi lists them, `GPU 0: NVIDIA H200`; where it is missing, the addresses that the driver lists."""
     try:
         listed = subprocess.run(_LIST_GPUS, capture_output=True, text=True, timeout=_LIST_TIMEOUT_S, check=True)
-        return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
     except (OSError, subprocess.SubprocessError):
-        return len(list(_DRIVER_GPUS.glob("*"))) if _DRIVER_GPUS.is_dir() else 0
+        return tuple(sorted(f"GPU {path.name}" for path in _DRIVER_GPUS.glob("*")))
+    return tuple(line.split(" (UUID")[0] for line in listed.stdout.splitlines() if line.startswith("GPU "))

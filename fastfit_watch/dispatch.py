@@ -23,10 +23,23 @@ from fastfit_watch.errors import StorageError
 from fastfit_watch.folders import STORAGE_ERRNOS
 from fastfit_watch.job import LookRecord, LookResult, Status
 from fastfit_watch.ledger import Ledger
-from fastfit_watch.protocol import Done, Failed, FailureKind, Order, Step, WorkerExit, read_receipt
+from fastfit_watch.protocol import (
+    SAVING,
+    Done,
+    Failed,
+    FailureKind,
+    Lowered,
+    Order,
+    Step,
+    Withheld,
+    WorkerExit,
+    read_receipt,
+)
 from fastfit_watch.resident import Ended, Event, Resident, describe_exit
+from fastfit_watch.rung_notes import RungNotes
+from fastfit_watch.rungs import Rung
 from fastfit_watch.spool import Spool
-from fastfit_watch.write import TEMPORARY, make_folder, write_bytes
+from fastfit_watch.write import TEMPORARY, make_folder, remove_temporaries, sync_folder, write_bytes
 
 if TYPE_CHECKING:
     from loguru import Logger
@@ -46,11 +59,14 @@ class Dispatch:
         self.config = config
         self.held = ""
         self._ledger, self._spool, self._announcer = ledger, spool, announcer
+        self._rung_notes = RungNotes(ledger)
         self._residents: Mapping[str, Resident] = {resident.device: resident for resident in residents}
         self._tokens = itertools.count(1)
         self._began_s: dict[str, float] = {}
         # Looks that were in an engine process when it died: each is tried alone, so that the guilty one is known.
         self._suspects: set[tuple[str, str]] = set()
+        # Tokens of looks that are made and only being saved, beside the work on the next.
+        self._saving: set[int] = set()
         # What is still to be written down, oldest first. A full disk delays it; every entry may be repeated.
         self._unwritten: deque[Callable[[float], None]] = deque([self.recover])
         self._probe_at_s = 0.0
@@ -69,9 +85,7 @@ class Dispatch:
                 _log(record).info("queued again after the restart")
         for job in self._ledger.jobs((Status.QUEUED, Status.RUNNING)):
             self._ledger.settle_job(job.id, now_s)
-            _remove_temporaries(self.config.outputs / job.id)
-            _remove_temporaries(self._spool.receipts_folder(job.id))
-        _remove_temporaries(self.config.outputs)
+            remove_temporaries(self._spool.receipts_folder(job.id))
 
     def step(self, events: Sequence[Event], now_s: float, clock_s: float, *, may_start: bool = True) -> None:
         """One turn of the loop: take in what the engines said, watch over them, write down, hand out."""
@@ -101,9 +115,11 @@ class Dispatch:
     def stop_gently(self) -> None:
         """Start nothing more. A look in hand is finished; one prepared ahead goes back to the queue."""
         self._stopping = True
-        for resident in self._residents.values():
-            if not resident.in_hand:
-                resident.end()
+        resting = [resident for resident in self._residents.values() if not resident.in_hand]
+        for resident in resting:
+            resident.let_end()
+        for resident in resting:
+            resident.end()
 
     def stop_now(self, now_s: float) -> None:
         """End the engines at once. Looks in hand go back to the queue; what cannot be written is recovered later."""
@@ -123,20 +139,35 @@ class Dispatch:
             self._bury(resident, event.exit_code, clock_s)
             return
         message = event.message
-        record = resident.in_hand.get(message.token) if isinstance(message, Step | Done | Failed) else None
+        record = None
+        if isinstance(message, Step | Lowered | Done | Withheld | Failed):
+            record = resident.in_hand.get(message.token)
         resident.hear(message, clock_s)
         if record is None:
             return
         if isinstance(message, Step):
+            if message.stage == SAVING:
+                self._saving.add(message.token)
             if record is next(iter(resident.in_hand.values())):
-                self._announcer.note_progress(record, message.stage, message.step, message.steps)
+                self._announcer.note_progress(record, message.stage, message.step, message.steps, message.rung)
+            return
+        if isinstance(message, Lowered):
+            _log(record).warning("on rung '{}': {} Trying '{}'.", message.tried, message.reason, message.rung)
+            learnt = (self.config, resident.ready, resident.device, message.rung)
+            self._unwritten.append(partial(self._rung_notes.remember, *learnt))
             return
         began_s, self._began_s[resident.device] = self._began_s.get(resident.device, clock_s), clock_s
         self._suspects.discard(_place(record))
+        if isinstance(message, Done | Withheld | Failed):
+            self._saving.discard(message.token)
         if isinstance(message, Done):
             self._announcer.note_seconds(clock_s - began_s, record.look.options.steps)
             self._unwritten.append(partial(self._finish, record, message.result))
+        elif isinstance(message, Withheld):
+            self._unwritten.append(partial(self._withhold, record, message.reason))
         elif isinstance(message, Failed):
+            if message.kind is FailureKind.MEMORY:
+                self._unwritten.append(lambda now_s: self._rung_notes.forget(resident.device))
             self._settle_failure(record, message, clock_s)
         if self._stopping:
             self._let_go(resident)
@@ -153,8 +184,10 @@ class Dispatch:
             self._unwritten.append(partial(self._try_again, record, failure.message))
 
     def _bury(self, resident: Resident, exit_code: int, clock_s: float) -> None:
-        """An engine process died. The look it worked on is blamed, not the one that was merely prepared ahead."""
-        lost = list(resident.in_hand.values())
+        """An engine process died. The look it worked on is blamed, not one that was prepared ahead or being saved."""
+        working = [record for token, record in resident.in_hand.items() if token not in self._saving]
+        lost = working + [record for record in resident.in_hand.values() if record not in working]
+        self._saving.difference_update(resident.in_hand)
         resident.in_hand.clear()
         resident.note_end(exit_code, clock_s)
         self._suspects.update(_place(record) for record in lost)
@@ -187,7 +220,15 @@ class Dispatch:
         self._ledger.finish_look(record.job_id, record.look.key, result, now_s)
         self._ledger.settle_job(record.job_id, now_s)
         self._probe_pause_s = _PROBE_FIRST_S
-        _log(record).info("done in {:.1f} s, seed {}", sum(result.seconds.values()), record.look.options.seed)
+        rung = f", rung {result.rung}" if result.rung != Rung.FULL else ""
+        vram = f", peak VRAM {result.peak_vram_bytes / 2**30:.2f} GiB" if result.peak_vram_bytes else ""
+        seconds = sum(result.seconds.values())
+        _log(record).info("done in {:.1f} s, seed {}{}{}", seconds, record.look.options.seed, rung, vram)
+
+    def _withhold(self, record: LookRecord, reason: str, now_s: float) -> None:
+        self._ledger.withhold_look(record.job_id, record.look.key, reason, now_s)
+        self._ledger.settle_job(record.job_id, now_s)
+        _log(record).warning("withheld for review: {}. 'fastfit-watch release {}' shows it", reason, record.job_id)
 
     def _try_again(self, record: LookRecord, reason: str, now_s: float) -> None:
         settings = self.config.engine
@@ -237,6 +278,9 @@ class Dispatch:
         folder = self.config.outputs / waiting[0].job_id
         try:
             make_folder(folder)
+            if not waiting[0].attempts:
+                # Whoever wrote the first status line made the folder, and did not wait for the disk.
+                sync_folder(folder.parent)
         except OSError as error:
             self._fail(waiting[0], f"the folder {folder} cannot be made: {error.strerror}", now_s)
             return
@@ -246,13 +290,14 @@ class Dispatch:
             return
         if not resident.in_hand:
             self._began_s[resident.device] = clock_s
-        resident.send(record, self._order(record), clock_s)
+        rungs = self._rung_notes.rungs(self.config, resident.ready, resident.device, now_s)
+        resident.send(record, self._order(record, rungs), clock_s)
         _log(record).info("attempt {} on {}", record.attempts, resident.device)
 
     def _must_be_alone(self, records: Sequence[LookRecord]) -> bool:
         return any(record.deaths > 0 or _place(record) in self._suspects for record in records)
 
-    def _order(self, record: LookRecord) -> Order:
+    def _order(self, record: LookRecord, rungs: tuple[Rung, ...]) -> Order:
         look = record.look
         snapshot = self._spool.snapshot_folder(record.job_id).absolute()
         return Order(
@@ -264,7 +309,16 @@ class Dispatch:
             receipt=self._receipt_of(record).absolute(),
             # Nothing that tells one job from another: the same seed gives the same bytes.
             marks={"seed": str(look.options.seed)},
+            rungs=rungs,
+            withheld=self._spool.withheld_folder(record.job_id).absolute(),
+            digests=self._digests_of(record),
         )
+
+    def _digests_of(self, record: LookRecord) -> dict[str, str]:
+        """SHA-256 of the look's pictures, as they were claimed."""
+        job, look = self._ledger.job(record.job_id), record.look
+        files = job.files if job is not None else {}
+        return {name: files[name] for name in (look.person, *look.garments.values()) if name in files}
 
     def _receipt_of(self, record: LookRecord) -> Path:
         return self._spool.receipts_folder(record.job_id) / f"{record.look.key}.json"
@@ -338,12 +392,6 @@ def _hash_of(picture: Path) -> str | None:
         if error.errno in STORAGE_ERRNOS:
             raise
         return None
-
-
-def _remove_temporaries(folder: Path) -> None:
-    """Remove what a killed process was still writing."""
-    for path in folder.glob(f"{TEMPORARY}*"):
-        path.unlink(missing_ok=True)
 
 
 def _log(record: LookRecord) -> Logger:

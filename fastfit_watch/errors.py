@@ -71,7 +71,11 @@ class EngineError(FastFitError):
 
 
 class OutOfMemory(EngineError):  # noqa: N818 - named after the condition, like the CUDA error
-    """The device ran out of memory while making a look."""
+    """The device ran out of memory while making a look; `stage` says where, empty if that is unknown."""
+
+    def __init__(self, message: str, *, hint: str = "", stage: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.stage = stage
 
 
 class BundleError(FastFitError):

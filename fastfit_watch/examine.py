@@ -35,11 +35,19 @@ class PictureInspector(Protocol):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is to be said of an upload. `lasting`: only a change of the folder can alter it."""
+    """What is to be said of an upload.
+
+    lasting: only a change of the folder can alter it. until_still: that, or that the folder has been still for long
+    enough.
+    """
 
     status: Status
     reason: str
     lasting: bool = True
+    until_still: bool = False
+
+
+NOT_STILL = Verdict(Status.WAITING, WRITING, lasting=False, until_still=True)
 
 
 class Examiner:
@@ -71,14 +79,14 @@ class Examiner:
             manifest = read_manifest(text, present[0], listing.names)
         except UploadError as error:
             # Half a manifest is no fault as long as the other half may come.
-            return Verdict(Status.INVALID, str(error)) if whole else Verdict(Status.WAITING, WRITING, lasting=False)
+            return Verdict(Status.INVALID, str(error)) if whole else NOT_STILL
         if manifest.missing:
             return Verdict(Status.WAITING, f"missing {_some(manifest.missing)}{_near(manifest.missing, listing.names)}")
         parts = [each for each in listing.names if each.endswith(PARTS)]
         if parts:
             return Verdict(Status.WAITING, f"{_some(parts)} is not uploaded to its end yet")
         if not whole:
-            return Verdict(Status.WAITING, WRITING, lasting=False)
+            return NOT_STILL
         wanted = (present[0], *manifest.files)
         writing = [each for each in wanted if is_open_for_writing(folder_fd, each)]
         if writing:
@@ -113,7 +121,7 @@ class Examiner:
             self._spool.discard_snapshot(job.id)
             return verdict
         looks = tuple(_with_seed(look) for look in manifest.looks)
-        return Claim(job.id, job.name, manifest_name, looks, files, listing.fingerprint)
+        return Claim(job.id, job.name, manifest_name, looks, files, listing.fingerprint, manifest.priority)
 
     def _compare_sums(self, folder_fd: int, listing: Listing, files: Mapping[str, str]) -> Verdict | None:
         if SUMS not in listing.names:

@@ -15,6 +15,8 @@ class ExitCode(IntEnum):
     INCOMPLETE = 4
     ENGINE = 5
     STORAGE = 6
+    DIFFERENT = 7
+    UNFIT = 7
     INTERRUPTED = 130
 
     @property
@@ -31,5 +33,7 @@ _MEANINGS = {
     ExitCode.INCOMPLETE: "run --once: an upload is not complete yet, or the queue is paused",
     ExitCode.ENGINE: "the engine cannot be loaded, or could not make the picture",
     ExitCode.STORAGE: "the disk is full or failing",
+    ExitCode.UNFIT: "doctor: something keeps this machine from doing the work",
+    ExitCode.DIFFERENT: "reproduce: the picture made again is not the same",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
 }

@@ -7,20 +7,32 @@ import os
 import signal
 
 VARIABLE = "FASTFIT_FAILPOINT"
+LIST = "list:"
 
 
 def failpoint(name: str) -> None:
     """Do nothing, unless the environment names this place: `name:n` kills the process at the n-th visit.
 
     `name:n:ENOSPC` raises that OSError instead, at the n-th visit and at every later one until the variable is
-    removed. The countdown lives in the environment, so this module holds no state.
+    removed. Several places are separated by spaces. The countdown lives in the environment, so this module holds no
+    state. `list:FILE` only adds a line with
+    the name to the file, so that a campaign learns which places there are.
     """
     wanted = os.environ.get(VARIABLE)
-    if wanted is None or wanted.split(":")[0] != name:
+    if wanted is None:
         return
-    _, visits, *error = wanted.split(":")
+    if wanted.startswith(LIST):
+        with open(wanted.removeprefix(LIST), "a", encoding="utf-8") as file:  # noqa: PTH123 - pathlib loads slowly
+            file.write(f"{name}\n")
+        return
+    places = wanted.split()
+    found = next((place for place in places if place.split(":")[0] == name), None)
+    if found is None:
+        return
+    _, visits, *error = found.split(":")
     if int(visits) > 1:
-        os.environ[VARIABLE] = ":".join([name, str(int(visits) - 1), *error])
+        places[places.index(found)] = ":".join([name, str(int(visits) - 1), *error])
+        os.environ[VARIABLE] = " ".join(places)
         return
     if not error:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -5,6 +5,7 @@ No symlink is followed, nothing here blocks on a FIFO, and a file that changes u
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -16,8 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastfit_watch.config import Limits
+from fastfit_watch.durable import Unsynced
 from fastfit_watch.errors import StorageError, UploadError
+from fastfit_watch.limits import Limits
 from fastfit_watch.settle import FileMark, Fingerprint
 
 STORAGE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
@@ -144,8 +146,8 @@ def read_small(folder_fd: int, name: str, limit_bytes: int) -> bytes:
         return text
 
 
-def copy_file(folder_fd: int, mark: FileMark, target_fd: int, limit_bytes: int) -> str:
-    """Copy one file of the upload into an open folder of ours, durably. Returns its sha256.
+def copy_file(folder_fd: int, mark: FileMark, target_fd: int, limit_bytes: int, unsynced: Unsynced) -> str:
+    """Copy one file of the upload into an open folder of ours. Returns its sha256; `unsynced` makes it durable.
 
     Raises FileChanged if it is not, or does not stay, the file of `mark`; UploadError if it is no plain file.
     """
@@ -164,9 +166,10 @@ def copy_file(folder_fd: int, mark: FileMark, target_fd: int, limit_bytes: int) 
                     raise FileChanged(mark.name)
                 digest.update(chunk)
                 _write_all(copy_fd, chunk)
-            os.fsync(copy_fd)
-        finally:
+        except BaseException:
             os.close(copy_fd)
+            raise
+        unsynced.add(copy_fd)
         if _mark(mark.name, os.fstat(source_fd)) != mark:
             raise FileChanged(mark.name)
     return digest.hexdigest()
@@ -209,12 +212,9 @@ def remove_order(folder_fd: int, order: Order) -> bool:
 
 
 def make_private(name: str, parent_fd: int) -> None:
-    """Make a folder that only the daemon may enter, durably. One that is there already is kept."""
-    try:
+    """Make a folder that only the daemon may enter. One that is there already is kept. `parent_fd` is not synced."""
+    with contextlib.suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=parent_fd)
-    except FileExistsError:
-        return
-    os.fsync(parent_fd)
 
 
 def remove_folder(path: Path) -> None:

@@ -42,7 +42,8 @@ _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _JPEG_START, _JPEG_END, _JPEG_TEM = 0xD8, 0xD9, 0x01
 _ORIENTATION = 0x0112
 _SAVE_OPTIONS: Mapping[ImageFormat, Mapping[str, Any]] = {
-    ImageFormat.PNG: {"format": "PNG", "compress_level": 6},
+    # Level 1 makes photographs a seventh larger than 6, in less than half the time; 2 and 3 save nothing.
+    ImageFormat.PNG: {"format": "PNG", "compress_level": 1},
     ImageFormat.JPG: {"format": "JPEG", "quality": 95, "subsampling": "4:4:4"},
     ImageFormat.WEBP: {"format": "WEBP", "quality": 95, "method": 4},
 }

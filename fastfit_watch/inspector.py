@@ -27,7 +27,7 @@ from fastfit_watch.failpoints import failpoint
 from fastfit_watch.images import ImageFacts, measure
 
 if TYPE_CHECKING:
-    from fastfit_watch.config import Limits
+    from fastfit_watch.limits import Limits
 
 _START_S = 60.0
 _TRIES = 2

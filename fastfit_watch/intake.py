@@ -1,49 +1,42 @@
 """Loop one: find uploads, wait until each is complete, check it, and take it into the spool.
 
-A scan tells what is there; nothing is kept in memory that a new start could not find again. A folder is read again
-only after it changed, so a scan of quiet folders costs next to nothing.
+A scan tells what is there; nothing is kept in memory that a new start could not find again. What a scan costs follows
+from what changed: a folder is read again only if its times moved, or now and then as long as it may still grow. What is
+found is written to the ledger in few commits.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import threading
 import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from itertools import islice
 
 from loguru import logger
 
 from fastfit_watch.config import Config
 from fastfit_watch.errors import ConfigError, StorageError
-from fastfit_watch.examine import WRITING, Examiner, PictureInspector, Verdict
-from fastfit_watch.folders import STORAGE_ERRNOS, FileChanged, Listing, Order, list_folder, open_folder, remove_order
+from fastfit_watch.examine import PictureInspector, Verdict
+from fastfit_watch.folders import Listing, Order, list_folder, open_folder, remove_order
 from fastfit_watch.job import Job, Status
 from fastfit_watch.ledger import Ledger
-from fastfit_watch.settle import Stillness, digest_of, is_still, next_look_s, observe
+from fastfit_watch.settle import digest_of, observe
 from fastfit_watch.spool import Spool
+from fastfit_watch.taking import Taking
+from fastfit_watch.uploads import Uploads
 from fastfit_watch.watch import EVENTS, Bell, Sighting, Watcher, scan
 
 NOTE = "intake"
 REMOVED = "the folder was removed before it was complete"
-# A network filesystem shows the changes of others late.
-REMOTE_SETTLE_S = 30.0
-# Scans take at most this share of the time, however many folders there are.
-SCAN_SHARE = 0.02
+# Looking around takes at most this share of the time, however many folders there are; the second, when the bell rings.
+SCAN_SHARE, RUNG_SHARE = 0.005, 0.1
 SHORTEST_WAIT_S = 0.05
 # How often a long examination looks up to greet new folders.
 GREET_S = 1.0
-
-
-@dataclass
-class _Upload:
-    """What intake remembers of a folder between scans. `verdict` is a lasting one on exactly `stillness.digest`."""
-
-    job: Job
-    stillness: Stillness | None = None
-    verdict: Verdict | None = None
-    came_whole: bool = False
+# Folders entered in one commit.
+CHUNK = 250
 
 
 class Intake:
@@ -62,31 +55,36 @@ class Intake:
         bell: Bell,
         on_change: Callable[[Job], None] = lambda job: None,
     ) -> None:
-        self._inputs = config.inputs
-        self._limits = config.limits
-        self._watch = config.watch
-        self._ledger = ledger
-        self._spool = spool
-        self._examiner = Examiner(config, spool, inspector)
-        self._watcher = watcher
-        self._bell = bell
-        self._on_change = on_change
-        self._uploads: dict[str, _Upload] = {}
+        self._inputs, self._limits, self._watch = config.inputs, config.limits, config.watch
+        self._ledger, self._spool, self._watcher, self._bell = ledger, spool, watcher, bell
+        self._uploads = Uploads(config.watch, ledger, watcher, on_change)
+        self._taking = Taking(config, self._uploads, ledger, spool, inspector)
         self._copied: dict[str, str] = {}
-        self._placeholders: set[str] = set()
         self._change_count: int | None = None
+        self._moves: int | None = None
         self._scanned_once = False
         self._greeted_s = 0.0
+        self._look_took_s = 0.0
         self._noted: str | None = None
+
+    @property
+    def is_behind(self) -> bool:
+        """Was there more to examine than fits in one step?"""
+        return self._taking.is_behind
 
     def run(self, stop: threading.Event) -> None:
         """Scan until `stop` is set. Ring the bell after setting it."""
         self._watcher.start()
         try:
             while not stop.is_set():
-                self._bell.wait(self.step(time.time(), time.monotonic()))
+                self.wait(self.step(time.time(), time.monotonic()))
         finally:
             self._watcher.stop()
+
+    def wait(self, wait_s: float) -> None:
+        """Wait for the bell. One that rings all the time does not make us look around all the time."""
+        if self._bell.wait(wait_s):
+            time.sleep(min(self._look_took_s / RUNG_SHARE, GREET_S))
 
     def step(self, now_s: float, clock_s: float | None = None) -> float:
         """Do one scan and return in how many seconds the next is due.
@@ -95,31 +93,42 @@ class Intake:
         or failing disk is noted under "intake" in the ledger, and the next step tries again.
         """
         steady_s = now_s if clock_s is None else clock_s
-        began_s = time.perf_counter()
         try:
             folders = self._scan(now_s, steady_s)
             self._note("")
         except StorageError as error:
             self._note(f"paused: {error}")
+            self._start_over()
             return self._watch.scan_s
-        return self._next_wait_s(folders, time.perf_counter() - began_s, steady_s)
+        except Exception:
+            self._start_over()
+            raise
+        return SHORTEST_WAIT_S if self.is_behind else self._next_wait_s(folders, steady_s)
+
+    def tidy(self) -> None:
+        """At the end: take back the empty folders of jobs that were done since the last scan."""
+        with contextlib.suppress(StorageError, OSError):
+            self._spool.remove_placeholders(self._ledger)
 
     def _scan(self, now_s: float, clock_s: float) -> int:
         """One scan; returns how many folders there are."""
+        began_s = time.perf_counter()
         self._watcher.revive()
         self._refresh(now_s)
         sightings = scan(self._inputs)
         arrivals = self._watcher.take_arrivals()
         # First all the cheap looks, so that every new folder is greeted before a long examination begins.
-        due = [sighting for sighting in sightings if self._look_at(sighting, arrivals, now_s, clock_s)]
+        changed = iter([sighting for sighting in sightings if self._must_read(sighting, arrivals, clock_s)])
+        while chunk := list(islice(changed, CHUNK)):
+            self._look_at(chunk, arrivals, now_s, clock_s)
         self._release_missing({sighting.title for sighting in sightings}, now_s)
-        for sighting in due:
-            self._examine(sighting, now_s, clock_s)
+        self._look_took_s = time.perf_counter() - began_s
+        self._taking.work(now_s, clock_s, lambda: self._greet(now_s))
         self._scanned_once = True
         return len(sightings)
 
     def _refresh(self, now_s: float) -> None:
-        """Make sure of the spool, finish interrupted claims, and learn what the commands wrote to the ledger."""
+        """Make sure of the spool, finish interrupted claims, and learn what others wrote to the ledger."""
         if not self._inputs.is_dir():
             raise StorageError(f"The folder {self._inputs} is gone.", hint="Make it again, or mount it.")
         if not self._spool.is_ours():
@@ -127,96 +136,135 @@ class Intake:
                 self._spool.lock()
             except ConfigError as error:
                 raise StorageError(error.message, hint=error.hint) from error
-            self._uploads.clear()
-            self._change_count = None
+            self._uploads.known.clear()
+            self._start_over()
         for job in self._spool.recover(self._ledger, now_s):
             self._change_count = None
-            self._placeholders.add(job.name)
-            self._tell(job)
+            self._uploads.tell(job)
+        self._uploads.flush()
         if not self._scanned_once:
             self._spool.sweep(self._ledger)
+        moves = self._ledger.moves()
+        if moves != self._moves:
+            self._spool.remove_placeholders(self._ledger)
+            self._moves = moves
         count = self._ledger.change_count()
-        if count == self._change_count:
-            return
-        self._change_count = count
-        before, self._uploads = self._uploads, {}
-        for job in self._ledger.holders():
-            upload = before.get(job.name, _Upload(job))
-            self._uploads[job.name] = upload if upload.job == job else replace(upload, job=job, verdict=None)
+        if count != self._change_count:
+            self._change_count = count
+            self._uploads.reload()
 
-    def _look_at(self, sighting: Sighting, arrivals: Collection[str], now_s: float, clock_s: float) -> bool:
-        """Take in what one folder holds, without reading any file; returns whether it must be examined."""
-        if sighting.fault:
-            self._judge(self._meet(sighting.title, now_s), Verdict(Status.INVALID, sighting.fault), now_s)
+    def _start_over(self) -> None:
+        """Find again what could not be written down."""
+        self._uploads.forget_news()
+        self._taking.due.clear()
+        self._change_count = self._moves = None
+
+    def _must_read(self, sighting: Sighting, arrivals: Collection[str], clock_s: float) -> bool:
+        """Can anything be new in this folder?"""
+        title, stamps = sighting.title, self._uploads.stamps
+        if stamps.is_changed(title, sighting.stamp, clock_s) or sighting.name in arrivals:
+            return True
+        upload = self._uploads.known.get(title)
+        if upload is None:
+            # An empty folder cannot change without its times; one that had to stay when it was taken can.
+            return title in self._copied and stamps.is_due(title, float("inf"), len(self._copied), clock_s)
+        if upload.job.status is Status.CANCELLED or sighting.fault:
             return False
+        if upload.stillness is None or self._uploads.is_settled(upload, clock_s):
+            return True
+        return stamps.is_due(title, upload.stillness.quiet_s(clock_s), len(self._uploads.known), clock_s)
+
+    def _look_at(self, chunk: Sequence[Sighting], arrivals: Collection[str], now_s: float, clock_s: float) -> None:
+        """Take in what some folders hold, without reading any file, and find those that must be examined."""
+        listings: list[tuple[Sighting, Listing]] = []
+        for sighting in chunk:
+            self._uploads.stamps.note_read(sighting.title, sighting.stamp, clock_s)
+            if not sighting.fault and (listing := self._list(sighting, now_s)) is not None:
+                listings.append((sighting, listing))
+        with self._uploads.together():
+            for sighting in chunk:
+                if sighting.fault:
+                    upload = self._uploads.meet(sighting.title, now_s)
+                    self._uploads.judge(upload, Verdict(Status.INVALID, sighting.fault), clock_s, now_s)
+            for sighting, listing in listings:
+                self._recognise(sighting, listing, now_s)
+        for sighting, listing in listings:
+            for order in listing.orders:
+                self._obey(sighting, order, now_s)
+        with self._uploads.together():
+            for sighting, listing in listings:
+                if self._is_due(sighting, listing, sighting.name in arrivals, now_s, clock_s):
+                    self._taking.due[sighting.title] = sighting
+
+    def _list(self, sighting: Sighting, now_s: float) -> Listing | None:
         try:
             with open_folder(self._inputs / sighting.name) as folder_fd:
-                listing = list_folder(folder_fd, self._limits)
-                digest = digest_of(listing.fingerprint)
-                self._recognise(sighting.title, listing, digest, now_s)
-                for order in listing.orders:
-                    self._obey(sighting.title, order, folder_fd, now_s)
+                return list_folder(folder_fd, self._limits)
         except OSError as error:
-            self._explain_unreadable(sighting.title, error, now_s)
-            return False
-        upload = self._uploads.get(sighting.title)
-        if upload is None or upload.job.status is Status.CANCELLED:
-            return False
-        changed = upload.stillness is not None and upload.stillness.digest != digest
-        upload.came_whole = sighting.name in arrivals or (upload.came_whole and not changed)
-        upload.stillness = observe(upload.stillness, digest, clock_s)
-        if changed:
-            upload.verdict = None
-        if upload.verdict is None:
-            return True
-        self._judge(upload, self._aged(upload.verdict, upload.stillness, clock_s), now_s)
-        return False
+            self._uploads.explain_unreadable(sighting.title, error, now_s)
+            return None
 
-    def _recognise(self, title: str, listing: Listing, digest: str, now_s: float) -> None:
+    def _recognise(self, sighting: Sighting, listing: Listing, now_s: float) -> None:
         """Greet the folder as an upload, unless a claim left it: empty, or whole because it could only be copied."""
-        if title in self._uploads or self._copied.get(title) == digest:
+        title = sighting.title
+        if title in self._uploads.known or (listing.is_empty and self._is_placeholder(sighting, listing)):
             return
-        if listing.is_empty and self._is_placeholder(title):
+        digest = digest_of(listing.fingerprint)
+        if self._copied.get(title) == digest:
             return
         if self._ledger.taken(title, digest):
             self._copied[title] = digest
             return
-        self._meet(title, now_s)
+        self._uploads.meet(title, now_s)
 
-    def _meet(self, title: str, now_s: float) -> _Upload:
-        """The upload of this name, entered in the ledger at its first sight."""
-        if title not in self._uploads:
-            self._uploads[title] = _Upload(self._ledger.sight(title, now_s))
-            self._tell(self._uploads[title].job)
-        return self._uploads[title]
+    def _is_due(self, sighting: Sighting, listing: Listing, came_whole: bool, now_s: float, clock_s: float) -> bool:
+        """Must this upload be examined? If not, its last verdict is given once more: it may have aged."""
+        upload = self._uploads.known.get(sighting.title)
+        if upload is None or upload.job.status is Status.CANCELLED:
+            return False
+        digest = digest_of(listing.fingerprint)
+        changed = upload.stillness is not None and upload.stillness.digest != digest
+        upload.came_whole = came_whole or (upload.came_whole and not changed)
+        upload.stillness = observe(upload.stillness, digest, clock_s)
+        if changed:
+            upload.verdict = None
+        verdict = upload.verdict
+        if verdict is None or self._uploads.is_settled(upload, clock_s):
+            return True
+        if not (verdict.lasting or verdict.until_still):
+            return True
+        self._uploads.judge(upload, verdict, clock_s, now_s)
+        return False
 
     def _greet(self, now_s: float) -> None:
         """Between two files of a long examination: let no new folder wait for its first status."""
-        if time.monotonic() - self._greeted_s < GREET_S:
+        if time.monotonic() - self._greeted_s < max(GREET_S, self._look_took_s / RUNG_SHARE):
             return
-        for sighting in scan(self._inputs):
-            if not sighting.fault and sighting.title not in self._uploads:
+        unknown = (
+            sighting
+            for sighting in scan(self._inputs)
+            if not sighting.fault
+            and sighting.title not in self._uploads.stamps
+            and sighting.title not in self._uploads.known
+        )
+        with self._uploads.together():
+            for sighting in islice(unknown, CHUNK):
                 with contextlib.suppress(OSError), open_folder(self._inputs / sighting.name) as folder_fd:
-                    listing = list_folder(folder_fd, self._limits)
-                    self._recognise(sighting.title, listing, digest_of(listing.fingerprint), now_s)
+                    self._recognise(sighting, list_folder(folder_fd, self._limits), now_s)
         self._greeted_s = time.monotonic()
 
-    def _is_placeholder(self, title: str) -> bool:
+    def _is_placeholder(self, sighting: Sighting, listing: Listing) -> bool:
         """Did a claim leave this empty folder? It goes when its job is done, and stays for RETRY otherwise."""
-        job = self._ledger.newest(title)
+        job = self._ledger.newest(sighting.title)
         if job is None or job.claimed_s is None:
             return False
-        if job.status is not Status.DONE:
-            self._placeholders.add(title)
-            return True
-        if title not in self._placeholders and self._scanned_once:
-            return False
-        self._placeholders.discard(title)
-        self._spool.remove_placeholder(title)
-        return True
+        if job.status is not Status.DONE or listing.orders:
+            return True  # someone may have tidied up, and made the folder again to put an order in it
+        return self._ledger.left(sighting.title, sighting.stamp[0])
 
-    def _obey(self, title: str, order: Order, folder_fd: int, now_s: float) -> None:
+    def _obey(self, sighting: Sighting, order: Order, now_s: float) -> None:
         """Do what a file RETRY or CANCEL asks for, and remove it."""
+        title = sighting.title
         key = f"order:{title}:{order.name}"
         job = self._ledger.newest(title)
         if job is None or self._ledger.note(key) == order.identity:
@@ -228,91 +276,31 @@ class Intake:
             logger.info("{} in the folder {!r} has no effect: {}", order.name, title, error)
         else:
             logger.info("{} in the folder {!r}: the job is now {}", order.name, title, changed.status.value)
-            if title in self._uploads:
-                self._uploads[title] = replace(self._uploads[title], job=changed, verdict=None)
-            self._tell(changed)
-        if not remove_order(folder_fd, order):
+            if title in self._uploads.known:
+                self._uploads.known[title] = replace(self._uploads.known[title], job=changed, verdict=None)
+            self._uploads.tell(changed)
+            self._uploads.flush()
+        try:
+            with open_folder(self._inputs / sighting.name) as folder_fd:
+                removed = remove_order(folder_fd, order)
+        except OSError as error:
+            self._uploads.explain_unreadable(title, error, now_s)
+            return
+        if not removed:
             # The folder is another user's: remember this very file, so that it is obeyed once.
             self._ledger.put_note(key, order.identity)
 
-    def _examine(self, sighting: Sighting, now_s: float, clock_s: float) -> None:
-        """Examine one upload and claim it if it is complete. Nothing wrong in it may stop the others."""
-        upload = self._uploads[sighting.title]
-        try:
-            with open_folder(self._inputs / sighting.name) as folder_fd:
-                listing = list_folder(folder_fd, self._limits)
-                upload.stillness = observe(upload.stillness, digest_of(listing.fingerprint), clock_s)
-                verdict = self._take(upload, folder_fd, listing, now_s, clock_s)
-        except OSError as error:
-            self._explain_unreadable(sighting.title, error, now_s)
-            return
-        except StorageError:
-            raise
-        except Exception as error:  # noqa: BLE001 - an upload that trips us must not end the daemon at every start
-            logger.exception("the upload {!r} could not be examined", sighting.title)
-            verdict = Verdict(Status.INVALID, f"it could not be examined ({error!r}). See the daemon's log.")
-        if verdict is not None and upload.stillness is not None:
-            upload.verdict = verdict if verdict.lasting else None
-            self._judge(upload, self._aged(verdict, upload.stillness, clock_s), now_s)
-
-    def _take(self, upload: _Upload, folder_fd: int, listing: Listing, now_s: float, clock_s: float) -> Verdict | None:
-        """Claim an upload; what stands in the way, or None once it is claimed."""
-        settle_s = max(self._watch.settle_s, REMOTE_SETTLE_S if self._watcher.is_remote else 0.0)
-        still = upload.came_whole or (upload.stillness is not None and is_still(upload.stillness, settle_s, clock_s))
-        found = self._examiner.examine(upload.job, folder_fd, listing, still, lambda: self._greet(now_s))
-        if isinstance(found, Verdict):
-            return found
-        try:
-            job = self._spool.claim(self._ledger, found, folder_fd, now_s)
-        except FileChanged:
-            self._spool.discard_snapshot(upload.job.id)
-            return Verdict(Status.WAITING, WRITING, lasting=False)
-        if job.status.is_open:
-            upload.job = job
-        else:
-            del self._uploads[upload.job.name]
-            self._placeholders.add(upload.job.name)
-        self._tell(job)
-        return None
-
-    def _aged(self, verdict: Verdict, stillness: Stillness, clock_s: float) -> Verdict:
-        """An upload that waits and has been still for a long time is stalled."""
-        limit_s = self._watch.stalled_after_s
-        if verdict.status is not Status.WAITING or stillness.quiet_s(clock_s) < limit_s:
-            return verdict
-        return Verdict(Status.STALLED, f"{verdict.reason}; nothing has changed for {limit_s / 60:.0f} min")
-
-    def _judge(self, upload: _Upload, verdict: Verdict, now_s: float) -> None:
-        """Write a verdict to the ledger, if it is news."""
-        if (upload.job.status, upload.job.reason) == (verdict.status, verdict.reason):
-            return
-        before, upload.job = upload.job, self._ledger.mark(upload.job.id, verdict.status, verdict.reason, now_s)
-        if upload.job != before:
-            self._tell(upload.job)
-
-    def _explain_unreadable(self, title: str, error: OSError, now_s: float) -> None:
-        """A folder that cannot be opened: gone (the next scan tells), failing hardware, or closed to us."""
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            return
-        if error.errno in (*STORAGE_ERRNOS, errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            raise StorageError(f"Reading the upload {title!r} failed: {error.strerror}.") from error
-        reason = f"the folder cannot be read: {error.strerror}. Make it readable: chmod -R a+rX."
-        upload = self._meet(title, now_s)
-        upload.verdict = None
-        self._judge(upload, Verdict(Status.INVALID, reason), now_s)
-
     def _release_missing(self, titles: Collection[str], now_s: float) -> None:
         """Close the jobs whose folder is gone."""
-        for title in [title for title in self._uploads if title not in titles]:
-            job = self._uploads.pop(title).job
-            self._spool.discard_snapshot(job.id)
-            released = self._ledger.release(job.id, REMOVED, now_s)
-            if released.status is not job.status:
-                self._tell(released)
-
-    def _tell(self, job: Job) -> None:
-        logger.info("job {!r} is {}: {}", job.id, job.status.value, job.reason)
-        self._on_change(job)
+        missing = iter([title for title in self._uploads.known if title not in titles])
+        while chunk := list(islice(missing, CHUNK)):
+            for title in chunk:
+                self._spool.discard_snapshot(self._uploads.known[title].job.id)
+            with self._uploads.together():
+                self._uploads.release(chunk, REMOVED, now_s)
+        if len(self._uploads.stamps) > len(titles):
+            self._uploads.stamps.keep_only(titles)
+            self._copied = {title: digest for title, digest in self._copied.items() if title in titles}
 
     def _note(self, text: str) -> None:
         """Say in the ledger why no upload is taken; nothing while all is well."""
@@ -324,11 +312,10 @@ class Intake:
             self._ledger.put_note(NOTE, text)
             self._noted = text
 
-    def _next_wait_s(self, folders: int, scan_took_s: float, clock_s: float) -> float:
+    def _next_wait_s(self, folders: int, clock_s: float) -> float:
         """New folders ring the bell where events work; changes inside folders are found by looking."""
         rhythm_s = self._watch.scan_s if folders or self._watcher.mode != EVENTS else self._watch.quiet_scan_s
-        rhythm_s = min(max(rhythm_s, scan_took_s / SCAN_SHARE), max(self._watch.quiet_scan_s, self._watch.scan_s))
-        stills = [upload.stillness for upload in self._uploads.values() if upload.stillness is not None]
-        limits_s = (self._watch.settle_s, self._watch.stalled_after_s)
-        moments = (next_look_s(stillness, *limits_s, clock_s) for stillness in stills)
-        return max(SHORTEST_WAIT_S, min([rhythm_s, *(moment for moment in moments if moment is not None)]))
+        longest_s = max(self._watch.quiet_scan_s, self._watch.scan_s)
+        rhythm_s = min(max(rhythm_s, self._look_took_s / SCAN_SHARE), longest_s)
+        moment_s = self._uploads.next_moment_s(clock_s)
+        return max(SHORTEST_WAIT_S, rhythm_s if moment_s is None else min(rhythm_s, moment_s))

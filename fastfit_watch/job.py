@@ -1,12 +1,13 @@
-"""What is known of an upload and of each look in it. Imports only `look` and the standard library."""
+"""What is known of an upload and of each look in it. Imports only `look`, `rungs` and the standard library."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from fastfit_watch.look import Look
+from fastfit_watch.rungs import Rung
 
 
 class Status(StrEnum):
@@ -37,18 +38,41 @@ class Status(StrEnum):
 
 
 class LookStatus(StrEnum):
-    """State of one look of a claimed job."""
+    """State of one look of a claimed job. withheld: made, but the content filter kept it back for review."""
 
     QUEUED = "queued"
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    WITHHELD = "withheld"
+
+
+class Priority(IntEnum):
+    """How early a job is served.
+
+    urgent: before everyone; only who runs the machine can say so. high: before the uploader's other jobs. low: when
+    nothing else waits.
+    """
+
+    URGENT = 2
+    HIGH = 1
+    NORMAL = 0
+    LOW = -1
+
+    @property
+    def word(self) -> str:
+        """`high`, as people write it."""
+        return self.name.lower()
 
 
 @dataclass(frozen=True)
 class LookResult:
-    """One finished picture. `seconds` maps a stage to wall seconds; `peak_vram_bytes` is None on the CPU."""
+    """One finished picture. `seconds` maps a stage to wall seconds; `peak_vram_bytes` is None on the CPU.
+
+    rung: of the memory ladder, on which it was made. shortages: rung -> stage in which that rung ran out of memory.
+    cache: what was found in a cache and what not, as in `person.hit` and `garment.miss` -> how often.
+    """
 
     file: str
     sha256: str
@@ -58,6 +82,9 @@ class LookResult:
     peak_vram_bytes: int | None
     device: str
     versions: Mapping[str, str] = field(default_factory=dict)
+    rung: str = Rung.FULL.value
+    shortages: Mapping[str, str] = field(default_factory=dict)
+    cache: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,6 +111,7 @@ class Job:
     """One upload, from its first sight on. `id` is the folder's name, with `-2`, `-3`... when a name comes again.
 
     files: name -> sha256 of every file the job uses (empty until claimed). manifest: the manifest's file name.
+    has_upload, has_results: False once retention removed its files in the spool, or its folder in outputs/.
     """
 
     id: str
@@ -97,14 +125,29 @@ class Job:
     finished_s: float | None = None
     manifest: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
+    priority: Priority = Priority.NORMAL
+    has_upload: bool = True
+    has_results: bool = True
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Looks of one state: how many, and how many denoising steps they have together."""
+
+    looks: int = 0
+    steps: int = 0
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the look in hand is: `step` of `steps` in `stage`. eta_s: seconds until its job is made, if known."""
+    """How far the look in hand is: `step` of `steps` in `stage`. eta_s: seconds until its job is made, if known.
+
+    rung: of the memory ladder, on which it is being made.
+    """
 
     look: str
     stage: str
     step: int
     steps: int
     eta_s: float | None = None
+    rung: str = Rung.FULL.value

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 
-from fastfit_watch.errors import ConfigError
-from fastfit_watch.job import Job, LookRecord, LookResult, LookStatus, Status
+from fastfit_watch.job import Job, LookRecord, LookResult, LookStatus, Priority, Status, Tally
+from fastfit_watch.ledger_keeping import Keeping
+from fastfit_watch.ledger_letters import add_letters
+from fastfit_watch.ledger_orders import PAUSED, Orders
 from fastfit_watch.ledger_rows import (
     count_looks,
     drop_if_cancelling,
     free_id,
     job_of,
-    known_job,
     look_of,
-    next_turn,
     note_of,
     pack_look,
     pack_result,
@@ -26,18 +27,17 @@ from fastfit_watch.ledger_rows import (
     progress,
     read_job,
     read_look,
-    retry_upload,
-    set_note,
     settle,
+    tally_looks,
     touch,
 )
-from fastfit_watch.ledger_schema import LedgerFile
+from fastfit_watch.ledger_turns import in_turn, is_any_due, join_line, take_turn
+from fastfit_watch.ledger_withheld import Withholding
+from fastfit_watch.letters import Letter
 from fastfit_watch.look import Look
 
-PAUSED = "paused"
 
-
-class Ledger(LedgerFile):
+class Ledger(Orders, Keeping, Withholding):
     """Jobs, looks and a few notes: `Ledger(path)`, or `Ledger(path, read_only=True)` to look only."""
 
     # Jobs
@@ -74,16 +74,37 @@ class Ledger(LedgerFile):
             ).fetchall()
         return [read_job(row) for row in reversed(rows)]
 
+    def counts(self) -> dict[Status, int]:
+        """Return how many jobs have each state that occurs."""
+        with self.reading() as db:
+            rows = db.execute("SELECT status, count(*) FROM jobs GROUP BY status").fetchall()
+        return {Status(status): count for status, count in rows}
+
+    def tallies(self, job_ids: Collection[str] | None = None) -> dict[str, dict[LookStatus, Tally]]:
+        """Return the looks of these jobs (None: all) by state, counted, with their steps. Jobs without are left out."""
+        found: dict[str, dict[LookStatus, Tally]] = {}
+        with self.reading() as db:
+            for job_id, status, tally in tally_looks(db, job_ids):
+                found.setdefault(job_id, {})[status] = tally
+        return found
+
     def newest(self, name: str) -> Job | None:
         """Return the newest job of a folder name."""
         with self.reading() as db:
             row = db.execute("SELECT * FROM jobs WHERE name = ? ORDER BY serial DESC LIMIT 1", (name,)).fetchone()
             return read_job(row) if row is not None else None
 
+    def in_line(self, limit: int) -> list[Job]:
+        """Return the first `limit` jobs that are queued or running, in the order in which they are served next."""
+        with self.reading() as db:
+            return [job_of(db, job_id) for job_id in islice(in_turn(db), limit)]
+
     def holders(self) -> list[Job]:
         """Return the jobs whose folder stood in inputs/ when it was last seen, not claimed."""
         with self.reading() as db:
-            rows = db.execute("SELECT * FROM jobs WHERE holds_name = 1 ORDER BY serial").fetchall()
+            rows = db.execute(
+                "SELECT * FROM jobs INDEXED BY jobs_holding WHERE holds_name = 1 ORDER BY serial"
+            ).fetchall()
         return [read_job(row) for row in rows]
 
     def mark(self, job_id: str, status: Status, reason: str, now_s: float) -> Job:
@@ -113,39 +134,66 @@ class Ledger(LedgerFile):
     # Claims: first the intent, then the rename, then the queue
 
     def begin_claim(
-        self, job_id: str, manifest: str, looks: Sequence[Look], files: Mapping[str, str], origin: str, now_s: float
-    ) -> None:
-        """Record that this job is about to be claimed.
+        self,
+        job_id: str,
+        manifest: str,
+        looks: Sequence[Look],
+        files: Mapping[str, str],
+        origin: str,
+        now_s: float,
+        *,
+        uploader: str = "",
+        priority: Priority = Priority.NORMAL,
+    ) -> bool:
+        """Record that this job is about to be claimed. False, and nothing is recorded, if it was cancelled meanwhile.
 
         Parameters
         ----------
         looks : every picture to make, each with its seed set.
         files : file name -> sha256 of the verified copies.
         origin : digest of the folder's fingerprint, to know this very content again.
+        uploader : whose folder it is. priority : as asked for in the manifest; an order of before weighs more.
         """
         if any(look.options.seed is None for look in looks):
             raise ValueError("Every look needs its seed before it is claimed.")
         with self.writing("begin_claim") as db:
-            db.execute(
-                "UPDATE jobs SET claiming = 1, manifest = ?, files = ?, origin = ?, changed_s = ? WHERE id = ?"
-                " AND holds_name = 1",
-                (manifest, json.dumps(dict(files), ensure_ascii=False), origin, now_s, job_id),
-            )
+            begun = db.execute(
+                "UPDATE jobs SET claiming = 1, manifest = ?, files = ?, origin = ?, changed_s = ?, uploader = ?,"
+                " priority = coalesce(priority, ?) WHERE id = ? AND holds_name = 1"
+                " AND status IN ('waiting', 'stalled', 'invalid')",
+                (
+                    manifest,
+                    json.dumps(dict(files), ensure_ascii=False),
+                    origin,
+                    now_s,
+                    uploader,
+                    priority or None,
+                    job_id,
+                ),
+            ).rowcount
+            if not begun:
+                return False
             db.execute("DELETE FROM looks WHERE job_id = ?", (job_id,))
             db.executemany(
                 "INSERT INTO looks (job_id, position, key, look, status) VALUES (?, ?, ?, ?, 'queued')",
                 [(job_id, position, look.key, pack_look(look)) for position, look in enumerate(looks)],
             )
+            return True
 
-    def finish_claim(self, job_id: str, now_s: float) -> Job:
-        """The upload is safe in the spool: the job is `queued`, or `cancelled` if someone asked for that meanwhile."""
+    def finish_claim(self, job_id: str, now_s: float, ours: int | None = None) -> Job:
+        """The upload is safe in the spool: the job is `queued`, or `cancelled` if someone asked for that meanwhile.
+
+        ours: inode of the empty folder that was put in its place.
+        """
         with self.writing("finish_claim") as db:
             total = count_looks(db, job_id)
-            db.execute(
+            claimed = db.execute(
                 "UPDATE jobs SET claiming = 0, holds_name = 0, status = 'queued', reason = ?, claimed_s = ?,"
-                " changed_s = ?, turn = ?, reported = 0 WHERE id = ? AND claiming = 1",
-                (f"{pictures(total)} to make", now_s, now_s, next_turn(db), job_id),
-            )
+                " changed_s = ?, ours = ?, reported = 0 WHERE id = ? AND claiming = 1",
+                (f"{pictures(total)} to make", now_s, now_s, ours, job_id),
+            ).rowcount
+            if claimed:
+                join_line(db, job_id, job_of(db, job_id).first_seen_s)
             drop_if_cancelling(db, job_id)
             return settle(db, job_id, now_s) or job_of(db, job_id)
 
@@ -174,6 +222,16 @@ class Ledger(LedgerFile):
             query = "SELECT 1 FROM jobs WHERE name = ? AND origin = ? AND claimed_s IS NOT NULL"
             return db.execute(query, (name, origin)).fetchone() is not None
 
+    def without_files(self, job_ids: Collection[str]) -> list[str]:
+        """Return those of these names that are no job, or a job of which nothing should be in the spool yet."""
+        with self.reading() as db:
+            rows = db.execute(
+                "SELECT value FROM json_each(?) AS named LEFT JOIN jobs ON jobs.id = named.value"
+                " WHERE jobs.id IS NULL OR (claimed_s IS NULL AND files = '{}')",
+                (json.dumps(list(job_ids)),),
+            ).fetchall()
+        return [str(row["value"]) for row in rows]
+
     # Looks
 
     def looks(self, job_id: str) -> list[LookRecord]:
@@ -185,20 +243,19 @@ class Ledger(LedgerFile):
     def next_looks(self, now_s: float, limit: int, exclude: Collection[tuple[str, str]] = ()) -> list[LookRecord]:
         """Return up to `limit` queued looks that are due, fairest first; none while paused.
 
-        Jobs take turns: the one served longest ago (or queued, if never served) comes first, and gives one look
-        before the next job does. Within a job, looks come in the manifest's order. `exclude` holds (job id, look key).
+        The first one is whose turn it is (`ledger_turns`); then one look of each job in line, before the second of
+        any. Within a job, looks come in the manifest's order. `exclude` holds (job id, look key).
         """
         skipped = set(exclude)
         hands: list[list[LookRecord]] = []
         with self.reading() as db:
-            if note_of(db, PAUSED) is not None:
+            if note_of(db, PAUSED) is not None or not is_any_due(db, now_s):
                 return []
-            order = "SELECT id FROM jobs WHERE status IN ('queued', 'running') ORDER BY turn, serial"
-            for (job_id,) in db.execute(order):
+            for job_id in in_turn(db):
                 due = db.execute(
-                    "SELECT * FROM looks WHERE job_id = ? AND status = 'queued' AND not_before_s <= ?"
-                    " ORDER BY position LIMIT ?",
-                    (job_id, now_s, limit + len(skipped)),
+                    "SELECT * FROM looks WHERE job_id = ? AND status = 'queued'"
+                    " AND (not_before_s <= ? OR since_s > ?) ORDER BY position LIMIT ?",
+                    (job_id, now_s, now_s, limit + len(skipped)),
                 ).fetchall()
                 hand = [read_look(row) for row in due if (job_id, row["key"]) not in skipped]
                 hands += [hand] if hand else []
@@ -218,10 +275,11 @@ class Ledger(LedgerFile):
             if not started:
                 return None
             db.execute(
-                "UPDATE jobs SET status = 'running', reason = ?, started_s = coalesce(started_s, ?), changed_s = ?,"
-                " turn = ? WHERE id = ?",
-                (progress(db, job_id), now_s, now_s, next_turn(db), job_id),
+                "UPDATE jobs SET status = 'running', reason = ?, started_s = coalesce(started_s, ?), changed_s = ?"
+                " WHERE id = ?",
+                (progress(db, job_id), now_s, now_s, job_id),
             )
+            take_turn(db, job_id)
             return look_of(db, job_id, key)
 
     def finish_look(self, job_id: str, key: str, result: LookResult, now_s: float) -> None:
@@ -248,9 +306,9 @@ class Ledger(LedgerFile):
         """
         with self.writing("put_back") as db:
             db.execute(
-                "UPDATE looks SET status = 'queued', reason = ?, not_before_s = ?, deaths = deaths + ?,"
+                "UPDATE looks SET status = 'queued', reason = ?, not_before_s = ?, since_s = ?, deaths = deaths + ?,"
                 " attempts = attempts - ? WHERE job_id = ? AND key = ? AND status = 'running'",
-                (reason, not_before_s, int(death), int(not attempt_counts), job_id, key),
+                (reason, not_before_s, now_s, int(death), int(not attempt_counts), job_id, key),
             )
             drop_if_cancelling(db, job_id)
             touch(db, job_id, now_s)
@@ -273,89 +331,18 @@ class Ledger(LedgerFile):
             rows = db.execute("SELECT * FROM looks WHERE status = 'running' ORDER BY job_id, position").fetchall()
         return [read_look(row) for row in rows]
 
-    def unreported(self) -> list[Job]:
-        """Return the final jobs whose last state was not yet written to outputs/ (`confirm_report`)."""
+    def unreported(self, limit: int = -1) -> list[Job]:
+        """Return final jobs whose last state was not yet written to outputs/ (`confirm_report`); -1: all of them."""
         with self.reading() as db:
             rows = db.execute(
-                "SELECT * FROM jobs WHERE reported = 0 AND status IN ('done', 'failed', 'cancelled') ORDER BY serial"
+                "SELECT * FROM jobs INDEXED BY jobs_unreported WHERE reported = 0"
+                " AND status IN ('done', 'failed', 'cancelled') ORDER BY serial LIMIT ?",
+                (limit,),
             ).fetchall()
         return [read_job(row) for row in rows]
 
-    def confirm_report(self, job_id: str) -> None:
-        """The report of this final job is complete on disk."""
+    def confirm_report(self, job_id: str, letters: Collection[Letter] = ()) -> None:
+        """The report of this final job is complete on disk. With the same commit, letters about it are to be sent."""
         with self.writing("confirm_report") as db:
             db.execute("UPDATE jobs SET reported = 1 WHERE id = ?", (job_id,))
-
-    # People
-
-    def retry(self, job_id: str, now_s: float) -> Job:
-        """Give failed and cancelled looks a fresh start; check an `invalid` or `stalled` upload again.
-
-        Raises ConfigError where there is nothing to try again.
-        """
-        with self.writing("retry") as db:
-            job = known_job(db, job_id)
-            if job.claimed_s is None:
-                return retry_upload(db, job, now_s)
-            again = db.execute(
-                "UPDATE looks SET status = 'queued', reason = '', attempts = 0, deaths = 0, not_before_s = 0"
-                " WHERE job_id = ? AND status IN ('failed', 'cancelled')",
-                (job_id,),
-            ).rowcount
-            if not again:
-                raise ConfigError(f"Job '{job_id}' is {job.status}: it has no failed or cancelled look to retry.")
-            db.execute(
-                "UPDATE jobs SET cancelling = 0, reported = 0, finished_s = NULL, reason = ?, changed_s = ?,"
-                " status = iif(status = 'running', 'running', 'queued'),"
-                " started_s = iif(status = 'running', started_s, NULL), turn = ? WHERE id = ?",
-                (f"trying {pictures(again)} again", now_s, next_turn(db), job_id),
-            )
-            return job_of(db, job_id)
-
-    def cancel(self, job_id: str, now_s: float) -> Job:
-        """Start no more looks of this job. One in hand is finished first; until then the job stays `running`.
-
-        Raises ConfigError if the job is unknown or already final.
-        """
-        with self.writing("cancel") as db:
-            job = known_job(db, job_id)
-            if job.status.is_final:
-                raise ConfigError(f"Job '{job_id}' is already {job.status}: there is nothing to cancel.")
-            db.execute(
-                "UPDATE jobs SET cancelling = (claiming OR claimed_s IS NOT NULL), reported = 0, changed_s = ?,"
-                " reason = 'cancelled by request; the picture in hand is finished first' WHERE id = ?",
-                (now_s, job_id),
-            )
-            db.execute(
-                "UPDATE jobs SET status = 'cancelled', reason = 'cancelled by request', finished_s = ?"
-                " WHERE id = ? AND cancelling = 0",
-                (now_s, job_id),
-            )
-            drop_if_cancelling(db, job_id)
-            return settle(db, job_id, now_s) or job_of(db, job_id)
-
-    def pause(self, reason: str, now_s: float) -> None:
-        """Start no look until `resume`. Looks in hand are finished."""
-        with self.writing("pause") as db:
-            set_note(db, PAUSED, reason)
-            set_note(db, "paused_s", repr(now_s))
-
-    def resume(self, now_s: float) -> None:
-        """Start looks again."""
-        with self.writing("resume") as db:
-            db.execute("DELETE FROM notes WHERE key = ?", (PAUSED,))
-            set_note(db, "resumed_s", repr(now_s))
-
-    def paused(self) -> str | None:
-        """Return why no look is started, or None."""
-        return self.note(PAUSED)
-
-    def put_note(self, key: str, value: str) -> None:
-        """Keep one small fact for `status` and for the next start."""
-        with self.writing("put_note") as db:
-            set_note(db, key, value)
-
-    def note(self, key: str) -> str | None:
-        """Return a fact kept by `put_note`, or None."""
-        with self.reading() as db:
-            return note_of(db, key)
+            add_letters(db, letters)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from sqlite3 import Connection, Row
 
 from fastfit_watch.errors import ConfigError
-from fastfit_watch.job import Job, LookRecord, LookResult, LookStatus, Status
-from fastfit_watch.look import Category, Framing, ImageFormat, Look, MaskMode, SamplingOptions
+from fastfit_watch.job import Job, LookRecord, LookResult, LookStatus, Priority, Status, Tally
+from fastfit_watch.ledger_turns import join_line, leave_line
+from fastfit_watch.look import Category, Framing, ImageFormat, Look, MaskMode, Preset, SamplingOptions
 
 REASONS_SHOWN = 5
 
@@ -39,13 +41,15 @@ def unpack_look(text: str) -> Look:
             mask=MaskMode(options["mask"]),
             framing=Framing(options["framing"]),
             format=ImageFormat(options["format"]),
+            preset=Preset(options.get("preset", Preset.EXACT)),  # older ledgers know only this one
         ),
     )
 
 
 def pack_result(result: LookResult) -> str:
     """One result as JSON text, the form `read_look` reads."""
-    return json.dumps({**vars(result), "seconds": dict(result.seconds), "versions": dict(result.versions)})
+    mappings = {name: dict(getattr(result, name)) for name in ("seconds", "versions", "shortages", "cache")}
+    return json.dumps({**vars(result), **mappings})
 
 
 def read_job(row: Row) -> Job:
@@ -62,6 +66,9 @@ def read_job(row: Row) -> Job:
         finished_s=row["finished_s"],
         manifest=row["manifest"],
         files=json.loads(row["files"]),
+        priority=Priority(row["priority"] or 0),
+        has_upload=row["upload"] == "kept",
+        has_results=row["results"] == "kept",
     )
 
 
@@ -113,9 +120,13 @@ def count_looks(db: Connection, job_id: str, *status: LookStatus) -> int:
     return int(count)
 
 
-def next_turn(db: Connection) -> int:
-    (turn,) = db.execute("UPDATE turns SET last = last + 1 RETURNING last").fetchone()
-    return int(turn)
+def tally_looks(db: Connection, job_ids: Collection[str] | None) -> list[tuple[str, LookStatus, Tally]]:
+    """The looks of each job (None: of all) by state."""
+    query = "SELECT job_id, status, count(*), sum(json_extract(look, '$.options.steps')) FROM looks"
+    where = "" if job_ids is None else " WHERE job_id IN (SELECT value FROM json_each(?))"
+    wanted = () if job_ids is None else (json.dumps(list(job_ids)),)
+    rows = db.execute(f"{query}{where} GROUP BY job_id, status", wanted)
+    return [(job_id, LookStatus(status), Tally(count, steps)) for job_id, status, count, steps in rows]
 
 
 def pictures(count: int) -> str:
@@ -148,36 +159,66 @@ def settle(db: Connection, job_id: str, now_s: float) -> Job | None:
     row = db.execute("SELECT * FROM jobs WHERE id = ? AND status IN ('queued', 'running')", (job_id,)).fetchone()
     if row is None or count_looks(db, job_id, LookStatus.QUEUED, LookStatus.RUNNING):
         return None
-    total, done = count_looks(db, job_id), count_looks(db, job_id, LookStatus.DONE)
-    failed = count_looks(db, job_id, LookStatus.FAILED)
-    if done + failed < total:
-        status, reason = Status.CANCELLED, f"cancelled by request; {done} of {pictures(total)} made"
-    elif failed:
-        status, reason = Status.FAILED, f"{failed} of {total} looks failed: {_failures(db, job_id, failed)}"
-    else:
-        status, reason = Status.DONE, f"{pictures(total)} made"
+    status, reason = sum_up(db, job_id)
     db.execute(
         "UPDATE jobs SET status = ?, reason = ?, changed_s = ?, finished_s = ?, cancelling = 0, reported = 0"
         " WHERE id = ?",
         (status, reason, now_s, now_s, job_id),
     )
+    leave_line(db, job_id)
     return replace(read_job(row), status=status, reason=reason, changed_s=now_s, finished_s=now_s)
 
 
-def _failures(db: Connection, job_id: str, failed: int) -> str:
+def sum_up(db: Connection, job_id: str) -> tuple[Status, str]:
+    """The final state and its reason of a job none of whose looks is queued or running."""
+    total, done = count_looks(db, job_id), count_looks(db, job_id, LookStatus.DONE)
+    failed, withheld = (count_looks(db, job_id, status) for status in (LookStatus.FAILED, LookStatus.WITHHELD))
+    kept_back = f"; {withheld} withheld: {_reasons(db, job_id, LookStatus.WITHHELD, withheld)}" if withheld else ""
+    if done + failed + withheld < total:
+        return Status.CANCELLED, f"cancelled by request; {done} of {pictures(total)} made{kept_back}"
+    if failed:
+        reasons = _reasons(db, job_id, LookStatus.FAILED, failed)
+        return Status.FAILED, f"{failed} of {total} looks failed: {reasons}{kept_back}"
+    return Status.DONE, f"{pictures(done)} made{kept_back}"
+
+
+def _reasons(db: Connection, job_id: str, status: LookStatus, count: int) -> str:
     rows = db.execute(
-        "SELECT key, reason FROM looks WHERE job_id = ? AND status = 'failed' ORDER BY position LIMIT ?",
-        (job_id, REASONS_SHOWN),
+        "SELECT key, reason FROM looks WHERE job_id = ? AND status = ? ORDER BY position LIMIT ?",
+        (job_id, status, REASONS_SHOWN),
     )
     shown = "; ".join(f"{row['key']}: {row['reason']}" for row in rows)
-    return shown if failed <= REASONS_SHOWN else f"{shown}; and {failed - REASONS_SHOWN} more"
+    return shown if count <= REASONS_SHOWN else f"{shown}; and {count - REASONS_SHOWN} more"
+
+
+def retry_looks(db: Connection, job: Job, now_s: float) -> Job:
+    """The failed and cancelled looks of a claimed job begin again."""
+    again = count_looks(db, job.id, LookStatus.FAILED, LookStatus.CANCELLED)
+    if not again:
+        raise ConfigError(f"Job '{job.id}' is {job.status}: it has no failed or cancelled look to retry.")
+    if not job.has_upload:
+        raise ConfigError(f"The pictures of job '{job.id}' were kept for their time and removed.", hint="Upload again.")
+    db.execute(
+        "UPDATE looks SET status = 'queued', reason = '', attempts = 0, deaths = 0, not_before_s = 0"
+        " WHERE job_id = ? AND status IN ('failed', 'cancelled')",
+        (job.id,),
+    )
+    db.execute(
+        "UPDATE jobs SET cancelling = 0, reported = 0, finished_s = NULL, kept_since_s = NULL, reason = ?,"
+        " changed_s = ?, status = iif(status = 'running', 'running', 'queued'),"
+        " started_s = iif(status = 'running', started_s, NULL) WHERE id = ?",
+        (f"trying {pictures(again)} again", now_s, job.id),
+    )
+    join_line(db, job.id, now_s)
+    return job_of(db, job.id)
 
 
 def retry_upload(db: Connection, job: Job, now_s: float) -> Job:
     """An upload that was not claimed is checked again, if its folder still stands."""
     again = db.execute(
         "UPDATE jobs SET status = 'waiting', reason = 'being checked again', changed_s = ?, finished_s = NULL,"
-        " reported = 0 WHERE id = ? AND holds_name = 1 AND status IN ('invalid', 'stalled', 'cancelled')",
+        " reported = 0, kept_since_s = NULL WHERE id = ? AND holds_name = 1"
+        " AND status IN ('invalid', 'stalled', 'cancelled')",
         (now_s, job.id),
     ).rowcount
     if again:

@@ -51,12 +51,33 @@ class ImageFormat(StrEnum):
     WEBP = "webp"
 
 
+class Preset(StrEnum):
+    """How much is spent on a picture. `exact` is the published arithmetic; the others are approximations, by choice.
+
+    fast: 12 steps of a better solver, guidance in the first two thirds. draft: 6 steps, guidance in the first half.
+    """
+
+    EXACT = "exact"
+    FAST = "fast"
+    DRAFT = "draft"
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps where none are asked for."""
+        return {Preset.EXACT: 30, Preset.FAST: 12, Preset.DRAFT: 6}[self]
+
+    @property
+    def guided_share(self) -> float:
+        """Share of the steps, from the first on, that run both halves of guidance."""
+        return {Preset.EXACT: 1.0, Preset.FAST: 2 / 3, Preset.DRAFT: 0.5}[self]
+
+
 @dataclass(frozen=True)
 class SamplingOptions:
     """How one look is sampled.
 
     steps: 1..200 denoising steps. seed: 0..2**63-1, None until drawn. guidance: classifier-free guidance scale,
-    1..20 (1 = off).
+    1..20 (1 = off). preset: chooses the solver; `steps` holds its own number where nobody asked for another.
     """
 
     steps: int = 30
@@ -65,6 +86,7 @@ class SamplingOptions:
     mask: MaskMode = MaskMode.FULL
     framing: Framing = Framing.CROP
     format: ImageFormat = ImageFormat.PNG
+    preset: Preset = Preset.EXACT
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ import difflib
 import fnmatch
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any
 
-from fastfit_watch.look import Category, Framing, ImageFormat, Look, MaskMode, SamplingOptions, outfit_conflict
+from fastfit_watch.job import Priority
+from fastfit_watch.look import Category, Look, SamplingOptions, outfit_conflict
+from fastfit_watch.options import OPTIONS
 from fastfit_watch.outline import Faults, Node, Refused, Row, Table, Text, read_outline
 
 MANIFEST_NAMES = ("outfit.yaml", "outfit.yml")
@@ -37,50 +38,11 @@ _NAME_BYTES = 255
 _EXAMPLE = "Write for example 'person: anna.jpg' and, in the next line, 'upper: shirt.jpg'."
 
 
-@dataclass(frozen=True)
-class _Option:
-    """How one option is read from its text. `read` gives None for what is not as expected."""
-
-    expected: str
-    example: str
-    read: Callable[[str], int | float | StrEnum | None]
-
-
-def _whole(least: int, most: int) -> Callable[[str], int | None]:
-    def read(text: str) -> int | None:
-        return int(text) if re.fullmatch(r"[0-9]{1,20}", text) and least <= int(text) <= most else None
-
-    return read
-
-
-def _real(least: float, most: float) -> Callable[[str], float | None]:
-    def read(text: str) -> float | None:
-        return (
-            float(text) if re.fullmatch(r"[0-9]{1,20}(\.[0-9]{0,20})?", text) and least <= float(text) <= most else None
-        )
-
-    return read
-
-
-def _word(kind: type[StrEnum], **aliases: str) -> Callable[[str], StrEnum | None]:
-    def read(text: str) -> StrEnum | None:
-        word = aliases.get(text.lower(), text.lower())
-        return kind(word) if word in list(kind) else None
-
-    return read
-
-
-_OPTIONS: Mapping[str, _Option] = {
-    "steps": _Option("a whole number from 1 to 200", "30", _whole(1, 200)),
-    "seed": _Option("a whole number from 0 to 9223372036854775807", "7", _whole(0, 2**63 - 1)),
-    "guidance": _Option("a number from 1 to 20", "2.5", _real(1, 20)),
-    "mask": _Option("full or worn", "full", _word(MaskMode)),
-    "framing": _Option("crop or paste_back", "crop", _word(Framing)),
-    "format": _Option("png, jpg or webp", "png", _word(ImageFormat, jpeg="jpg")),
-}
 _SLOTS = tuple(category.value for category in Category)
-_IN_LOOK = (*_SLOTS, "person", "people", *_OPTIONS)
-_ON_TOP = (*_IN_LOOK, "looks")
+_IN_LOOK = (*_SLOTS, "person", "people", *OPTIONS)
+_ON_TOP = (*_IN_LOOK, "looks", "priority")
+# `urgent` is for who runs the machine to give, not for an uploader to take.
+_PRIORITIES = {priority.word: priority for priority in (Priority.LOW, Priority.NORMAL, Priority.HIGH)}
 
 
 @dataclass(frozen=True)
@@ -89,11 +51,13 @@ class Manifest:
 
     files: every picture named, in the order of its first mention. missing: the names and patterns of `files` and
     `people` for which nothing is there yet. looks: one for each person and outfit, person by person.
+    priority: low gives way to everyone's jobs, high goes before the uploader's own other jobs.
     """
 
     looks: tuple[Look, ...]
     files: tuple[str, ...]
     missing: tuple[str, ...]
+    priority: Priority = Priority.NORMAL
 
     @property
     def summary(self) -> str:
@@ -142,6 +106,7 @@ class _Reading:
         self._names = frozenset(names)
         # A Mac sends names decomposed while people type them composed.
         self._composed = {unicodedata.normalize("NFC", name): name for name in sorted(names)}
+        self._steps_are_given = False  # on top, for all looks
         self._lines: dict[str, int] = {}
         self._missing: dict[str, int] = {}
 
@@ -150,7 +115,9 @@ class _Reading:
             empty = isinstance(root, Text) and root.is_absent
             self._faults.stop(0 if empty else root.line, "There are no keys and values here.", _EXAMPLE)
         entries = self._entries(root, _ON_TOP)
-        outfits = self._outfits(entries, self._options(entries, SamplingOptions()))
+        defaults = self._options(entries, SamplingOptions())
+        self._steps_are_given = "steps" in entries
+        outfits = self._outfits(entries, defaults)
         garments = {file for outfit in outfits for file in outfit.garments.values()}
         shared = self._people(entries)
         everyone = None if shared is None else self._resolve(shared, garments)
@@ -162,7 +129,16 @@ class _Reading:
             worn.append((outfit, own or []))
         looks = self._looks(worn)
         self._refuse_twins()
-        return Manifest(looks, _in_order(self._lines), _in_order(self._missing))
+        return Manifest(looks, _in_order(self._lines), _in_order(self._missing), self._priority(entries))
+
+    def _priority(self, entries: _Entries) -> Priority:
+        key, value = entries.get("priority", (None, None))
+        if key is None or isinstance(value, Refused):
+            return Priority.NORMAL
+        found = _PRIORITIES.get(value.value.lower()) if isinstance(value, Text) else None
+        if found is None:
+            self._faults.add(key.line, "'priority' must be low, normal or high.", "Write for example 'priority: low'.")
+        return found or Priority.NORMAL
 
     def _entries(self, table: Table, known: Sequence[str]) -> _Entries:
         """The entries of a table whose keys are known, by key."""
@@ -297,16 +273,18 @@ class _Reading:
     def _options(self, entries: _Entries, defaults: SamplingOptions) -> SamplingOptions:
         """The options given here; `defaults` for the others."""
         chosen: dict[str, Any] = {}
-        for name, option in _OPTIONS.items():
+        for name, option in OPTIONS.items():
             key, value = entries.get(name, (None, None))
             if key is None or isinstance(value, Refused):
                 continue
-            chosen[name] = option.read(value.value) if isinstance(value, Text) else None
+            chosen[name] = option.value.read(value.value) if isinstance(value, Text) else None
             if chosen[name] is None:
                 del chosen[name]
                 instead = f", not {value.shown}" if isinstance(value, Text) and not value.is_absent else ""
-                message = f"'{name}' must be {option.expected}{instead}."
+                message = f"'{name}' must be {option.value.expected}{instead}."
                 self._faults.add(key.line, message, f"Write for example '{name}: {option.example}'.")
+        if "preset" in chosen and "steps" not in chosen and not self._steps_are_given:
+            chosen["steps"] = chosen["preset"].steps
         return replace(defaults, **chosen)
 
     def _looks(self, worn: Sequence[tuple[_Outfit, Sequence[str]]]) -> tuple[Look, ...]:

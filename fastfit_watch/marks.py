@@ -1,4 +1,4 @@
-"""What a picture says of itself: an XMP packet that calls it made by a trained model, and names its job, look and seed.
+"""What a picture says of itself: an XMP packet that calls it made by a trained model and says how it was made.
 
 Source of the property: IPTC Photo Metadata Standard, "Digital Source Type". Source of the value: IPTC NewsCodes,
 Digital Source Type, for a photograph of which a part was generated (inpainting).

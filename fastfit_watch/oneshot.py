@@ -6,13 +6,14 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastfit_watch.config import Limits
 from fastfit_watch.devices import find_devices
 from fastfit_watch.errors import ConfigError, UploadError
+from fastfit_watch.finish import Finish
+from fastfit_watch.limits import Limits
 from fastfit_watch.look import Category, ImageFormat, SamplingOptions, outfit_conflict
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Request:
     bundle: str
     models: Path
     device: str
+    finish: Finish = field(default_factory=Finish)
 
 
 def format_of(output: Path) -> ImageFormat:
@@ -55,27 +57,21 @@ def try_on(request: Request) -> None:
     """
     _refuse_impossible(request)
     files = {"person": request.person, **{slot.value: path for slot, path in request.garments.items()}}
-    pictures = _open_all(files)
+    pictures = open_all(files)
     seed = secrets.randbelow(_SEEDS) if request.options.seed is None else request.options.seed
     options = replace(request.options, seed=seed)
     print(f"seed {seed}", flush=True)
 
     # Only now what takes seconds to import.
-    from fastfit_watch.engine.bundle import Bundle
-    from fastfit_watch.engine.tryon import FastFitEngine
-    from fastfit_watch.images import encode_image
-    from fastfit_watch.worker import bundle_folder
+    from fastfit_watch.studio import open_studio
     from fastfit_watch.write import write_bytes
 
     began_s = time.monotonic()
     device = find_devices((request.device,))[0]
-    bundle = Bundle.open(bundle_folder(request.bundle, request.models))
-    engine = FastFitEngine.load(bundle, device)
+    studio = open_studio(request.bundle, request.models, device)
     loaded_s = time.monotonic()
-    garments = {slot: pictures[slot.value] for slot in request.garments}
-    result = engine.try_on(pictures["person"], garments, options, _progress_line())
-    marks = {"seed": str(seed), "bundle": f"{bundle.name} {bundle.revision}"}
-    write_bytes(request.output, encode_image(result.image, options.format, marks))
+    result, data = studio.make(request.person, request.garments, pictures, options, request.finish, progress_line())
+    write_bytes(request.output, data)
     stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in result.seconds.items())
     print(f"{time.monotonic() - loaded_s:.1f} s on {device} after {loaded_s - began_s:.1f} s of loading ({stages})")
     peak = result.peak_vram_bytes
@@ -94,7 +90,7 @@ def _refuse_impossible(request: Request) -> None:
         raise ConfigError(f"--output {request.output}: there is no folder {folder}.", hint="Make it first.")
 
 
-def _open_all(files: Mapping[str, Path]) -> dict[str, Image.Image]:
+def open_all(files: Mapping[str, Path]) -> dict[str, Image.Image]:
     """Open every picture, or name all that cannot be used, a line each."""
     from fastfit_watch.images import open_image
 
@@ -112,7 +108,7 @@ def _open_all(files: Mapping[str, Path]) -> dict[str, Image.Image]:
     return pictures
 
 
-def _progress_line() -> Callable[[int, int], None] | None:
+def progress_line() -> Callable[[int, int], None] | None:
     """Count the steps on a terminal; say nothing elsewhere."""
     if not sys.stderr.isatty():
         return None

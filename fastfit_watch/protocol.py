@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Any
 
 from fastfit_watch.job import LookResult
-from fastfit_watch.look import Category, Framing, ImageFormat, MaskMode, SamplingOptions
+from fastfit_watch.look import Category, Framing, ImageFormat, MaskMode, Preset, SamplingOptions
+from fastfit_watch.rungs import Rung
+
+SAVING = "save"
+"""The stage of a look that needs the device no more: the next one is already in work."""
 
 
 class WorkerExit(IntEnum):
@@ -34,7 +38,11 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True)
 class Order:
-    """One look for an engine process. Paths are absolute; `marks` are written into the picture."""
+    """One look for an engine process. Paths are absolute; `marks` are written into the picture.
+
+    rungs: of the memory ladder, to be tried in this order. withheld: the private folder for a picture that the content
+    filter keeps back. digests: file name -> SHA-256, by which the engine knows a picture it has seen before.
+    """
 
     token: int
     person: Path
@@ -43,6 +51,9 @@ class Order:
     output: Path
     receipt: Path
     marks: Mapping[str, str]
+    rungs: tuple[Rung, ...]
+    withheld: Path
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,13 +64,24 @@ class Loading:
 
 
 @dataclass(frozen=True)
+class Fetching:
+    """Weights are being fetched, and it moves on; `progress` is for people."""
+
+    progress: str
+
+
+@dataclass(frozen=True)
 class Ready:
-    """The engine is loaded and waits for looks."""
+    """The engine is loaded and waits for looks.
+
+    card: what the device is, for people, with its memory: a rung is remembered for this very card.
+    """
 
     device: str
     bundle: str
     load_s: float
     versions: Mapping[str, str]
+    card: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,12 +93,23 @@ class CannotLoad:
 
 @dataclass(frozen=True)
 class Step:
-    """A look moved on: `step` of `steps` in `stage`."""
+    """A look moved on: `step` of `steps` in `stage`, on a rung of the memory ladder."""
 
     token: int
     stage: str
     step: int
     steps: int
+    rung: str = Rung.FULL.value
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The device was full on the rung `tried`; the same look is done again on `rung`. `reason` is a sentence."""
+
+    token: int
+    tried: Rung
+    rung: Rung
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -88,6 +121,14 @@ class Done:
 
 
 @dataclass(frozen=True)
+class Withheld:
+    """The content filter kept the picture of a look back: it lies in the order's private folder. `reason` says why."""
+
+    token: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Failed:
     """A look could not be made."""
 
@@ -96,14 +137,17 @@ class Failed:
     message: str
 
 
-Message = Loading | Ready | CannotLoad | Step | Done | Failed
+Message = Loading | Fetching | Ready | CannotLoad | Step | Lowered | Done | Withheld | Failed
 
 _TYPES: dict[str, type[Message]] = {
     "loading": Loading,
+    "fetching": Fetching,
     "ready": Ready,
     "failed-load": CannotLoad,
     "progress": Step,
+    "lowered": Lowered,
     "done": Done,
+    "withheld": Withheld,
     "failed": Failed,
 }
 
@@ -119,6 +163,9 @@ def write_order(order: Order) -> str:
         "output": str(order.output),
         "receipt": str(order.receipt),
         "marks": dict(order.marks),
+        "rungs": list(order.rungs),
+        "withheld": str(order.withheld),
+        "digests": dict(order.digests),
     }
     return json.dumps(fields)
 
@@ -138,10 +185,14 @@ def read_order(line: str) -> Order:
             mask=MaskMode(options["mask"]),
             framing=Framing(options["framing"]),
             format=ImageFormat(options["format"]),
+            preset=Preset(options["preset"]),
         ),
         output=Path(fields["output"]),
         receipt=Path(fields["receipt"]),
         marks=fields["marks"],
+        rungs=tuple(Rung(name) for name in fields["rungs"]),
+        withheld=Path(fields["withheld"]),
+        digests=fields["digests"],
     )
 
 
@@ -157,9 +208,16 @@ def read_message(line: str) -> Message:
     kind = _TYPES[fields.pop("type")]
     if kind is Done:
         return Done(fields["token"], LookResult(**fields["result"]))
+    if kind is Lowered:
+        return Lowered(fields["token"], Rung(fields["tried"]), Rung(fields["rung"]), fields["reason"])
     if kind is Failed:
         return Failed(fields["token"], FailureKind(fields["kind"]), fields["message"])
     return kind(**fields)
+
+
+def withheld_receipt(folder: Path, key: str) -> Path:
+    """Where the worker leaves the receipt of a look whose picture is withheld in `folder`."""
+    return folder / f"{key}.json"
 
 
 def read_receipt(text: str) -> LookResult:

@@ -21,12 +21,28 @@ from typing import IO
 from loguru import logger
 
 from fastfit_watch.config import Config, Engine
+from fastfit_watch.finish import Finish
 from fastfit_watch.job import LookRecord
-from fastfit_watch.protocol import CannotLoad, Done, Failed, Message, Order, Ready, read_message, write_order
+from fastfit_watch.protocol import (
+    CannotLoad,
+    Done,
+    Failed,
+    Fetching,
+    Loading,
+    Message,
+    Order,
+    Ready,
+    Step,
+    Withheld,
+    read_message,
+    write_order,
+)
+from fastfit_watch.rungs import ladder
 
 _END_GRACE_S = 5.0
 _ASLEEP_S = 10.0
 _LINE_LIMIT = 2000
+_LAST_WORDS = ("Traceback (most recent call last)", "Fatal Python error", "terminate called", "Exception in thread")
 _LEVEL = re.compile(r"^(DEBUG|INFO|WARNING|ERROR): ?")
 
 
@@ -63,7 +79,15 @@ def worker_command(config: Config, device: str) -> list[str]:
     """The command line of the engine process for one device."""
     command = [sys.executable, "-m", "fastfit_watch.worker", "--bundle", config.bundle]
     command += ["--models", str(config.models), "--device", device, "--dtype", config.engine.dtype]
-    return [*command, "--threads", str(config.engine.threads)]
+    command += ["--threads", str(config.engine.threads), "--pose", config.engine.pose]
+    command += ["--cache-bytes", str(config.engine.gpu_cache_bytes), str(config.engine.cache_bytes)]
+    command += ["--memory-bytes", str(config.engine.memory_bytes)]
+    command += ["--rungs", ",".join(ladder(config.memory.start, allow_smaller=config.memory.allow_smaller))]
+    if config.content_filter.model:
+        command += ["--content-filter", config.content_filter.model_dump_json()]
+    if config.marks.finish != Finish():
+        command += ["--finish", config.marks.finish.to_json()]
+    return command
 
 
 class Resident:
@@ -84,6 +108,7 @@ class Resident:
         self._command, self._mail = list(command), mail
         self._process: subprocess.Popen[str] | None = None
         self._life = 0
+        self._stage = ""
         self._failures = 0
         self._not_before_s = float("-inf")
         self._fresh_s = 0.0
@@ -105,7 +130,16 @@ class Resident:
             return f"{self.device} ready ({self.ready.bundle})"
         if self.trouble:
             return f"{self.device} cannot load the engine: {self.trouble}"
-        return f"{self.device} {'loading' if self.state is ResidentState.LOADING else 'not started'}"
+        if self.state is ResidentState.LOADING:
+            return f"{self.device} loading" + (f" ({self._stage})" if self._stage else "")
+        return f"{self.device} not started"
+
+    def describe_work(self) -> str:
+        """What it has in hand, for people: `cuda:0 making spring/anna.casual, denoise 12 of 30`. Empty if nothing."""
+        record = next(iter(self.in_hand.values()), None)
+        if record is None:
+            return ""
+        return f"{self.device} making {record.job_id}/{record.look.key}" + (f", {self._stage}" if self._stage else "")
 
     def adopt(self, settings: Engine) -> None:
         """Use these times and limits from now on, and try at once what was waiting for its next start."""
@@ -117,15 +151,22 @@ class Resident:
             return
         self._life += 1
         self.state, self._fresh_s, self._checked_s = ResidentState.LOADING, clock_s, clock_s
-        self._process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="backslashreplace",
-            start_new_session=True,  # a Ctrl-C at the terminal is the daemon's to handle
-        )
+        self._stage = ""
+        try:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="backslashreplace",
+                start_new_session=True,  # a Ctrl-C at the terminal is the daemon's to handle
+            )
+        except OSError as error:  # the machine is out of memory or processes, or the program may not be run
+            self.load_failures += 1
+            self.trouble = f"its process cannot be started: {error.strerror}"
+            logger.error("{}: {}, next start in {:.0f} s", self.device, self.trouble, self._rest(clock_s))
+            return
         for target, stream in ((self._read_messages, self._process.stdout), (self._read_log, self._process.stderr)):
             threading.Thread(target=target, args=(self._process, self._life, stream), daemon=True).start()
         logger.info("{}: starting the engine, process {}", self.device, self._process.pid)
@@ -157,9 +198,17 @@ class Resident:
         elif isinstance(message, CannotLoad):
             self.trouble, self.refused = message.message, True
             logger.error("{}: the engine cannot be loaded: {}", self.device, message.message)
-        elif isinstance(message, Done):
+        elif isinstance(message, Loading):
+            self._stage = message.stage
+        elif isinstance(message, Fetching):
+            self._stage, self.trouble = message.progress, ""
+        elif isinstance(message, Step):
+            if message.token == next(iter(self.in_hand), None):
+                self._stage = f"{message.stage} {message.step} of {message.steps}"
+        elif isinstance(message, Done | Withheld):
             self._failures = 0
-        if isinstance(message, Done | Failed):
+        if isinstance(message, Done | Withheld | Failed):
+            self._stage = ""
             self.in_hand.pop(message.token, None)
 
     def note_end(self, exit_code: int, clock_s: float) -> None:
@@ -168,13 +217,18 @@ class Resident:
             self.load_failures += 1
             self.trouble = self.trouble or f"the engine process ended while loading ({describe_exit(exit_code)})"
         self._close_input()
-        self.state, self.ready = ResidentState.OFF, None
-        self._failures += 1
-        pause_s = min(self.settings.backoff_s * 2 ** min(self._failures - 1, 30), self.settings.backoff_max_s)
-        self._not_before_s = clock_s + pause_s
+        pause_s = self._rest(clock_s)
         logger.warning(
             "{}: the engine ended ({}), next start in {:.0f} s", self.device, describe_exit(exit_code), pause_s
         )
+
+    def _rest(self, clock_s: float) -> float:
+        """No process now; returns in how many seconds the next may start: twice as many as last time."""
+        self.state, self.ready = ResidentState.OFF, None
+        self._failures += 1
+        pause_s = min(self.settings.backoff_s * 2.0 ** min(self._failures - 1, 30), self.settings.backoff_max_s)
+        self._not_before_s = clock_s + pause_s
+        return pause_s
 
     def check(self, clock_s: float) -> None:
         """End a process that loads for too long, or that has looks in hand and shows no progress."""
@@ -198,6 +252,10 @@ class Resident:
         """End the process and all it started, at once."""
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
+
+    def let_end(self) -> None:
+        """Tell the process to end, without waiting for it."""
+        self._close_input()
 
     def end(self) -> None:
         """End the process: first by closing its input, then by force."""
@@ -231,12 +289,16 @@ class Resident:
         self._mail.put(Ended(self.device, life, exit_code))
 
     def _read_log(self, process: subprocess.Popen[str], life: int, stream: IO[str]) -> None:
+        unlabelled = "INFO"
         with stream:
             for line in stream:
                 text = line.rstrip()[:_LINE_LIMIT]
-                level = _LEVEL.match(text)
+                label = _LEVEL.match(text)
+                # The last words of a process that crashes bear no label, and go on for many lines.
+                unlabelled = "INFO" if label else "ERROR" if text.startswith(_LAST_WORDS) else unlabelled
                 if text:
-                    logger.log(level.group(1) if level else "INFO", "{}: {}", self.device, _LEVEL.sub("", text))
+                    level = label.group(1) if label else unlabelled
+                    logger.log(level, "{}: {}", self.device, _LEVEL.sub("", text))
 
 
 def describe_exit(exit_code: int) -> str:

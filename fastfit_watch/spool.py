@@ -6,6 +6,7 @@
         upload/                  the folder as it came; missing if it had to stay where it was
         snapshot/                private copies of the files the job uses; all later work reads these
         receipts/                written by the worker
+        withheld/                pictures that the content filter kept back
 
 The steps of a claim, each durable before the next: copies, intent (ledger), rename, empty folder put back, queued
 (ledger). `recover` goes on from any of them.
@@ -13,20 +14,20 @@ The steps of a claim, each durable before the next: copies, intent (ledger), ren
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
 from fastfit_watch.config import Config
-from fastfit_watch.errors import ConfigError, StorageError, UploadError
+from fastfit_watch.durable import Unsynced
+from fastfit_watch.errors import UploadError
 from fastfit_watch.failpoints import failpoint
 from fastfit_watch.folders import (
+    FOLDER_FLAGS,
     FileChanged,
     copy_file,
     hash_file,
@@ -36,16 +37,18 @@ from fastfit_watch.folders import (
     remove_folder,
     storage_errors,
 )
-from fastfit_watch.job import Job
+from fastfit_watch.job import Job, Priority
 from fastfit_watch.ledger import Ledger
 from fastfit_watch.look import Look
 from fastfit_watch.settle import FileMark, Fingerprint, digest_of
+from fastfit_watch.spool_folder import SpoolFolder
 
 # The folder belongs to another user, is a mount point, or lies on another filesystem: it is copied and stays.
 RENAME_REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EXDEV, errno.EBUSY, errno.ENOTEMPTY, errno.EEXIST})
 # There is no such file or folder (any more), or something else under its name.
 NO_FOLDER = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 CHANGED = "it changed while it was being taken"
+_SWEPT = 500  # folders looked up in the ledger at once
 
 
 @dataclass(frozen=True)
@@ -58,90 +61,35 @@ class Claim:
     looks: Sequence[Look]
     files: Mapping[str, str]
     fingerprint: Fingerprint
-
-
-class Spool:
-    """The private folder `.spool` in `inputs/`. Raises StorageError when the disk is full or failing."""
-
-    def __init__(self, config: Config) -> None:
-        self._inputs = config.inputs
-        self._limits = config.limits
-        self._lock_fd: int | None = None
-        self.root = config.spool
+    priority: Priority = Priority.NORMAL
 
     @property
-    def ledger_path(self) -> Path:
-        """Where the ledger lies."""
-        return self.root / "ledger.db"
+    def origin(self) -> str:
+        """To know this very content again."""
+        return digest_of(self.fingerprint)
 
-    def job_folder(self, job_id: str) -> Path:
-        """Everything of one job."""
-        return self.root / "jobs" / job_id
 
-    def snapshot_folder(self, job_id: str) -> Path:
-        """The verified private copies of a job's manifest and pictures."""
-        return self.job_folder(job_id) / "snapshot"
+@dataclass(frozen=True)
+class _Begun:
+    """A claim whose intent is in the ledger, and the open folder of its upload."""
 
-    def receipts_folder(self, job_id: str) -> Path:
-        """Where the worker leaves a receipt for each finished look."""
-        return self.job_folder(job_id) / "receipts"
+    job_id: str
+    name: str
+    origin: str
+    folder_fd: int
 
-    def lock(self) -> None:
-        """Take the spool for this process, making it first where it is missing.
 
-        Raises ConfigError if another daemon holds it or it cannot be made.
-        """
-        self.unlock()
-        try:
-            self._inputs.mkdir(parents=True, exist_ok=True)
-            with storage_errors(f"making the spool {self.root}"):
-                with self._open_inputs() as inputs_fd:
-                    make_private(self.root.name, inputs_fd)
-                with open_folder(self.root) as root_fd:
-                    if os.fstat(root_fd).st_uid != os.geteuid():
-                        raise PermissionError(errno.EPERM, "it belongs to another user")
-                    os.fchmod(root_fd, 0o700)
-                    make_private("jobs", root_fd)
-                    lock_fd = os.open(
-                        "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=root_fd
-                    )
-        except OSError as error:
-            raise ConfigError(
-                f"The spool {self.root} cannot be used: {error.strerror}.",
-                hint="Run the daemon as the user who owns it, or choose another 'inputs'.",
-            ) from error
-        try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(lock_fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(lock_fd)
-            raise ConfigError(
-                f"Another fastfit-watch (process {holder}) is already watching {self._inputs}.",
-                hint="Stop it first, or give this one other 'inputs'.",
-            ) from error
-        os.ftruncate(lock_fd, 0)
-        os.pwrite(lock_fd, f"{os.getpid()}\n".encode(), 0)
-        self._lock_fd = lock_fd
+class Spool(SpoolFolder):
+    """Takes uploads into the spool. Raises StorageError when the disk is full or failing."""
 
-    def unlock(self) -> None:
-        """Leave the spool to another process."""
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
-
-    def is_ours(self) -> bool:
-        """Is the locked spool still the one at its path? Not after `inputs/` was removed or mounted anew."""
-        if self._lock_fd is None:
-            return False
-        try:
-            return os.path.samestat(os.fstat(self._lock_fd), (self.root / "lock").stat())
-        except FileNotFoundError:
-            return False
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._unsynced = Unsynced()
 
     def snapshot(
         self, job_id: str, folder_fd: int, marks: Sequence[FileMark], on_file: Callable[[], None] = lambda: None
     ) -> dict[str, str]:
-        """Copy these files of an open upload into the job's snapshot, durably; returns name -> sha256.
+        """Copy these files of an open upload into the job's snapshot; returns name -> sha256. `claim` makes it durable.
 
         `on_file` is called after each. Raises FileChanged if a file is being written, UploadError if one may not be
         used, StorageError if the disk has no room for the copies.
@@ -152,15 +100,17 @@ class Spool:
             self.discard_snapshot(job_id)
             with open_folder(self.root / "jobs") as jobs_fd:
                 make_private(job_id, jobs_fd)
+                self._unsynced.add(os.dup(jobs_fd))
             with open_folder(self.job_folder(job_id)) as job_fd:
                 make_private("receipts", job_fd)
                 make_private("snapshot", job_fd)
+                self._unsynced.add(os.dup(job_fd))
             with open_folder(self.snapshot_folder(job_id)) as snapshot_fd:
                 for mark in marks:
                     failpoint("spool.copy")
-                    files[mark.name] = _copy(folder_fd, mark, snapshot_fd, self._limits.picture_bytes)
+                    files[mark.name] = _copy(folder_fd, mark, snapshot_fd, self._limits.picture_bytes, self._unsynced)
                     on_file()
-                os.fsync(snapshot_fd)
+                self._unsynced.add(os.dup(snapshot_fd))
             failpoint("spool.copied")
         return files
 
@@ -169,16 +119,34 @@ class Spool:
         remove_folder(self.snapshot_folder(job_id))
 
     def claim(self, ledger: Ledger, claim: Claim, folder_fd: int, now_s: float) -> Job:
-        """Take a complete upload whose snapshot is made. Returns its job: queued, or waiting if the folder changed.
-
-        Raises FileChanged if it changed before anything was recorded.
-        """
-        if self._changed(folder_fd, claim.fingerprint):
+        """Take one complete upload: see `claim_all`. Raises FileChanged if it changed before anything was recorded."""
+        (job,) = self.claim_all(ledger, [(claim, folder_fd)], now_s)
+        if job is None:
             raise FileChanged(claim.name)
-        origin = digest_of(claim.fingerprint)
-        ledger.begin_claim(claim.job_id, claim.manifest, claim.looks, claim.files, origin, now_s)
-        with storage_errors(f"moving {claim.name!r} into the spool"):
-            return self._finish(ledger, claim.job_id, claim.name, origin, folder_fd, now_s)
+        return job
+
+    def claim_all(self, ledger: Ledger, offers: Sequence[tuple[Claim, int]], now_s: float) -> list[Job | None]:
+        """Take complete uploads whose snapshots are made; together they wait for the disk as often as one alone.
+
+        offers: each claim with its open folder. Returns the job of each: queued, waiting if the folder changed, or
+        cancelled if someone asked for that; None if it changed before anything was recorded.
+        """
+        with storage_errors("copying uploads into the spool"):
+            self._unsynced.sync()
+            failpoint("spool.synced")
+        jobs: dict[str, Job | None] = {}
+        begun: list[_Begun] = []
+        with ledger.together():
+            for claim, folder_fd in offers:
+                if self._changed(folder_fd, claim.fingerprint):
+                    jobs[claim.job_id] = None
+                elif self._begin(ledger, claim, folder_fd, now_s):
+                    begun.append(_Begun(claim.job_id, claim.name, claim.origin, folder_fd))
+                else:
+                    jobs[claim.job_id] = ledger.job(claim.job_id)
+        with storage_errors("moving uploads into the spool"):
+            jobs |= {job.id: job for job in self._finish(ledger, begun, now_s)}
+        return [jobs[claim.job_id] for claim, _ in offers]
 
     def recover(self, ledger: Ledger, now_s: float) -> list[Job]:
         """Finish or undo every claim that was interrupted, by a crash or a full disk. Returns their jobs."""
@@ -186,19 +154,30 @@ class Spool:
 
     def sweep(self, ledger: Ledger) -> None:
         """At start-up: remove what an interrupted copy left of jobs that are not claimed."""
-        for folder in (self.root / "jobs").iterdir():
-            job = ledger.job(folder.name)
-            if (job is None or (job.claimed_s is None and not job.files)) and not (folder / "upload").exists():
-                shutil.rmtree(folder)
+        names = [folder.name for folder in (self.root / "jobs").iterdir()]
+        for start in range(0, len(names), _SWEPT):
+            for name in ledger.without_files(names[start : start + _SWEPT]):
+                if not (self.job_folder(name) / "upload").exists():
+                    shutil.rmtree(self.job_folder(name))
 
-    def remove_placeholder(self, name: str) -> None:
-        """Take back the empty folder that a claim left in `inputs/`. One that is not empty stays."""
+    def remove_placeholders(self, ledger: Ledger) -> list[str]:
+        """Take back the empty folders that claims left in `inputs/`, where they have no use any more; their names.
+
+        One in which something was put meanwhile, or that is not the one we made, stays: it is an upload of its own.
+        """
+        useless = ledger.placeholders()
+        if not useless:
+            return []
         with self._open_inputs() as inputs_fd:
-            try:
-                os.rmdir(name, dir_fd=inputs_fd)
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EACCES, errno.EPERM):
-                    raise
+            for name, inode in useless:
+                try:
+                    if os.stat(name, dir_fd=inputs_fd, follow_symlinks=False).st_ino == inode:
+                        os.rmdir(name, dir_fd=inputs_fd)
+                except OSError as error:
+                    if error.errno not in (*NO_FOLDER, errno.ENOTEMPTY, errno.EACCES, errno.EPERM):
+                        raise
+        ledger.forget_placeholders([inode for _, inode in useless])
+        return [name for name, _ in useless]
 
     def _resume(self, ledger: Ledger, job: Job, origin: str, now_s: float) -> Job:
         with storage_errors(f"moving {job.name!r} into the spool"):
@@ -208,32 +187,55 @@ class Spool:
                     self._move_back(job.name, job.id)
                 return ledger.abandon_claim(job.id, "its copy in the spool was damaged; it is read again", now_s)
             if moved:
-                self._put_placeholder(job.name, job.id)
-                return ledger.finish_claim(job.id, now_s)
+                ours = self._put_placeholder(job.name, job.id)
+                self._sync_inputs()
+                return ledger.finish_claim(job.id, now_s, ours)
             try:
                 with self._open_inputs() as inputs_fd, open_folder(job.name, inputs_fd) as folder_fd:
                     if digest_of(list_folder(folder_fd, self._limits).fingerprint) == origin:
-                        return self._finish(ledger, job.id, job.name, origin, folder_fd, now_s)
+                        return self._finish(ledger, [_Begun(job.id, job.name, origin, folder_fd)], now_s)[0]
             except OSError as error:
                 if error.errno not in NO_FOLDER:
                     raise
             return ledger.abandon_claim(job.id, CHANGED, now_s)
 
-    def _finish(self, ledger: Ledger, job_id: str, name: str, origin: str, folder_fd: int, now_s: float) -> Job:
-        """The second half of a claim: rename, check once more, put an empty folder back, queue."""
-        failpoint("spool.rename.before")
-        moved = self._move_in(name, job_id)
-        failpoint("spool.rename.after")
-        changed = digest_of(list_folder(folder_fd, self._limits).fingerprint) != origin
-        if moved:
-            changed |= not os.path.samestat(os.fstat(folder_fd), (self.job_folder(job_id) / "upload").lstat())
-        # Where a new folder already stands in its place, the verified copy is used and the newcomer is the next upload.
-        if changed and (not moved or self._move_back(name, job_id)):
-            return ledger.abandon_claim(job_id, CHANGED, now_s)
-        if moved:
-            self._put_placeholder(name, job_id)
+    def _begin(self, ledger: Ledger, claim: Claim, folder_fd: int, now_s: float) -> bool:
+        uploader = str(os.fstat(folder_fd).st_uid)
+        parts = (claim.job_id, claim.manifest, claim.looks, claim.files, claim.origin, now_s)
+        return ledger.begin_claim(*parts, uploader=uploader, priority=claim.priority)
+
+    def _finish(self, ledger: Ledger, begun: Sequence[_Begun], now_s: float) -> list[Job]:
+        """The second half of claims: rename, check once more, put an empty folder back, queue."""
+        moved: set[str] = set()
+        for each in begun:
+            failpoint("spool.rename.before")
+            moved |= {each.job_id} if self._move_in(each.name, each.job_id) else set()
+            failpoint("spool.rename.after")
+        failpoint("spool.rename.sync")
+        self._sync_inputs()
+        lost = {each.job_id for each in begun if self._must_give_back(each, each.job_id in moved)}
+        ours: dict[str, int | None] = {}
+        for each in begun:
+            if each.job_id in moved and each.job_id not in lost:
+                ours[each.job_id] = self._put_placeholder(each.name, each.job_id)
+        self._sync_inputs()
         failpoint("spool.placeholder.after")
-        return ledger.finish_claim(job_id, now_s)
+        with ledger.together():
+            return [
+                ledger.abandon_claim(each.job_id, CHANGED, now_s)
+                if each.job_id in lost
+                else ledger.finish_claim(each.job_id, now_s, ours.get(each.job_id))
+                for each in begun
+            ]
+
+    def _must_give_back(self, begun: _Begun, moved: bool) -> bool:
+        """Did the upload change until the very end? Then it is put back, if it was moved."""
+        changed = digest_of(list_folder(begun.folder_fd, self._limits).fingerprint) != begun.origin
+        if moved:
+            upload = self.job_folder(begun.job_id) / "upload"
+            changed |= not os.path.samestat(os.fstat(begun.folder_fd), upload.lstat())
+        # Where a new folder already stands in its place, the verified copy is used and the newcomer is the next upload.
+        return changed and (not moved or self._move_back(begun.name, begun.job_id))
 
     def _move_in(self, name: str, job_id: str) -> bool:
         """Rename the upload into the spool. False if it may not be moved, or is gone: the copy is used either way."""
@@ -246,10 +248,13 @@ class Spool:
                 if error.errno in RENAME_REFUSED:
                     return False
                 raise
-            failpoint("spool.rename.sync")
-            os.fsync(job_fd)
-            os.fsync(inputs_fd)
+            self._unsynced.add(os.dup(job_fd))
         return True
+
+    def _sync_inputs(self) -> None:
+        """Make durable what was renamed or made in `inputs/`, and all else that waits for it."""
+        self._unsynced.add(os.open(f"{self._inputs}/.", FOLDER_FLAGS))
+        self._unsynced.sync()
 
     def _move_back(self, name: str, job_id: str) -> bool:
         """Undo `_move_in`. False if another folder already stands there."""
@@ -264,19 +269,23 @@ class Spool:
             os.fsync(job_fd)
         return True
 
-    def _put_placeholder(self, name: str, job_id: str) -> None:
-        """Put an empty folder where the upload was, with its owner and rights: the place for RETRY and CANCEL."""
+    def _put_placeholder(self, name: str, job_id: str) -> int | None:
+        """Put an empty folder where the upload was, with its owner and rights: the place for RETRY and CANCEL.
+
+        Returns its inode, or None if something stands there already. An empty folder is what an interrupted claim left.
+        """
         came = (self.job_folder(job_id) / "upload").lstat()
+        rights = stat.S_IMODE(came.st_mode) | stat.S_IRWXU
         with self._open_inputs() as inputs_fd:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, rights & 0o777, dir_fd=inputs_fd)
             try:
-                os.mkdir(name, 0o700, dir_fd=inputs_fd)
-            except FileExistsError:
-                return
-            with open_folder(name, inputs_fd) as folder_fd:
-                if os.geteuid() == 0:
-                    os.fchown(folder_fd, came.st_uid, came.st_gid)
-                os.fchmod(folder_fd, stat.S_IMODE(came.st_mode) | stat.S_IRWXU)
-            os.fsync(inputs_fd)
+                with open_folder(name, inputs_fd) as folder_fd:
+                    return None if os.listdir(folder_fd) else _hand_over(folder_fd, came, rights)  # noqa: PTH208 - a handle
+            except OSError as error:
+                if error.errno in NO_FOLDER:
+                    return None
+                raise
 
     def _changed(self, folder_fd: int, fingerprint: Fingerprint) -> bool:
         return list_folder(folder_fd, self._limits).fingerprint != fingerprint
@@ -289,28 +298,23 @@ class Spool:
         except FileNotFoundError:
             return False
 
-    def _open_inputs(self) -> AbstractContextManager[int]:
-        # The dot at the end: `inputs/` itself may be a symlink, that is the operator's choice.
-        return open_folder(f"{self._inputs}/.")
 
-    def _require_room(self, wanted_bytes: int) -> None:
-        """Raise StorageError unless the copies leave `limits.min_free_bytes` free."""
-        disk = os.statvfs(self.root)
-        free_bytes = disk.f_bavail * disk.f_frsize
-        if free_bytes < wanted_bytes + self._limits.min_free_bytes:
-            raise StorageError(
-                f"Only {free_bytes / 1e6:.0f} MB are free on the disk of {self._inputs}.",
-                hint=f"Free {(wanted_bytes + self._limits.min_free_bytes - free_bytes) / 1e6:.0f} MB more; uploads"
-                " are taken again by themselves.",
-            )
-
-
-def _copy(folder_fd: int, mark: FileMark, snapshot_fd: int, limit_bytes: int) -> str:
+def _copy(folder_fd: int, mark: FileMark, snapshot_fd: int, limit_bytes: int, unsynced: Unsynced) -> str:
     try:
-        return copy_file(folder_fd, mark, snapshot_fd, limit_bytes)
+        return copy_file(folder_fd, mark, snapshot_fd, limit_bytes, unsynced)
     except OSError as error:
         if error.errno in (*NO_FOLDER, errno.ENXIO):
             raise FileChanged(mark.name) from error
         if error.errno in (errno.EACCES, errno.EPERM):
             raise UploadError(f"{mark.name!r} may not be read.", hint="Make it readable: chmod a+r.") from error
         raise
+
+
+def _hand_over(folder_fd: int, came: os.stat_result, rights: int) -> int:
+    """Give a folder the owner and rights of the upload whose place it takes; returns its inode."""
+    if os.geteuid() == 0:
+        os.fchown(folder_fd, came.st_uid, came.st_gid)
+    # systemd's RestrictSUIDSGID forbids to set the setgid bit, even where mkdir has inherited it.
+    with contextlib.suppress(PermissionError):
+        os.fchmod(folder_fd, rights)
+    return os.fstat(folder_fd).st_ino

@@ -12,7 +12,7 @@ import os
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +29,9 @@ REMOTE_FILESYSTEMS = frozenset(
 EVENTS = "events"
 # Room for the "-2" of a name that comes again, in the 255 bytes of a file name.
 LONGEST_NAME_BYTES = 200
-RESERVED_NAMES = frozenset({"index.html"})
+RESERVED_NAMES = frozenset({"index.html", "gallery"})
+Stamp = tuple[int, int, int]
+"""Inode, mtime_ns and ctime_ns of a folder: they change when something is made, removed or renamed in it."""
 EVENT_KINDS: list[type[FileSystemEvent]] = [DirCreatedEvent, DirMovedEvent, DirDeletedEvent]
 
 
@@ -151,11 +153,13 @@ class Sighting:
 
     name: as it is on disk. title: how it is called everywhere else; the name itself, unless that cannot be shown.
     fault: empty, or a sentence why this can be no upload.
+    stamp: tells whether something was made or removed in it.
     """
 
     name: str
     title: str
     fault: str = ""
+    stamp: Stamp = field(default=(0, 0, 0), compare=False)
 
 
 def scan(inputs: Path) -> list[Sighting]:
@@ -183,13 +187,22 @@ def _sight(entry: os.DirEntry[str]) -> Sighting | None:
         return None if fault is None else Sighting(name, _title(name), fault)
     if not entry.is_dir(follow_symlinks=False):
         return None
+    try:
+        facts = entry.stat(follow_symlinks=False)
+    except OSError:
+        return None  # it is just being removed
+    fault = _fault(name)
+    stamp = (facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns)
+    return Sighting(name, _title(name) if fault else name, fault, stamp)
+
+
+def _fault(name: str) -> str:
+    """A sentence why a folder of this name can be no upload, or nothing."""
     if not name.isprintable():
-        return Sighting(name, _title(name), "its name has characters that cannot be shown. Rename it.")
-    if len(os.fsencode(name)) > LONGEST_NAME_BYTES:
-        return Sighting(name, _title(name), f"its name is longer than {LONGEST_NAME_BYTES} bytes. Rename it.")
-    if name in RESERVED_NAMES:
-        return Sighting(name, _title(name), "its name is taken by a page in outputs/. Rename it.")
-    return Sighting(name, name)
+        return "its name has characters that cannot be shown. Rename it."
+    if len(name) > LONGEST_NAME_BYTES // 4 and len(os.fsencode(name)) > LONGEST_NAME_BYTES:
+        return f"its name is longer than {LONGEST_NAME_BYTES} bytes. Rename it."
+    return "its name is taken by a page in outputs/. Rename it." if name in RESERVED_NAMES else ""
 
 
 def _leads_to_folder(entry: os.DirEntry[str]) -> bool:

@@ -25,8 +25,10 @@ _DISK_ERRORS = {
 }
 
 
-def write_bytes(path: Path, data: bytes, mode: int = 0o644) -> None:
+def write_bytes(path: Path, data: bytes, mode: int = 0o644, *, durable: bool = True) -> None:
     """Write a file whole and durably: temporary file beside it, fsync, rename, fsync of the folder.
+
+    durable=False leaves both fsyncs out: still whole for every reader, but perhaps the old one after a power cut.
 
     Raises StorageError where the disk is full or failing; other OSErrors come out as they are.
     """
@@ -39,18 +41,22 @@ def write_bytes(path: Path, data: bytes, mode: int = 0o644) -> None:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
-                failpoint("write.fsync")
-                os.fsync(file.fileno())
-        commit(temporary, path)
+                if durable:
+                    failpoint("write.fsync")
+                    os.fsync(file.fileno())
+            if not durable:
+                temporary.replace(path)
+        if durable:
+            commit(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text whole and durably."""
-    write_bytes(path, text.encode())
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write UTF-8 text whole; durably too, unless it need not be."""
+    write_bytes(path, text.encode(), durable=durable)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -84,6 +90,14 @@ def sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def remove_temporaries(folder: Path, *, but_mine: bool = False) -> None:
+    """Remove what a killed process was still writing. but_mine: spare those of this process."""
+    mine = f"{TEMPORARY}{os.getpid()}-"
+    for path in folder.glob(f"{TEMPORARY}*"):
+        if not (but_mine and path.name.startswith(mine)):
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

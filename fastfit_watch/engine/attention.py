@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -23,6 +24,16 @@ class KeysValues:
     keys: Tensor
     values: Tensor
 
+    @classmethod
+    def copy(cls, keys: Tensor, values: Tensor) -> KeysValues:
+        """Copies, laid out (B, tokens, heads, head width): as a projection gives and buffers keep them."""
+        return cls(
+            *(
+                tensor.transpose(1, 2).clone(memory_format=torch.contiguous_format).transpose(1, 2)
+                for tensor in (keys, values)
+            )
+        )
+
 
 @dataclass(frozen=True)
 class ReferenceCache:
@@ -35,6 +46,11 @@ class ReferenceCache:
     layers: Mapping[str, KeysValues]
 
     @property
+    def tokens_by_layer(self) -> dict[str, int]:
+        """Reference tokens of every layer."""
+        return {name: layer.keys.shape[2] for name, layer in self.layers.items()}
+
+    @property
     def tokens(self) -> int:
         """Reference tokens at the finest level: latent pixels of all garments together."""
         return max(layer.keys.shape[2] for layer in self.layers.values())
@@ -43,6 +59,26 @@ class ReferenceCache:
     def nbytes(self) -> int:
         """Memory held, in bytes."""
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers.values())
+
+    def half(self, row: int) -> ReferenceCache:
+        """One row alone, as the half of a guided batch of one. Shares its memory with the whole."""
+        one = slice(row, row + 1)
+        return ReferenceCache({name: KeysValues(kv.keys[one], kv.values[one]) for name, kv in self.layers.items()})
+
+    @classmethod
+    def stack(cls, rows: Sequence[ReferenceCache]) -> ReferenceCache:
+        """Put caches of one garment on top of each other along the batch axis: the opposite of `half`."""
+        if len(rows) == 1:
+            return rows[0]
+        return cls(
+            {
+                name: KeysValues(
+                    torch.cat([row.layers[name].keys for row in rows]),
+                    torch.cat([row.layers[name].values for row in rows]),
+                )
+                for name in rows[0].layers
+            }
+        )
 
     @classmethod
     def join(cls, caches: Sequence[ReferenceCache]) -> ReferenceCache:
@@ -63,6 +99,79 @@ class ReferenceCache:
                 for name in caches[0].layers
             }
         )
+
+
+class LayerShape(Protocol):
+    """Size of one attention layer: tokens of the sample itself, heads, and channels of all heads."""
+
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class AttentionBuffers:
+    """Keys and values of all layers in one piece each: the references first, the sample's own tokens at the end.
+
+    References are filled in once for each look, own tokens at every step. All tensors are (B, heads, tokens, head
+    width), laid out (B, tokens, heads, head width). own: how many tokens at the end are the sample's own.
+    """
+
+    layers: Mapping[str, KeysValues]
+    own: Mapping[str, int]
+
+    @classmethod
+    def empty(
+        cls,
+        shapes: Mapping[str, LayerShape],
+        batch: int,
+        reference_tokens: Mapping[str, int],
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> AttentionBuffers:
+        """Take memory for `batch` rows. reference_tokens: by layer; a layer that is not named sees no references."""
+        layers = {}
+        for name, shape in shapes.items():
+            size = (batch, reference_tokens.get(name, 0) + shape.tokens, shape.heads, shape.channels // shape.heads)
+            keys, values = (torch.empty(size, device=device, dtype=dtype).transpose(1, 2) for _ in range(2))
+            layers[name] = KeysValues(keys, values)
+        return cls(layers, {name: shape.tokens for name, shape in shapes.items()})
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes."""
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers.values())
+
+    def rows(self, chosen: slice) -> AttentionBuffers:
+        """The same memory, seen by these rows of the batch only."""
+        return AttentionBuffers(
+            {name: KeysValues(layer.keys[chosen], layer.values[chosen]) for name, layer in self.layers.items()},
+            self.own,
+        )
+
+    def fill(self, references: Sequence[ReferenceCache]) -> None:
+        """Put garments side by side; their order changes the result by rounding only. They must fill it exactly."""
+        for name, layer in self.layers.items():
+            room, given = layer.keys.shape[2] - self.own[name], sum(c.layers[name].keys.shape[2] for c in references)
+            if given != room:
+                raise ValueError(f"{name}: {given} reference tokens do not fit in {room}.")
+            begin = 0
+            for cache in references:
+                seen = cache.layers[name]
+                end = begin + seen.keys.shape[2]
+                layer.keys[:, :, begin:end] = seen.keys
+                layer.values[:, :, begin:end] = seen.values
+                begin = end
+
+    def complete(self, name: str, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the own keys and values of a layer; returns all it attends to."""
+        layer, begin = self.layers[name], -self.own[name]
+        layer.keys[:, :, begin:] = keys
+        layer.values[:, :, begin:] = values
+        return layer.keys, layer.values
 
 
 class ReferenceAttention:
@@ -93,9 +202,9 @@ class ReferenceAttention:
         -------
         (B, tokens, channels).
         """
-        query = _split_heads(attn.to_q(hidden_states), attn.heads)
-        keys = _split_heads(attn.to_k(hidden_states), attn.heads)
-        values = _split_heads(attn.to_v(hidden_states), attn.heads)
+        query = split_heads(attn.to_q(hidden_states), attn.heads)
+        keys = split_heads(attn.to_k(hidden_states), attn.heads)
+        values = split_heads(attn.to_v(hidden_states), attn.heads)
         if collect is not None:
             collect[self.layer] = KeysValues(keys, values)
         if references is not None:
@@ -107,7 +216,7 @@ class ReferenceAttention:
         return output
 
 
-def _split_heads(projected: Tensor, heads: int) -> Tensor:
+def split_heads(projected: Tensor, heads: int) -> Tensor:
     """(B, tokens, channels) to (B, heads, tokens, channels / heads)."""
     batch, tokens, _ = projected.shape
     return projected.view(batch, tokens, heads, -1).transpose(1, 2)

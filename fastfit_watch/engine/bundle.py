@@ -5,7 +5,8 @@
     vae/  unet/    config.json and diffusion_pytorch_model.safetensors
     parser/        the parser's own files
 
-Weights are read from safetensors only, never unpickled. They may be stored smaller (float16) than they are used.
+Weights are read from safetensors; torch's own files are read without running what is inside them, and converted once.
+They may be stored smaller (float16) than they are used.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from torch import Tensor, nn
 
 from fastfit_watch.engine.geometry import Size
 from fastfit_watch.engine.parsing import HumanParser
-from fastfit_watch.engine.sampling import NoiseSchedule
+from fastfit_watch.engine.schedule import NoiseSchedule
+from fastfit_watch.engine.toolkit.convert import read_weights
 from fastfit_watch.engine.unet import FastFitUNet
 from fastfit_watch.errors import BundleError
 from fastfit_watch.look import Category
@@ -107,7 +109,8 @@ def load_unet(bundle: Bundle, device: str, dtype: torch.dtype) -> FastFitUNet:
     folder = bundle.root / "unet"
     with torch.device("meta"):
         unet = _build(folder, FastFitUNet.from_config_dict)
-    _fill(unet, folder / _WEIGHTS, _read_weights(folder / _WEIGHTS), device, dtype)
+    path = _find_weights(folder)
+    _fill(unet, path, _read_weights(path), device, dtype)
     return unet
 
 
@@ -116,8 +119,9 @@ def load_vae(bundle: Bundle, device: str, dtype: torch.dtype) -> AutoencoderKL:
     folder = bundle.root / "vae"
     with torch.device("meta"):
         vae = _build(folder, AutoencoderKL.from_config)
-    weights = {_modern_name(name): value for name, value in _read_weights(folder / _WEIGHTS).items()}
-    _fill(vae, folder / _WEIGHTS, weights, device, dtype)
+    path = _find_weights(folder)
+    weights = {_modern_name(name): value for name, value in _read_weights(path).items()}
+    _fill(vae, path, weights, device, dtype)
     return vae
 
 
@@ -138,8 +142,13 @@ def load_scheduler(bundle: Bundle) -> DDPMScheduler:
     return scheduler
 
 
-def load_parser(bundle: Bundle, device: str, dtype: torch.dtype) -> HumanParser:
-    """Build the parser that this bundle's people are parsed with. Raises BundleError."""
+def load_parser(bundle: Bundle, device: str, dtype: torch.dtype, pose_device: str = "cpu") -> HumanParser:
+    """Build the parser that this bundle's people are parsed with.
+
+    Raises
+    ------
+    BundleError : its files are missing or damaged. EngineError : `pose_device` is a GPU that DWPose cannot use.
+    """
     folder = bundle.root / "parser"
     if bundle.parser is ParserKind.MINI:
         from fastfit_watch.engine.mini_parser import MiniParser
@@ -148,7 +157,7 @@ def load_parser(bundle: Bundle, device: str, dtype: torch.dtype) -> HumanParser:
     # OpenCV's and ONNX Runtime's share of the toolkit is heavy; a mini bundle never needs it.
     from fastfit_watch.engine.toolkit.human import HumanToolkit
 
-    return HumanToolkit.load(folder, device, dtype)
+    return HumanToolkit.load(folder, device, dtype, pose_device)
 
 
 def _build(folder: Path, make: Callable[[dict[str, Any]], Network]) -> Network:
@@ -181,7 +190,16 @@ def _modern_name(name: str) -> str:
     return ".".join(_OLD_ATTENTION.get(part, part) if ".attentions." in name else part for part in name.split("."))
 
 
+def _find_weights(folder: Path) -> Path:
+    """A network's file: under the name diffusers gives it, else another safetensors file, else torch's own kind."""
+    named = folder / _WEIGHTS
+    others = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("diffusion_pytorch_model.bin"))
+    return others[0] if others and not named.exists() else named
+
+
 def _read_weights(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".bin":
+        return read_weights(path)
     try:
         return load_file(path)
     except FileNotFoundError as error:

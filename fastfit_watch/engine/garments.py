@@ -13,7 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from fastfit_watch.engine.attention import ReferenceCache
+from fastfit_watch.engine.cache import HitList, Key
+from fastfit_watch.engine.fused_unet import FusedUNet
+from fastfit_watch.engine.fused_vae import FusedVAE
 from fastfit_watch.engine.geometry import Size, pad_to, stretch
+from fastfit_watch.engine.picture import Picture
 from fastfit_watch.engine.sampling import Pixels, draw_posterior_noise, encode, to_tensor
 from fastfit_watch.engine.unet import FastFitUNet
 from fastfit_watch.errors import EngineError
@@ -24,10 +28,18 @@ _SAME_ASPECT = 0.02  # relative difference that stretching may hide
 
 @dataclass(frozen=True)
 class Reference:
-    """One garment as the UNet reads it. latents: float32 (1, 4, h, w), scaled."""
+    """One garment as the UNet reads it.
+
+    latents : float32 (1, 4, h, w), scaled. digest : SHA-256 of its file; empty if unknown.
+    """
 
     category: Category
     latents: Tensor
+    digest: str = ""
+
+    def key(self, use: str) -> Key | None:
+        """The name under which what is made of these latents may be kept."""
+        return (use, self.digest, self.category, *self.latents.shape[2:]) if self.digest else None
 
 
 def fit_garment(image: Image.Image, size: Size) -> Pixels:
@@ -45,11 +57,15 @@ def fit_garment(image: Image.Image, size: Size) -> Pixels:
 
 
 def encode_garments(
-    vae: AutoencoderKL, garments: Mapping[Category, Image.Image], sizes: Mapping[Category, Size]
+    vae: AutoencoderKL | FusedVAE,
+    garments: Mapping[Category, Image.Image | Picture],
+    sizes: Mapping[Category, Size],
+    hits: HitList,
 ) -> tuple[Reference, ...]:
     """Encode the given garments, in `Category` order. Slots that are not given are never encoded.
 
-    One at a time: the latents of a garment must not depend, not even by rounding, on what it is worn with.
+    One at a time: the latents of a garment must not depend, not even by rounding, on what it is worn with. Those that
+    were kept are neither opened nor encoded.
 
     Raises
     ------
@@ -57,14 +73,20 @@ def encode_garments(
     """
     if not garments:
         raise EngineError("The look has no garments.", hint="Give at least one of upper, lower, dress, shoe and bag.")
-    return tuple(
-        Reference(category, encode_garment(vae, category, garments[category], sizes[category]))
-        for category in Category
-        if category in garments
-    )
+    references = []
+    for category in (category for category in Category if category in garments):
+        picture = Picture.of(garments[category])
+        make = partial(_encode_picture, vae, category, picture, sizes[category])
+        latents = hits.fetch("garment", picture.key("latents", category, sizes[category]), make)
+        references.append(Reference(category, latents, picture.digest))
+    return tuple(references)
 
 
-def encode_garment(vae: AutoencoderKL, category: Category, image: Image.Image, size: Size) -> Tensor:
+def _encode_picture(vae: AutoencoderKL | FusedVAE, category: Category, picture: Picture, size: Size) -> Tensor:
+    return encode_garment(vae, category, picture.open(), size)
+
+
+def encode_garment(vae: AutoencoderKL | FusedVAE, category: Category, image: Image.Image, size: Size) -> Tensor:
     """Encode one garment to scaled latents, float32 (1, 4, h, w). `image` is RGB, `size` (height, width)."""
     try:
         pixels = fit_garment(image, size)
@@ -76,11 +98,14 @@ def encode_garment(vae: AutoencoderKL, category: Category, image: Image.Image, s
     return encode(vae, to_tensor(pixels), partial(draw_posterior_noise, category, (pixels,)))
 
 
-def read_references(unet: FastFitUNet, references: Sequence[Reference], guidance: float) -> ReferenceCache:
+def read_references(
+    unet: FastFitUNet, references: Sequence[Reference], guidance: float, *, halves: bool = False
+) -> ReferenceCache:
     """Read garments into one cache, rows [unconditional, conditional] where guidance is above 1.
 
     The unconditional row of a garment is a latent of zeros with the same label (section 2, step 8). Garments are read
-    one at a time, so that the keys and values of each are the same bytes in every outfit.
+    one at a time, so that the keys and values of each are the same bytes in every outfit. With `halves`, its rows are
+    read one after the other, too: half the memory, the same but for rounding.
 
     Raises
     ------
@@ -88,8 +113,35 @@ def read_references(unet: FastFitUNet, references: Sequence[Reference], guidance
     """
     caches = []
     for reference in references:
-        latents = reference.latents.to(unet.device, unet.dtype)
+        latents = reference.latents.to(unet.dtype)
         rows = torch.cat([torch.zeros_like(latents), latents]) if guidance > 1 else latents
-        labels = torch.full((rows.shape[0],), reference.category.label, device=unet.device)
-        caches.append(unet.read_reference(rows, labels))
+        labels = torch.full((rows.shape[0],), reference.category.label, device=rows.device)
+        parts = zip(rows.chunk(len(rows)), labels.chunk(len(rows)), strict=True) if halves else [(rows, labels)]
+        caches.append(ReferenceCache.stack([unet.read_reference(*part) for part in parts]))
     return ReferenceCache.join(caches)
+
+
+def read_rows(
+    unet: FusedUNet, references: Sequence[Reference], guidance: float, hits: HitList
+) -> list[tuple[ReferenceCache, ReferenceCache]]:
+    """Read each garment into its unconditional and its conditional row, on their own.
+
+    The unconditional row depends on slot and size alone (section 2, step 8), the conditional one on the garment alone:
+    both may be kept. Without guidance the first is not needed, and the second stands in its place. A row that does not
+    fit on the device any more is dropped: to read it again is quicker than to bring it back.
+    """
+    pairs = []
+    for reference in references:
+        category, latents = reference.category, reference.latents
+        read = partial(_read_row, unet, category, latents)
+        conditional = hits.fetch("keys", reference.key("row"), read, movable=False)
+        unconditional = conditional
+        if guidance > 1:
+            read = partial(_read_row, unet, category, torch.zeros_like(latents))
+            unconditional = hits.fetch("", ("empty row", category, *latents.shape[2:]), read, movable=False)
+        pairs.append((unconditional, conditional))
+    return pairs
+
+
+def _read_row(unet: FusedUNet, category: Category, latents: Tensor) -> ReferenceCache:
+    return unet.read_reference(latents, torch.full((1,), category.label, device=latents.device))

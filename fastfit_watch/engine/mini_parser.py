@@ -91,6 +91,11 @@ class MiniParser:
             ) from error
         return cls(network, int(config["height"]), device)
 
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The one network."""
+        return (self._network,)
+
     @torch.inference_mode()
     def parse(self, image: NDArray[np.uint8]) -> Parsing:
         """Label an RGB picture, uint8 (H, W, 3), any size from 32 pixels up."""

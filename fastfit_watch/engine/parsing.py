@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,11 @@ class Parsing:
 
 class HumanParser(Protocol):
     """Anything that can parse a picture of one person."""
+
+    @property
+    def networks(self) -> Sequence[nn.Module]:
+        """All networks that compute on the device. Memory may move them between the device and the machine."""
+        ...
 
     def parse(self, image: NDArray[np.uint8]) -> Parsing:
         """Parse a uint8 (H, W, 3) RGB picture. The same picture always gives the same parsing."""

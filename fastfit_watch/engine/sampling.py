@@ -1,35 +1,33 @@
-"""From noise to a picture: the noise, the schedule, the denoising loop, and the way between pixels and latents.
+"""From noise to a picture: the noise, the plain denoising loop, and the way between pixels and latents.
 
-Source: FastFit inference specification, section 2; the schedule is DDPM (Ho et al. 2020, algorithm 2), the guidance is
-classifier-free (Ho and Salimans 2022, equation 6). Latents stay float32 throughout; only networks work in their own
-type. Nothing here decides about gradients or devices: callers do.
+Source: FastFit inference specification, section 2; the guidance is classifier-free (Ho and Salimans 2022, equation 6).
+Latents stay float32 throughout; only networks work in their own type. Nothing here decides about gradients or devices:
+callers do.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler
+from diffusers import AutoencoderKL
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from fastfit_watch.engine.attention import ReferenceCache
+from fastfit_watch.engine.fused_vae import FusedVAE
+from fastfit_watch.engine.schedule import NoiseSchedule
 from fastfit_watch.engine.unet import FastFitUNet
-from fastfit_watch.errors import BundleError
 
 Pixels = NDArray[np.uint8]
 OnStep = Callable[[int, int], None]
 DrawNoise = Callable[[tuple[int, ...]], Tensor]
 
 _MASKED = 128  # a mask byte from here on is repainted: 0.5 of 255, rounded as section 2 step 3 rounds it
-_SMALLEST_VARIANCE = 1e-20
 
 
 class Noise(Protocol):
@@ -80,58 +78,6 @@ def draw_posterior_noise(slot: str, pictures: tuple[Pixels, ...], shape: tuple[i
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@dataclass(frozen=True)
-class NoiseSchedule:
-    """The timesteps of one run, in order, and the signal's share there (the paper's cumulative alpha).
-
-    timesteps : 0..999, falling. signal : one share in 0..1 for each timestep. clip : the predicted picture's latents
-    are clamped to +-clip; None (all known bundles) leaves them.
-    """
-
-    timesteps: tuple[int, ...]
-    signal: tuple[float, ...]
-    clip: float | None = None
-
-    @classmethod
-    def of(cls, scheduler: DDPMScheduler, steps: int) -> NoiseSchedule:
-        """Take the timesteps of `steps` denoising steps from a bundle's scheduler, which is left unchanged.
-
-        Raises
-        ------
-        BundleError : the scheduler does something that this formula does not.
-        """
-        config = scheduler.config
-        supported = {"prediction_type": "epsilon", "variance_type": "fixed_small", "thresholding": False}
-        for name, value in supported.items():
-            if config[name] != value:
-                raise BundleError(
-                    f"The bundle's scheduler has {name} {config[name]!r}; only {value!r} is supported.",
-                    hint="Use an unchanged copy of the released scheduler/scheduler_config.json.",
-                )
-        own = DDPMScheduler.from_config(config)
-        own.set_timesteps(steps)
-        timesteps = tuple(int(timestep) for timestep in own.timesteps)
-        signal = tuple(float(own.alphas_cumprod[timestep]) for timestep in timesteps)
-        return cls(timesteps, signal, float(config.clip_sample_range) if config.clip_sample else None)
-
-    def step(self, index: int, latents: Tensor, predicted_noise: Tensor, fresh_noise: Tensor) -> Tensor:
-        """Take latents at step `index` one step further (Ho et al. 2020, equation 7 and algorithm 2).
-
-        All tensors are (B, 4, h, w). The last timestep is above 0, so noise is added in the last step too; there its
-        variance is the smallest one.
-        """
-        signal = self.signal[index]
-        next_signal = self.signal[index + 1] if index + 1 < len(self.signal) else 1.0
-        kept = signal / next_signal
-        picture = (latents - math.sqrt(1 - signal) * predicted_noise) / math.sqrt(signal)
-        if self.clip is not None:
-            picture = picture.clamp(-self.clip, self.clip)
-        to_picture = math.sqrt(next_signal) * (1 - kept) / (1 - signal)
-        to_latents = math.sqrt(kept) * (1 - next_signal) / (1 - signal)
-        variance = max((1 - next_signal) / (1 - signal) * (1 - kept), _SMALLEST_VARIANCE)
-        return to_picture * picture + to_latents * latents + math.sqrt(variance) * fresh_noise
-
-
 def denoise(
     unet: FastFitUNet,
     schedule: NoiseSchedule,
@@ -140,8 +86,10 @@ def denoise(
     guidance: float,
     noise: Noise,
     on_step: OnStep | None = None,
+    *,
+    halves: bool = False,
 ) -> Tensor:
-    """Run all steps (section 2, steps 7 to 10).
+    """Run all steps (section 2, steps 7 to 10), plainly: on every rung of the memory ladder but the first.
 
     Parameters
     ----------
@@ -149,24 +97,41 @@ def denoise(
     references : 2B rows, first the unconditional ones, when guidance is on; else B rows.
     guidance : scale; 1 or less turns guidance off, which halves the work.
     on_step : called after every step with (steps done, steps in all). What it raises ends the run.
+    halves : of guidance's two halves, one after the other. Less memory, the same but for rounding; B is 1.
 
     Returns
     -------
     float32 (B, 4, h, w), scaled latents.
     """
-    guided = guidance > 1
     shape = (condition.shape[0], 4, *condition.shape[2:])
     latents = noise.initial(shape).to(condition.device)
+    picture = torch.zeros_like(latents)
     for index, timestep in enumerate(schedule.timesteps):
         sample = torch.cat([latents, condition], dim=1).to(unet.dtype)
-        predicted = unet.denoise(torch.cat([sample, sample]) if guided else sample, timestep, references).float()
-        if guided:
-            unconditional, conditional = predicted.chunk(2)
+        if guidance <= 1:
+            predicted = unet.denoise(sample, timestep, references).float()
+        elif not schedule.guided[index]:
+            predicted = unet.denoise(sample, timestep, references and references.half(1)).float()
+        else:
+            unconditional, conditional = _predict_both(unet, sample, timestep, references, halves=halves)
             predicted = unconditional + guidance * (conditional - unconditional)
-        latents = schedule.step(index, latents, predicted, noise.step(index, shape).to(latents.device))
+        fresh = noise.step(index, shape).to(latents.device)
+        latents, picture = schedule.step(index, latents, predicted, picture, fresh)
         if on_step is not None:
             on_step(index + 1, len(schedule.timesteps))
     return latents
+
+
+def _predict_both(
+    unet: FastFitUNet, sample: Tensor, timestep: int, references: ReferenceCache | None, *, halves: bool
+) -> tuple[Tensor, Tensor]:
+    """Guidance's two halves, unconditional and conditional, float32."""
+    if halves:
+        parts = [unet.denoise(sample, timestep, references and references.half(row)) for row in (0, 1)]
+        return parts[0].float(), parts[1].float()
+    both = unet.denoise(torch.cat([sample, sample]), timestep, references).float()
+    unconditional, conditional = both.chunk(2)
+    return unconditional, conditional
 
 
 def make_condition(mask: Tensor, masked_latents: Tensor) -> Tensor:
@@ -199,7 +164,16 @@ def cover_person(picture: Pixels, mask: Pixels, pose: Pixels) -> Tensor:
     return to_tensor(picture) * (1 - repainted) + repainted * drawing
 
 
-def encode(vae: AutoencoderKL, pixels: Tensor, draw_noise: DrawNoise) -> Tensor:
+def work_device(network: nn.Module) -> torch.device:
+    """Where a network computes. If its weights come layer by layer, it has no device of its own; accelerate knows."""
+    parameter = next(network.parameters())
+    if not parameter.is_meta:
+        return parameter.device
+    hooks = (getattr(module, "_hf_hook", None) for module in network.modules())
+    return torch.device(next(hook.execution_device for hook in hooks if hook is not None))
+
+
+def encode(vae: AutoencoderKL | FusedVAE, pixels: Tensor, draw_noise: DrawNoise) -> Tensor:
     """Encode pixels to scaled latents, on the VAE's device (step 5).
 
     Parameters
@@ -211,26 +185,43 @@ def encode(vae: AutoencoderKL, pixels: Tensor, draw_noise: DrawNoise) -> Tensor:
     -------
     float32 (B, 4, H/8, W/8).
     """
-    posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
-    noise = draw_noise(tuple(posterior.mean.shape)).to(vae.device)
-    drawn: Tensor = posterior.mean.float() + posterior.std.float() * noise
-    return drawn * float(vae.config.scaling_factor)
+    if isinstance(vae, FusedVAE):
+        mean, deviation = vae.encode(pixels)
+    else:
+        posterior = vae.encode(pixels.to(work_device(vae), vae.dtype)).latent_dist
+        mean, deviation = posterior.mean.float(), posterior.std.float()
+    drawn: Tensor = mean + deviation * draw_noise(tuple(mean.shape)).to(mean.device)
+    return drawn * scale_of(vae)
 
 
-def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+def scale_of(vae: AutoencoderKL | FusedVAE) -> float:
+    """What the VAE's latents are multiplied by for the UNet."""
+    return vae.scaling_factor if isinstance(vae, FusedVAE) else float(vae.config.scaling_factor)
+
+
+def decode(vae: AutoencoderKL | FusedVAE, latents: Tensor) -> Tensor:
     """Decode scaled latents (B, 4, h, w) to pixels, float32 (B, 3, 8h, 8w), nominally in [-1, 1] (step 12)."""
-    pixels: Tensor = vae.decode((latents / float(vae.config.scaling_factor)).to(vae.dtype)).sample
+    unscaled = latents / scale_of(vae)
+    if isinstance(vae, FusedVAE):
+        return vae.decode(unscaled)
+    pixels: Tensor = vae.decode(unscaled.to(vae.dtype)).sample
     return pixels.float()
 
 
-def composite(generated: Tensor, picture: Pixels, mask: Pixels) -> Pixels:
+def to_pixels(generated: Tensor) -> Pixels:
+    """float32 (1, 3, H, W), nominally in [-1, 1], to uint8 (H, W, 3) in the machine's memory."""
+    levels = ((generated[0] / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    pixels: Pixels = levels.permute(1, 2, 0).contiguous().cpu().numpy()
+    return pixels
+
+
+def composite(generated: Pixels, picture: Pixels, mask: Pixels) -> Pixels:
     """Put the repainted region into the picture: uint8 (H, W, 3) (steps 13 and 14).
 
     Chosen byte by byte after rounding: pixels outside the mask are the picture's own, whatever type the VAE works in.
 
     Parameters
     ----------
-    generated : float32 (1, 3, H, W). picture : uint8 (H, W, 3). mask : uint8 (H, W).
+    generated, picture : uint8 (H, W, 3). mask : uint8 (H, W).
     """
-    levels = ((generated[0] / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-    return np.where(mask[..., None] >= _MASKED, levels.permute(1, 2, 0).cpu().numpy(), picture)
+    return np.where(mask[..., None] >= _MASKED, generated, picture)

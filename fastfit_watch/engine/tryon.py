@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastfit_watch.engine.bundle import Bundle, load_parser, load_scheduler, load_unet, load_vae
-from fastfit_watch.engine.garments import Reference, encode_garments, read_references
-from fastfit_watch.engine.measure import PeakMemory, StageClock, memory_errors
+from fastfit_watch.engine.cache import ContentCache, HitList
+from fastfit_watch.engine.fast import FastNetworks
+from fastfit_watch.engine.fused_vae import FusedVAE
+from fastfit_watch.engine.garments import Reference, encode_garments, read_references, read_rows
+from fastfit_watch.engine.geometry import Size
+from fastfit_watch.engine.measure import PeakMemory, StageClock, memory_errors, peak_memory, simulate_shortage
+from fastfit_watch.engine.memory import at_work, free_memory, home_device, place, shrink
 from fastfit_watch.engine.parsing import HumanParser
-from fastfit_watch.engine.person import PreparedPerson, mask_person, parse_person
+from fastfit_watch.engine.person import ParsedPerson, PreparedPerson, mask_person, parse_person
+from fastfit_watch.engine.picture import Picture
 from fastfit_watch.engine.sampling import (
-    NoiseSchedule,
     OnStep,
     Pixels,
     SeededNoise,
@@ -29,10 +36,13 @@ from fastfit_watch.engine.sampling import (
     encode,
     make_condition,
     mask_to_tensor,
+    to_pixels,
 )
+from fastfit_watch.engine.schedule import NoiseSchedule
 from fastfit_watch.engine.unet import FastFitUNet
 from fastfit_watch.errors import EngineError
-from fastfit_watch.look import Category, SamplingOptions
+from fastfit_watch.look import Category, Framing, MaskMode, SamplingOptions
+from fastfit_watch.rungs import Rung
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,8 @@ class PreparedLook:
     """All that is known of a look before it is sampled. May be sampled again: the result is the same.
 
     condition : float32 (1, 5, h, w), mask and masked person's latents. seconds : wall seconds by stage, so far.
+    peak_vram_bytes : most memory in use on the device until now; None on the CPU. cache : what was found there and
+    what not, so far, as in `person.hit` and `garment.miss` -> how often.
     """
 
     person: PreparedPerson
@@ -48,6 +60,8 @@ class PreparedLook:
     options: SamplingOptions
     seed: int
     seconds: Mapping[str, float]
+    peak_vram_bytes: int | None = None
+    cache: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def mask(self) -> Pixels:
@@ -64,19 +78,39 @@ class TryOnResult:
     image : RGB; `crop`: the bundle's person size, `paste_back`: the original's size.
     seed : what it was sampled with.
     seconds : wall seconds by stage: parse, mask, encode, references, denoise, decode, composite.
-    peak_vram_bytes : most memory in use on the device while the look was sampled, weights and a look prepared at the
-        same time included; None on the CPU.
+    peak_vram_bytes : most memory in use on the device while the look was prepared and sampled, weights and what was
+        done at the same time for its neighbours included; None on the CPU.
+    rung : of the memory ladder, on which it was sampled.
+    cache : what was found there and what not, as in `person.hit` and `garment.miss` -> how often. Also: mask,
+        encoding (of the person) and keys (of a garment).
     """
 
     image: Image.Image
     seed: int
     seconds: Mapping[str, float]
     peak_vram_bytes: int | None
+    rung: Rung = Rung.FULL
+    cache: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SampledLook:
+    """A look whose picture is made, but not yet put into the photograph. generated : uint8 (H, W, 3)."""
+
+    prepared: PreparedLook
+    generated: Pixels
+    seconds: Mapping[str, float]
+    peak_vram_bytes: int | None
+    rung: Rung
+    cache: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class FastFitEngine:
-    """The loaded networks. Holds nothing of any look, so that looks cannot meet; two threads may share it."""
+    """The loaded networks. What it keeps between looks is kept by content, so that looks cannot meet.
+
+    Threads may share it: one prepares while another samples. fast : the networks' quick form, on the rung `full`.
+    """
 
     bundle: Bundle
     unet: FastFitUNet
@@ -84,32 +118,83 @@ class FastFitEngine:
     scheduler: DDPMScheduler
     parser: HumanParser
     device: str
+    cache: ContentCache
+    rung: Rung = Rung.FULL
+    fast: FastNetworks | None = None
+    choices: Path | None = None
 
     @classmethod
-    def load(cls, bundle: Bundle, device: str, dtype: torch.dtype | None = None) -> FastFitEngine:
-        """Load all networks of a bundle onto `device` ("cpu", "cuda", "cuda:1").
+    def load(
+        cls,
+        bundle: Bundle,
+        device: str,
+        dtype: torch.dtype | None = None,
+        *,
+        rung: Rung = Rung.FULL,
+        pose_device: str = "cpu",
+        cache_bytes: tuple[int, int] = (8 * 2**30, 2**30),
+        choices: Path | None = None,
+    ) -> FastFitEngine:
+        """Load all networks of a bundle for `device` ("cpu", "cuda", "cuda:1").
 
         dtype : of UNet and VAE; None takes bfloat16 on a GPU and float32 on the CPU.
+        rung : of the memory ladder. pose_device : where the human toolkit's DWPose runs.
+        cache_bytes : most that is kept of earlier looks on a GPU, and in the machine's memory. choices : a file that
+        remembers which attention kernels are fastest on which card.
 
         Raises
         ------
         BundleError : weights are missing, damaged or do not fit. OutOfMemory : they do not fit on the device.
         """
         chosen = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16)
-        with memory_errors(device, "loading the networks"):
-            return cls(
+        home = home_device(device, rung)
+        with memory_errors(device, "load"):
+            simulate_shortage(rung, "load")
+            engine = cls(
                 bundle,
-                load_unet(bundle, device, chosen),
-                load_vae(bundle, device, chosen),
+                load_unet(bundle, home, chosen),
+                load_vae(bundle, home, chosen),
                 load_scheduler(bundle),
-                load_parser(bundle, device, chosen),
+                load_parser(bundle, device, chosen, pose_device),
                 device,
+                ContentCache(device, *cache_bytes),
+                choices=choices,
             )
+            return engine._quickened() if rung is Rung.FULL else engine.at(rung)
+
+    def at(self, rung: Rung) -> FastFitEngine:
+        """The same networks, placed for another rung. They are moved: from now on this engine must not be used.
+
+        Raises OutOfMemory: they do not fit there. Then all wait in the machine's memory, as on the rung `offload`.
+        """
+        if rung is self.rung:
+            return self
+        if self.fast is not None:
+            self.fast.release()
+        # What other rungs make may differ by rounding, and its memory is needed now.
+        self.cache.clear()
+        with memory_errors(self.device, "place"):
+            others = self.parser.networks
+            place(self.unet, self.vae, others, self.device, rung, self.bundle.person_size)
+            moved = replace(self, rung=rung, fast=None)
+            return moved._quickened() if rung is Rung.FULL else moved
+
+    def forget(self) -> bool:
+        """Let go of all that is kept of earlier looks. Was any of it on the device? Then a full one has room now.
+
+        Raises nothing; looks in work elsewhere keep what they hold.
+        """
+        held = self.cache.use.device_bytes + (self.fast.denoiser.kept_bytes if self.fast is not None else 0)
+        self.cache.clear()
+        if self.fast is not None:
+            self.fast.denoiser.forget()
+        free_memory(self.device)
+        return torch.device(self.device).type == "cuda" and held > 0
 
     def try_on(
         self,
-        person: Image.Image,
-        garments: Mapping[Category, Image.Image],
+        person: Image.Image | Picture,
+        garments: Mapping[Category, Image.Image | Picture],
         options: SamplingOptions,
         on_step: OnStep | None = None,
     ) -> TryOnResult:
@@ -118,13 +203,16 @@ class FastFitEngine:
 
     @torch.inference_mode()
     def prepare(
-        self, person: Image.Image, garments: Mapping[Category, Image.Image], options: SamplingOptions
+        self,
+        person: Image.Image | Picture,
+        garments: Mapping[Category, Image.Image | Picture],
+        options: SamplingOptions,
     ) -> PreparedLook:
         """Do all that needs no denoising: parse and mask the person, encode person and garments.
 
         Parameters
         ----------
-        person, garments : RGB, already upright.
+        person, garments : RGB, already upright. What is made of a `Picture` with a digest is kept, and used again.
         options : with its seed set.
 
         Raises
@@ -133,20 +221,32 @@ class FastFitEngine:
         """
         if options.seed is None:
             raise EngineError("The look has no seed.", hint="Draw and record a seed before the engine is asked.")
-        clock = StageClock(self.device)
-        with memory_errors(self.device, "preparing the look"):
-            with clock.stage("parse"):
-                parsed = parse_person(person, options.framing, self.parser, self.bundle.person_size)
+        hits = HitList(self.cache)
+        with self._stream(lambda fast: fast.preparing):
+            clock, bundle = StageClock(self.device, self.rung), shrink(self.bundle, self.rung)
+            picture, place_of = Picture.of(person), _place_of(options, garments, bundle.person_size)
+            with clock.stage("parse"), self._at_work(*self.parser.networks):
+                parse = partial(self._parse, picture, options.framing, bundle.person_size)
+                parsed = hits.fetch("person", picture.key("parsed", options.framing, bundle.person_size), parse)
             with clock.stage("mask"):
-                masked = mask_person(parsed, garments.keys(), options.mask)
-            with clock.stage("encode"):
-                condition = self._encode_person(masked)
-                references = encode_garments(self.vae, garments, self.bundle.garment_sizes)
-        return PreparedLook(masked, condition, references, options, options.seed, clock.seconds)
+                mask = partial(mask_person, parsed, garments.keys(), options.mask)
+                masked = hits.fetch("mask", picture.key("masked", *place_of), mask)
+            with clock.stage("encode"), self._at_work(self.vae):
+                encode_person = partial(self._encode_person, masked)
+                condition = hits.fetch("encoding", picture.key("condition", *place_of), encode_person)
+                references = encode_garments(self._vae, garments, bundle.garment_sizes, hits)
+        peak = peak_memory(self.device)
+        return PreparedLook(
+            masked, condition, references, options, options.seed, clock.seconds, peak, dict(hits.counts)
+        )
+
+    def sample(self, prepared: PreparedLook, on_step: OnStep | None = None) -> TryOnResult:
+        """Make the picture and put it into the photograph. See `develop` and `finish`."""
+        return self.finish(self.develop(prepared, on_step))
 
     @torch.inference_mode()
-    def sample(self, prepared: PreparedLook, on_step: OnStep | None = None) -> TryOnResult:
-        """Denoise, decode and put the result into the picture.
+    def develop(self, prepared: PreparedLook, on_step: OnStep | None = None) -> SampledLook:
+        """Denoise and decode: all that needs the device.
 
         Parameters
         ----------
@@ -157,22 +257,78 @@ class FastFitEngine:
         ------
         OutOfMemory : the device is full.
         """
-        options, clock, peak = prepared.options, StageClock(self.device), PeakMemory(self.device)
-        with memory_errors(self.device, "sampling the look"):
+        clock, peak = StageClock(self.device, self.rung), PeakMemory(self.device)
+        hits = HitList(self.cache)
+        with self._stream(lambda fast: fast.sampling):
+            latents = self._denoise(prepared, clock, hits, partial(self._after_step, on_step))
+            with clock.stage("decode"), self._at_work(self.vae):
+                generated = to_pixels(decode(self._vae, latents))
+        most = max(filter(None, (prepared.peak_vram_bytes, peak.read())), default=None)
+        seconds, counts = {**prepared.seconds, **clock.seconds}, {**prepared.cache, **hits.counts}
+        return SampledLook(prepared, generated, seconds, most, self.rung, counts)
+
+    def finish(self, sampled: SampledLook) -> TryOnResult:
+        """Put a made picture into the photograph: work for the CPU, which may be done beside the next look."""
+        clock, prepared = StageClock("cpu", sampled.rung), sampled.prepared
+        with clock.stage("composite"):
+            picture = composite(sampled.generated, prepared.person.picture, prepared.person.mask)
+            image = prepared.person.finish(picture)
+        seconds = {**sampled.seconds, **clock.seconds}
+        return TryOnResult(image, prepared.seed, seconds, sampled.peak_vram_bytes, sampled.rung, sampled.cache)
+
+    def _denoise(self, prepared: PreparedLook, clock: StageClock, hits: HitList, on_step: OnStep) -> Tensor:
+        """References and all steps; the quick way where there is one."""
+        options = prepared.options
+        schedule = NoiseSchedule.of(self.scheduler, options.steps, options.preset)
+        noise, guidance = SeededNoise(prepared.seed), options.guidance
+        if self.fast is not None:
             with clock.stage("references"):
-                references = read_references(self.unet, prepared.references, options.guidance)
+                worn = read_rows(self.fast.unet, prepared.references, guidance, hits)
             with clock.stage("denoise"):
-                schedule, noise = NoiseSchedule.of(self.scheduler, options.steps), SeededNoise(prepared.seed)
-                latents = denoise(self.unet, schedule, prepared.condition, references, options.guidance, noise, on_step)
-            with clock.stage("decode"):
-                generated = decode(self.vae, latents)
-            with clock.stage("composite"):
-                picture = composite(generated, prepared.person.picture, prepared.person.mask)
-                image = prepared.person.finish(picture)
-        return TryOnResult(image, prepared.seed, {**prepared.seconds, **clock.seconds}, peak.read())
+                return self.fast.denoise(schedule, prepared.condition, [worn], guidance, [noise], on_step)
+        halves = self.rung.reaches(Rung.HALVES)
+        with memory_errors(self.device, "references"), self._at_work(self.unet):
+            with clock.stage("references"):
+                references = read_references(self.unet, prepared.references, guidance, halves=halves)
+            with clock.stage("denoise"):
+                inputs = (prepared.condition, references, guidance, noise, on_step)
+                return denoise(self.unet, schedule, *inputs, halves=halves)
+
+    def _quickened(self) -> FastFitEngine:
+        """The same with the networks' quick form. All of them are on the device."""
+        fast = FastNetworks(self.unet, self.vae)
+        fast.warm_up(self.bundle.person_size, self.choices)
+        return replace(self, fast=fast)
+
+    @property
+    def _vae(self) -> AutoencoderKL | FusedVAE:
+        return self.vae if self.fast is None else self.fast.vae
+
+    def _stream(self, of: Callable[[FastNetworks], torch.cuda.Stream | None]) -> AbstractContextManager[object]:
+        """Give the device work on a stream of its own, beside the other thread's."""
+        stream = None if self.fast is None else of(self.fast)
+        return nullcontext() if stream is None else torch.cuda.stream(stream)
+
+    def _at_work(self, *networks: nn.Module) -> AbstractContextManager[None]:
+        """Have these on the device while they are used, if the rung keeps them elsewhere."""
+        return at_work(networks, self.device, self.rung)
+
+    def _after_step(self, on_step: OnStep | None, step: int, steps: int) -> None:
+        simulate_shortage(self.rung, "step")
+        if on_step is not None:
+            on_step(step, steps)
+
+    def _parse(self, picture: Picture, framing: Framing, size: Size) -> ParsedPerson:
+        return parse_person(picture.open(), framing, self.parser, size)
 
     def _encode_person(self, person: PreparedPerson) -> Tensor:
         """Encode the covered person, and join the mask: float32 (1, 5, h, w)."""
         covered = cover_person(person.picture, person.mask, person.pose)
         noise = partial(draw_posterior_noise, "person", (person.picture, person.mask, person.pose))
-        return make_condition(mask_to_tensor(person.mask).to(self.device), encode(self.vae, covered, noise))
+        return make_condition(mask_to_tensor(person.mask).to(self.device), encode(self._vae, covered, noise))
+
+
+def _place_of(options: SamplingOptions, slots: Iterable[Category], size: Size) -> tuple[Hashable, ...]:
+    """What a person's mask depends on besides the photograph: slots only where just their regions are repainted."""
+    worn = tuple(sorted(slots)) if options.mask is MaskMode.WORN else ()
+    return options.framing, options.mask, worn, size

@@ -1,9 +1,10 @@
 """An engine process without an engine: speaks the worker protocol, and misbehaves as the names of looks ask for.
 
 The part of a look's name before "-" says what happens: `crash` dies by SIGKILL, `hang` never answers, `oom`, `input`,
-`engine` and `disk` report such a failure, `orphan` kills the daemon once its picture is written, `slow` takes a while.
-`crash-once` and the like do it only the first time. Anything else is made at once. Every look begun is a line in
-NOTES/begun, and this process's id is in NOTES/pid. NOTES/load may hold `refuse`, `crash` or `hang`.
+`engine` and `disk` report such a failure, `orphan` kills the daemon once its picture is written, `slow` takes a while,
+`steps` takes 3 s and reports progress, `stuck` hangs in a way that no signal ends. `crash-once` and the like do it
+only the first time. Anything else is made at once. Every look begun is a line in NOTES/begun, and this process's id is
+in NOTES/pid. NOTES/load may hold `refuse`, `crash` or `hang`, or `fetch`: then weights are fetched while it is there.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from fastfit_watch.protocol import (
     Done,
     Failed,
     FailureKind,
+    Fetching,
     Message,
     Order,
     Ready,
@@ -37,6 +39,7 @@ from fastfit_watch.protocol import (
 from fastfit_watch.write import write_bytes, write_json
 
 SLOW_S = 0.7
+STEPS, STEP_S = 20, 0.15
 FAILURES = {
     "oom": (FailureKind.MEMORY, "The device is full."),
     "input": (FailureKind.INPUT, "Nobody is in the picture."),
@@ -68,6 +71,11 @@ def _load(notes: Path, say: Callable[[Message], None]) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if manner == "hang":
         time.sleep(600)
+    number = 0
+    while manner == "fetch" and (notes / "load").exists():
+        number += 1
+        say(Fetching(f"fetching weights, part {number}"))
+        time.sleep(0.1)
     say(Ready("cpu", "protocol", 0.0, {}))
 
 
@@ -81,6 +89,11 @@ def _obey(order: Order, notes: Path, say: Callable[[Message], None]) -> None:
     if once == "once" and seen.exists():
         deed = ""
     seen.touch()
+    for step in range(STEPS if deed == "steps" else 0):
+        say(Step(order.token, "denoise", step + 1, STEPS))
+        time.sleep(STEP_S)
+    if deed == "stuck":
+        _hold_pipe(notes)
     _misbehave(deed)
     if deed in FAILURES and not (deed == "disk" and not (notes / "full").exists()):
         say(Failed(order.token, *FAILURES[deed]))
@@ -92,10 +105,20 @@ def _obey(order: Order, notes: Path, say: Callable[[Message], None]) -> None:
     say(Done(order.token, result))
 
 
+def _hold_pipe(notes: Path) -> None:
+    """Leave a child that outlives the kill and keeps the pipe: to the daemon, as if a driver held the process."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        time.sleep(120)
+        os._exit(0)
+    (notes / "holder").write_text(str(child))
+
+
 def _misbehave(deed: str) -> None:
     if deed == "crash":
         os.kill(os.getpid(), signal.SIGKILL)
-    if deed == "hang":
+    if deed in ("hang", "stuck"):
         time.sleep(600)
     if deed == "slow":
         time.sleep(SLOW_S)

@@ -17,11 +17,11 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from PIL import Image
 
-from fastfit_watch.config import Limits
 from fastfit_watch.errors import StorageError
 from fastfit_watch.failpoints import VARIABLE
 from fastfit_watch.images import ImageFacts
 from fastfit_watch.inspector import Inspector
+from fastfit_watch.limits import Limits
 
 FACTS = ImageFacts("JPEG", 64, 48)
 
@@ -174,7 +174,7 @@ def test_the_child_ends_with_close_and_can_be_had_again(folder: Path, inspector:
 @pytest.mark.parametrize("stopped", [False, True], ids=["idle", "hanging"])
 def test_the_child_dies_with_its_parent(folder: Path, stopped: bool) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from fastfit_watch.config import Limits;"
+        "import sys, time; from pathlib import Path; from fastfit_watch.limits import Limits;"
         "from fastfit_watch.inspector import Inspector; inspector = Inspector(Limits());"
         "print(inspector.inspect(Path(sys.argv[1]), ['anna.jpg']), flush=True); time.sleep(60)"
     )

@@ -20,11 +20,12 @@ from typing import Literal
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from fastfit_watch.config import Config, Limits, Watch
+from fastfit_watch.config import Config, Watch
 from fastfit_watch.failpoints import VARIABLE
 from fastfit_watch.intake import NOTE, Intake
 from fastfit_watch.job import Job, LookResult, Status
 from fastfit_watch.ledger import Ledger
+from fastfit_watch.limits import Limits
 from fastfit_watch.spool import Spool
 from fastfit_watch.watch import Bell, Watcher
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from fastfit_watch.check import CheckResult, check_folders, check_upload, describe
-from fastfit_watch.config import Limits
 from fastfit_watch.exits import ExitCode
+from fastfit_watch.limits import Limits
 
 MANIFEST = "people: [anna.jpg, ben.jpg]\nlooks:\n  a: {upper: shirt.png}\n  b: {upper: shirt.png, people: [anna.jpg]}\n"
 
@@ -128,7 +128,7 @@ def test_check_loads_nothing_heavy(spring: Path) -> None:
     """Pictures are decoded in a process of their own: the command itself needs no Pillow."""
     program = (
         "import sys; from pathlib import Path; from fastfit_watch.check import check_folders;"
-        "from fastfit_watch.config import Limits; code = check_folders([Path(sys.argv[1])], Limits());"
+        "from fastfit_watch.limits import Limits; code = check_folders([Path(sys.argv[1])], Limits());"
         "sys.exit(code or ' '.join({'PIL', 'torch', 'numpy', 'cv2', 'sqlite3', 'watchdog'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", program, str(spring)], capture_output=True, text=True, check=False)

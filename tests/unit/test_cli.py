@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +15,12 @@ import pytest
 from PIL import Image
 from tiny_networks import write_bundle
 
-from fastfit_watch.cli import main
+from fastfit_watch.cli import build_parser, main
 from fastfit_watch.exits import ExitCode
 from fastfit_watch.ledger import Ledger
 from fastfit_watch.look import DRESS_CONFLICT, Category, Look, SamplingOptions
 
-COMMANDS = ("run", "try-on", "check", "status", "retry", "cancel", "pause", "resume", "demo")
+COMMANDS = ("run", "try-on", "check", "status", "retry", "cancel", "pause", "resume", "demo", "doctor", "service")
 
 
 @pytest.fixture
@@ -50,11 +54,34 @@ def test_help_names_every_command_and_every_exit_code(capsys: pytest.CaptureFixt
     assert all(f"{code.value:3}  {code.name.lower()}" in text for code in ExitCode)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_help_of_each_command_ends_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def _every_command(parser: argparse.ArgumentParser, name: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every command and every command below one, as the parser knows them."""
+    inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if name and not inner:
+        yield name
+    for action in inner:
+        for word, below in action.choices.items():
+            yield from _every_command(below, (*name, word))
+
+
+EVERY_COMMAND = sorted(_every_command(build_parser()))
+
+
+def test_no_command_is_forgotten() -> None:
+    assert {name[0] for name in EVERY_COMMAND} >= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", EVERY_COMMAND, ids=" ".join)
+def test_the_help_of_each_command_has_an_example_that_is_understood(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
-        main([command, "--help"])
-    assert f"example: fastfit-watch {command}" in capsys.readouterr().out
+        main([*command, "--help"])
+    name = " ".join(command)
+    examples = re.findall(rf"^\s*example: fastfit-watch ({name}.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert examples
+    for example in examples:
+        build_parser().parse_args(shlex.split(example.partition(" > ")[0]))
 
 
 def test_retry_cancel_pause_and_resume(inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,7 +122,7 @@ def test_a_dress_with_a_shirt_is_a_conflict(pictures: Path, capsys: pytest.Captu
 def test_every_file_that_cannot_be_used_has_its_line_and_no_model_is_loaded(pictures: Path) -> None:
     (pictures / "text.jpg").write_text("not a picture")
     program = (
-        "import sys; from fastfit_watch.cli import main; code = main(sys.argv[1:]);"
+        "import sys; from fastfit_watch.cli import build_parser, main; code = main(sys.argv[1:]);"
         "assert 'torch' not in sys.modules; sys.exit(code)"
     )
     options = ["--person", "gone.png", "--upper", "text.jpg", "--lower", "shirt.png", "--bag", "."]

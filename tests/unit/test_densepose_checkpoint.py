@@ -45,13 +45,22 @@ def test_release_is_read_and_converted_once(tmp_path: Path) -> None:
     path = dump(tmp_path / "model.pkl", ARRAYS)
     assert b"numpy.core.multiarray" in path.read_bytes()
     assert_weights(load_weights(path, SHAPES))
-    copy = tmp_path / "model.safetensors"
+    copy = tmp_path / "converted" / "model.pkl.safetensors"
     assert_weights(load_file(copy))
-    assert list_names(tmp_path) == ["model.pkl", "model.safetensors"]
+    assert list_names(tmp_path) == ["converted", "model.pkl"]
     written = copy.stat().st_mtime_ns
     assert_weights(load_weights(path, SHAPES))
     assert_weights(load_weights(copy, SHAPES))
     assert copy.stat().st_mtime_ns == written
+
+
+def test_a_start_reads_the_copy_alone(tmp_path: Path) -> None:
+    path = dump(tmp_path / "model.pkl", ARRAYS)
+    load_weights(path, SHAPES)
+    facts = path.stat()
+    path.write_bytes(bytes(facts.st_size))
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert_weights(load_weights(path, SHAPES))
 
 
 def test_copy_is_used_only_while_it_belongs_to_the_pickle(tmp_path: Path) -> None:
@@ -59,7 +68,7 @@ def test_copy_is_used_only_while_it_belongs_to_the_pickle(tmp_path: Path) -> Non
     assert load_weights(path, SHAPES)["conv.bias"].tolist() == [0, 0, 0]
     dump(path, ARRAYS)
     assert_weights(load_weights(path, SHAPES))
-    copy = tmp_path / "model.safetensors"
+    copy = tmp_path / "converted" / "model.pkl.safetensors"
     copy.write_bytes(copy.read_bytes()[:20])
     assert_weights(load_weights(path, SHAPES))
     assert_weights(load_file(copy))
@@ -67,9 +76,9 @@ def test_copy_is_used_only_while_it_belongs_to_the_pickle(tmp_path: Path) -> Non
 
 def test_weights_load_where_no_copy_can_be_written(tmp_path: Path) -> None:
     path = dump(tmp_path / "model.pkl", ARRAYS)
-    (tmp_path / "model.safetensors").mkdir()
+    (tmp_path / "converted").write_text("in the way")
     assert_weights(load_weights(path, SHAPES))
-    assert list_names(tmp_path) == ["model.pkl", "model.safetensors"]
+    assert list_names(tmp_path) == ["converted", "model.pkl"]
 
 
 def test_leftovers_of_old_releases_are_ignored(tmp_path: Path) -> None:
@@ -155,7 +164,7 @@ def test_every_cut_of_a_pickle_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_and_damaged_safetensors(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="are missing"):
+    with pytest.raises(BundleError, match="is missing"):
         load_weights(tmp_path / "model.pkl", SHAPES)
     damaged = tmp_path / "model.safetensors"
     damaged.write_bytes(b"\x10\x00")

@@ -14,13 +14,14 @@ from PIL import Image
 
 from fastfit_watch import report
 from fastfit_watch.announce import Announcer
-from fastfit_watch.config import Config, Engine, Limits
+from fastfit_watch.config import Config, Engine
 from fastfit_watch.dispatch import Dispatch
 from fastfit_watch.errors import StorageError
 from fastfit_watch.failpoints import VARIABLE
 from fastfit_watch.images import encode_image
 from fastfit_watch.job import LookRecord, LookResult, LookStatus, Status
 from fastfit_watch.ledger import Ledger
+from fastfit_watch.limits import Limits
 from fastfit_watch.look import Category, ImageFormat, Look, SamplingOptions
 from fastfit_watch.protocol import Done, Failed, FailureKind, Message, Order, Ready, Step, WorkerExit
 from fastfit_watch.resident import Ended, Event, Resident, ResidentState, Said

@@ -162,7 +162,7 @@ def test_network_with_other_outputs_is_refused(golden: Vectors, tmp_path: Path) 
 def test_cuda_is_never_swapped_for_the_cpu_in_silence(golden: Vectors, tmp_path: Path) -> None:
     detector, pose = _write_networks(_case(golden, 3), tmp_path)
     with pytest.raises(EngineError, match=r"cannot use CUDA for detector\.onnx.*CPUExecutionProvider.*Run DWPose on"):
-        DWPose(detector, pose, provider="cuda")
+        DWPose(detector, pose, device="cuda")
 
 
 def _write_networks(case: Vectors, folder: Path) -> tuple[Path, Path]:

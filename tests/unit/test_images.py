@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageCms
 
-from fastfit_watch.config import Limits
 from fastfit_watch.errors import ImageError
 from fastfit_watch.images import MAX_SIDE, ImageFacts, encode_image, measure, open_image
+from fastfit_watch.limits import Limits
 from fastfit_watch.look import ImageFormat
 from fastfit_watch.marks import SOURCE_TYPE, read_marks
 

@@ -360,10 +360,11 @@ def test_ten_thousand_jobs_stay_fast(ledger: Ledger) -> None:
     count = 10_000
     with ledger.writing("test") as db:
         db.executemany(
-            "INSERT INTO jobs (id, name, status, reason, first_seen_s, changed_s, claimed_s, holds_name, turn)"
-            " VALUES (?, ?, 'queued', '', 1, 1, 1, 0, ?)",
+            "INSERT INTO jobs (id, name, status, reason, first_seen_s, changed_s, claimed_s, holds_name, turn, batch)"
+            " VALUES (?, ?, 'queued', '', 1, 1, 1, 0, ?, 1)",
             [(f"j{n}", f"j{n}", n) for n in range(count)],
         )
+        db.execute("INSERT INTO batches VALUES (1, '', 0, 1, 0)")
         db.executemany(
             "INSERT INTO looks (job_id, position, key, look, status)"
             ' VALUES (?, 0, \'k\', \'{"person": "a", "name": "l", "garments": {}, "options": {"steps": 30,'

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +14,9 @@ import pytest
 from loguru import logger
 
 from fastfit_watch.config import Log
-from fastfit_watch.logs import JOB_LOG, LOG_FILE, is_journal, one_line, set_up_logs
+from fastfit_watch.logs import is_journal, set_up_logs
+from fastfit_watch.places import JOB_LOG, LOG_FILE
+from fastfit_watch.terminal import one_line
 
 
 @pytest.fixture
@@ -56,10 +61,81 @@ def test_a_job_log_that_cannot_be_written_stops_no_one(tmp_path: Path, terminal:
 def test_the_log_file_is_rotated(tmp_path: Path) -> None:
     set_up_logs(Log(rotate_bytes=1000, keep_files=2), tmp_path, tmp_path, io.StringIO())
     for number in range(200):
-        logger.info("line {}", number)
+        logger.info("line {:03}", number)
     logger.remove()
-    assert len(list(tmp_path.glob("fastfit-watch*.log"))) == 3
-    assert "line 199" in (tmp_path / LOG_FILE).read_text()
+    parts = [tmp_path / name for name in ("fastfit-watch.2.log", "fastfit-watch.1.log", LOG_FILE)]
+    assert sorted(tmp_path.glob("fastfit-watch*.log")) == sorted(parts)
+    assert all(part.stat().st_size <= 1000 for part in parts)
+    kept = [int(line.split()[-1]) for part in parts for line in part.read_text().splitlines()]
+    assert kept == list(range(kept[0], 200)), "the newest lines, in order, without a gap"
+
+
+def test_fewer_parts_are_kept_once_the_settings_say_so(tmp_path: Path) -> None:
+    for number in range(1, 6):
+        (tmp_path / f"fastfit-watch.{number}.log").write_text("old")
+    (tmp_path / "fastfit-watch.notes.log").write_text("not ours")
+    set_up_logs(Log(rotate_bytes=100, keep_files=2), tmp_path, tmp_path, io.StringIO())
+    for number in range(3):
+        logger.info("a line that is longer than half of the limit of this file, {}", number)
+    logger.remove()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {LOG_FILE, "fastfit-watch.1.log", "fastfit-watch.2.log", "fastfit-watch.notes.log"}
+
+
+def test_whoever_follows_the_log_misses_nothing(tmp_path: Path) -> None:
+    """`tail -F`, as README says, through twenty rotations."""
+    set_up_logs(Log(rotate_bytes=500, keep_files=3), tmp_path, tmp_path, io.StringIO())
+    logger.info("first")
+    with (
+        (tmp_path / "followed").open("wb") as followed,
+        subprocess.Popen(
+            ["tail", "-n", "+1", "-F", "-s", "0.02", str(tmp_path / LOG_FILE)],
+            stdout=followed,
+            stderr=subprocess.DEVNULL,
+        ) as tail,
+    ):
+        for number in range(140):
+            logger.info("line {:03}", number)
+            _wait_for(f"line {number:03}\n", tmp_path / "followed")
+        tail.terminate()
+    logger.remove()
+    assert (tmp_path / "fastfit-watch.3.log").exists()
+    lines = (tmp_path / "followed").read_text().splitlines()
+    assert [line.split()[-1] for line in lines] == ["first", *(f"{number:03}" for number in range(140))]
+
+
+def test_a_log_file_that_is_moved_away_is_begun_anew(tmp_path: Path, terminal: io.StringIO) -> None:
+    logger.info("before")
+    (tmp_path / "logs" / LOG_FILE).rename(tmp_path / "logs" / "archived")
+    logger.info("after")
+    assert (tmp_path / "logs" / LOG_FILE).read_text().split()[-1] == "after"
+
+
+def test_a_full_disk_of_logs_is_said_once_and_stops_no_one(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    set_up_logs(Log(), Path("/dev/full"), tmp_path, stream)
+    logger.info("one")
+    logger.info("two")
+    logger.remove()
+    said = stream.getvalue().splitlines()
+    assert len(said) == 3
+    assert sum("cannot be written" in line for line in said) == 1
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / LOG_FILE).symlink_to("/dev/full")
+    set_up_logs(Log(), tmp_path / "logs", tmp_path, stream)
+    logger.info("three")
+    logger.remove()
+    assert "No space left on device" in stream.getvalue()
+
+
+def test_standard_error_may_have_a_level_of_its_own(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    set_up_logs(Log(console_level="ERROR"), tmp_path, tmp_path, stream)
+    logger.info("quiet")
+    logger.error("loud")
+    logger.remove()
+    assert stream.getvalue().count("\n") == 1
+    assert (tmp_path / LOG_FILE).read_text().count("\n") == 2
 
 
 def test_in_the_journal_every_line_has_its_priority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,3 +160,30 @@ def test_a_pipe_is_no_journal(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as stream:
         assert not is_journal(stream, {"JOURNAL_STREAM": "1:2"})
     assert not is_journal(io.StringIO(), {"JOURNAL_STREAM": "1:2"})
+
+
+def test_json_lines_have_the_same_keys_always(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    set_up_logs(Log(format="json"), tmp_path / "logs", tmp_path / "outputs", stream)
+    logger.info("the daemon alone, with {extra} and a\nbreak")
+    logger.bind(job="spring", look="anna.casual").warning("attempt {} failed", 2)
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        logger.exception("something went wrong")
+    logger.remove()
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert len(lines) == 3
+    assert all(list(line) == ["time", "level", "job", "look", "message", "exception"] for line in lines)
+    assert (lines[0]["job"], lines[0]["message"]) == (None, "the daemon alone, with {extra} and a\nbreak")
+    assert (lines[1]["job"], lines[1]["look"], lines[1]["level"]) == ("spring", "anna.casual", "WARNING")
+    assert "ValueError: broken" in lines[2]["exception"]
+    assert (tmp_path / "logs" / LOG_FILE).read_text() == stream.getvalue()
+    assert "WARNING [spring anna.casual]" in (tmp_path / "outputs" / "spring" / JOB_LOG).read_text()
+
+
+def _wait_for(text: str, path: Path) -> None:
+    deadline_s = time.monotonic() + 20
+    while not path.read_text().endswith(text):
+        assert time.monotonic() < deadline_s, f"{text!r} was never seen"
+        time.sleep(0.005)

@@ -1,4 +1,4 @@
-"""Status lines, report.json, the contact sheet, the gallery and `status`: all from a real ledger and real pictures."""
+"""Status lines, report.json, the contact sheet and `status`: all from a real ledger and real pictures."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastfit_watch import gallery, report, status
+from fastfit_watch import report
 from fastfit_watch.config import Config
-from fastfit_watch.errors import FastFitError
 from fastfit_watch.job import Job, LookResult, Progress, Status
 from fastfit_watch.ledger import Ledger
 from fastfit_watch.look import Category, Look, SamplingOptions
-
-NASTY = "<b>spring</b>&'\""
+from fastfit_watch.pace import duration
 
 
 @pytest.fixture
@@ -143,39 +141,9 @@ def test_an_unchanged_status_is_not_written_again(config: Config, ledger: Ledger
     assert path.stat().st_ino != before
 
 
-def test_gallery_shows_results_and_reasons_and_escapes_uploads(config: Config, ledger: Ledger) -> None:
-    job = _claim(config, ledger, NASTY)
-    _finish(config, ledger, job.id, "anna.casual")
-    broken = ledger.sight("broken", 90.0)
-    ledger.mark(broken.id, Status.INVALID, "outfit.yaml:3: unknown key 'uper'. Did you mean 'upper'?", 91.0)
-    gallery.publish(config, ledger)
-    page = (config.outputs / "index.html").read_text(encoding="utf-8")
-    assert "<b>spring" not in page and "&lt;b&gt;spring&lt;/b&gt;" in page
-    assert "anna.casual.png" in page and "unknown key &#x27;uper&#x27;" in page
-    assert "http://" not in page and "https://" not in page
-    assert "http-equiv='refresh'" in page, "work goes on, so the page renews itself"
-
-
-def test_status_prints_a_table_and_json(config: Config, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
-    job = _claim(config, ledger, "spring")
-    _finish(config, ledger, job.id, "anna.casual")
-    ledger.pause("disk full", 120.0)
-    assert status.show(config) == 0
-    text = capsys.readouterr().out
-    assert "paused: disk full" in text and "spring" in text and "1/4" in text
-    assert status.show(config, as_json=True) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert shown["jobs"][0]["looks"] == {"done": 1, "queued": 3} and shown["paused"] == "disk full"
-
-
-def test_status_without_a_ledger_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(FastFitError, match="fastfit-watch run"):
-        status.show(Config(inputs=tmp_path))
-
-
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "1 s"), (61, "61 s"), (600, "10 min"), (9000, "2.5 h")])
 def test_durations_are_said_as_people_say_them(seconds: float, text: str) -> None:
-    assert report.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 def test_status_of_done_job_counts_pictures(config: Config, ledger: Ledger) -> None:

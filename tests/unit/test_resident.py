@@ -23,16 +23,19 @@ from fastfit_watch.protocol import (
     Failed,
     FailureKind,
     Loading,
+    Lowered,
     Message,
     Order,
     Ready,
     Step,
+    Withheld,
     read_message,
     read_order,
     write_message,
     write_order,
 )
 from fastfit_watch.resident import Ended, Event, Resident, ResidentState, Said, describe_exit
+from fastfit_watch.rungs import Rung
 
 READY = write_message(Ready("cpu", "test", 0.1, {}))
 # Says it is ready, then answers every order with one step.
@@ -44,7 +47,18 @@ for line in sys.stdin:
 """
 SETTINGS = Engine(backoff_s=10, backoff_max_s=30, stall_s=50, load_timeout_s=100)
 OPTIONS = SamplingOptions(3, 5, 2.0, MaskMode.WORN, Framing.PASTE_BACK, ImageFormat.WEBP)
-ORDER = Order(7, Path("/p.png"), {Category.BAG: Path("/b\n.png")}, OPTIONS, Path("/o.webp"), Path("/r"), {"a": "ü"})
+RUNGS = (Rung.OFFLOAD, Rung.TILES)
+ORDER = Order(
+    7,
+    Path("/p.png"),
+    {Category.BAG: Path("/b\n.png")},
+    OPTIONS,
+    Path("/o.webp"),
+    Path("/r"),
+    {"a": "ü"},
+    RUNGS,
+    Path("/w"),
+)
 RECORD = LookRecord("spring", 0, Look("anna.jpg", "casual", {}), LookStatus.RUNNING)
 Make = Callable[[str], Resident]
 
@@ -92,6 +106,8 @@ def start_ready(make: Make, mail: queue.SimpleQueue[Event | None], program: str 
         Ready("cuda:0", "mini", 1.5, {"torch": "2"}),
         CannotLoad("no weights"),
         Step(3, "denoise", 4, 30),
+        Lowered(3, Rung.FULL, Rung.HALVES, "The device is full."),
+        Withheld(3, "the content filter sees it"),
         Done(3, LookResult("a.png", "00", 4, 3, {"denoise": 1.0}, None, "cpu", {"torch": "2"})),
         Failed(3, FailureKind.MEMORY, "full\nof lines"),
     ],
@@ -176,6 +192,17 @@ def test_loading_too_long_is_ended_and_explained(make: Make, mail: queue.SimpleQ
         resident.check(float(clock_s))
     assert isinstance(get(mail), Ended)
     assert resident.describe() == "cpu cannot load the engine: loading took longer than 100 s"
+
+
+def test_a_process_that_cannot_be_started_is_explained_and_tried_again(mail: queue.SimpleQueue[Event | None]) -> None:
+    resident = Resident("cpu", ["/nowhere/python"], SETTINGS, mail)
+    resident.start(0.0)
+    assert resident.state is ResidentState.OFF and resident.load_failures == 1
+    assert "cannot be started: No such file or directory" in resident.describe()
+    resident.start(9.9)
+    assert resident.load_failures == 1, "the next start waits for backoff_s"
+    resident.start(10.1)
+    assert resident.load_failures == 2
 
 
 def test_what_a_former_process_said_is_ignored(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from fastfit_watch.engine.garments import Reference, read_references
 from fastfit_watch.engine.geometry import adjust, paste_back, stretch
 from fastfit_watch.engine.sampling import (
-    NoiseSchedule,
     Pixels,
     SeededNoise,
     composite,
@@ -28,8 +27,10 @@ from fastfit_watch.engine.sampling import (
     encode,
     make_condition,
     mask_to_tensor,
+    to_pixels,
     to_tensor,
 )
+from fastfit_watch.engine.schedule import NoiseSchedule
 from fastfit_watch.errors import BundleError
 from fastfit_watch.look import Category
 
@@ -71,10 +72,12 @@ class WatchedSchedule(NoiseSchedule):
     predicted: list[Tensor] = field(default_factory=list)
     latents: list[Tensor] = field(default_factory=list)
 
-    def step(self, index: int, latents: Tensor, predicted_noise: Tensor, fresh_noise: Tensor) -> Tensor:
+    def step(
+        self, index: int, latents: Tensor, predicted_noise: Tensor, previous: Tensor, fresh_noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
         self.predicted.append(predicted_noise)
-        self.latents.append(super().step(index, latents, predicted_noise, fresh_noise))
-        return self.latents[-1]
+        self.latents.append(super().step(index, latents, predicted_noise, previous, fresh_noise)[0])
+        return super().step(index, latents, predicted_noise, previous, fresh_noise)
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def replay(vectors: Vectors, person: Pixels, mask: Pixels, pose: Pixels) -> Repl
 
     unet.register_forward_pre_hook(remember)
     schedule = NoiseSchedule.of(DDPMScheduler.from_config(meta["scheduler"]), meta["steps"])
-    watched = WatchedSchedule(schedule.timesteps, schedule.signal, schedule.clip)
+    watched = WatchedSchedule(**vars(schedule))
     with torch.inference_mode():
         masked_latents = encode(vae, cover_person(person, mask, pose), noise.posterior)
         # The recorded runs also encode absent slots, which consumes a draw; this engine never does.
@@ -113,7 +116,7 @@ def replay(vectors: Vectors, person: Pixels, mask: Pixels, pose: Pixels) -> Repl
         references = read_references(unet, present, meta["guidance_scale"])
         condition = make_condition(mask_to_tensor(mask), masked_latents)
         latents = denoise(unet, watched, condition, references, meta["guidance_scale"], noise)
-        picture = composite(decode(vae, latents), person, mask)
+        picture = composite(to_pixels(decode(vae, latents)), person, mask)
     return Replay(picture, watched, inputs, noise)
 
 
@@ -202,7 +205,8 @@ def test_step_agrees_with_diffusers(clip: bool) -> None:
         generators = [torch.Generator().manual_seed(99) for _ in range(2)]
         fresh = torch.randn(latents.shape, generator=generators[0])
         expected = scheduler.step(predicted, timestep, latents, generator=generators[1]).prev_sample
-        check(schedule.step(index, latents, predicted, fresh), expected.numpy(), 2e-5)
+        stepped, _ = schedule.step(index, latents, predicted, torch.zeros_like(latents), fresh)
+        check(stepped, expected.numpy(), 2e-5)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +259,7 @@ def test_composite_in_bfloat16_leaves_the_surroundings_alone() -> None:
     mask = np.zeros((16, 16), np.uint8)
     mask[4:8] = 255
     generated = torch.full((1, 3, 16, 16), 3.0, dtype=torch.bfloat16).float()
-    picture = composite(generated, person, mask)
+    picture = composite(to_pixels(generated), person, mask)
     np.testing.assert_array_equal(picture[mask == 0], person[mask == 0])
     assert (picture[mask == 255] == 255).all()
 

@@ -180,11 +180,12 @@ def _save(path: Path, value: float) -> None:
 
 
 def test_checkpoint_is_converted_once(tmp_path: Path) -> None:
-    path, copy = tmp_path / "lip.pth", tmp_path / "lip.safetensors"
+    path, copy = tmp_path / "lip.pth", tmp_path / "converted" / "lip.pth.safetensors"
     _save(path, 1)
     assert read_weights(path)["a"].tolist() == [1, 1, 1]
     assert load_file(copy)["a"].tolist() == [1, 1, 1]
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["lip.pth", "lip.safetensors"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["converted", "lip.pth"]
+    assert [entry.name for entry in copy.parent.iterdir()] == [copy.name]
     facts = path.stat()
     path.write_bytes(bytes(facts.st_size))
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
@@ -198,11 +199,11 @@ def test_changed_checkpoint_is_converted_again(tmp_path: Path) -> None:
     _save(path, 2)
     os.utime(path, ns=(0, 1))
     assert read_weights(path)["a"].tolist() == [2, 2, 2]
-    assert load_file(tmp_path / "lip.safetensors")["a"].tolist() == [2, 2, 2]
+    assert load_file(tmp_path / "converted" / "lip.pth.safetensors")["a"].tolist() == [2, 2, 2]
 
 
 def test_damaged_copy_is_replaced(tmp_path: Path) -> None:
-    path, copy = tmp_path / "lip.pth", tmp_path / "lip.safetensors"
+    path, copy = tmp_path / "lip.pth", tmp_path / "converted" / "lip.pth.safetensors"
     _save(path, 1)
     read_weights(path)
     copy.write_bytes(copy.read_bytes()[:-4])
@@ -213,9 +214,9 @@ def test_damaged_copy_is_replaced(tmp_path: Path) -> None:
 def test_copy_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     path = tmp_path / "lip.pth"
     _save(path, 1)
-    (tmp_path / "lip.safetensors").mkdir()
+    (tmp_path / "converted").write_text("in the way")
     assert read_weights(path)["a"].tolist() == [1, 1, 1]
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["lip.pth", "lip.safetensors"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["converted", "lip.pth"]
 
 
 class _Trap:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from fastfit_watch.config import Config, Limits
+from fastfit_watch.config import Config
 from fastfit_watch.errors import ConfigError, StorageError, UploadError
 from fastfit_watch.failpoints import VARIABLE
 from fastfit_watch.folders import (
@@ -30,6 +30,7 @@ from fastfit_watch.folders import (
 )
 from fastfit_watch.job import Job, Status
 from fastfit_watch.ledger import Ledger
+from fastfit_watch.limits import Limits
 from fastfit_watch.look import Category, Look, SamplingOptions
 from fastfit_watch.settle import digest_of
 from fastfit_watch.spool import Claim, Spool
@@ -198,10 +199,11 @@ class LateWriter(Ledger):
 
     target: Path
 
-    def begin_claim(self, *arguments: object, **named: object) -> None:
-        super().begin_claim(*arguments, **named)  # type: ignore[arg-type]
+    def begin_claim(self, *arguments: object, **named: object) -> bool:
+        begun = super().begin_claim(*arguments, **named)  # type: ignore[arg-type]
         with self.target.open("ab") as file:
             file.write(b"late")
+        return begun
 
 
 def test_a_write_during_the_rename_puts_the_folder_back(inputs: Path, spool: Spool) -> None:

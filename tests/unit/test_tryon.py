@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_networks import PERSON_SIZE, DrawnParser, load_engine, write_bundle
+from torch import Tensor
 
 from fastfit_watch.engine.garments import encode_garment, fit_garment
 from fastfit_watch.engine.measure import StageClock, memory_errors
@@ -35,9 +36,16 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> FastFitEngine:
 def encoded(engine: FastFitEngine) -> Iterator[list[tuple[int, ...]]]:
     """Shapes of all pictures that the VAE encodes during a test."""
     shapes: list[tuple[int, ...]] = []
-    hook = engine.vae.encoder.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape)))
-    yield shapes
-    hook.remove()
+    assert engine.fast is not None
+    encode = engine.fast.vae.encode
+
+    def watched(pixels: Tensor) -> tuple[Tensor, Tensor]:
+        shapes.append(tuple(pixels.shape))
+        return encode(pixels)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine.fast.vae, "encode", watched)
+        yield shapes
 
 
 def picture(seed: int, height: int, width: int) -> Image.Image:
@@ -110,14 +118,24 @@ def test_only_what_is_given_is_encoded(engine: FastFitEngine, encoded: list[tupl
 
 
 def test_guidance_of_one_halves_the_rows(engine: FastFitEngine) -> None:
+    assert predicted_rows(engine, replace(OPTIONS, guidance=1.0)) == [1, 1, 1]
+    assert predicted_rows(engine, OPTIONS) == [2, 2, 2]
+
+
+def predicted_rows(engine: FastFitEngine, options: SamplingOptions) -> list[int]:
+    """Rows of the batch at each step of a look."""
+    assert engine.fast is not None
     rows: list[int] = []
-    hook = engine.unet.conv_in.register_forward_pre_hook(lambda module, inputs: rows.append(inputs[0].shape[0]))
-    try:
-        engine.try_on(PERSON, OUTFIT, replace(OPTIONS, guidance=1.0))
-        engine.try_on(PERSON, OUTFIT, OPTIONS)
-    finally:
-        hook.remove()
-    assert rows == [1, 1, 1, 2, 2, 2]
+    predict = engine.fast.unet.predict
+
+    def watched(picture: Tensor, *rest: Any) -> Tensor:
+        rows.append(picture.shape[0])
+        return predict(picture, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine.fast.unet, "predict", watched)
+        engine.try_on(PERSON, OUTFIT, options)
+    return rows
 
 
 def test_latents_of_a_garment_do_not_depend_on_its_look(engine: FastFitEngine) -> None:
@@ -253,11 +271,11 @@ def test_garment_that_is_a_line(engine: FastFitEngine) -> None:
 
 def test_out_of_memory_gets_its_own_error() -> None:
     with (
-        pytest.raises(OutOfMemory, match="cuda:0 ran out of memory while sampling"),
-        memory_errors("cuda:0", "sampling"),
+        pytest.raises(OutOfMemory, match="cuda:0 ran out of memory in the stage 'decode'"),
+        memory_errors("cuda:0", "decode"),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory.")
-    with pytest.raises(RuntimeError, match="something else"), memory_errors("cuda:0", "sampling"):
+    with pytest.raises(RuntimeError, match="something else"), memory_errors("cuda:0", "decode"):
         raise RuntimeError("something else")
 
 

@@ -32,6 +32,7 @@ from fastfit_watch.protocol import (
     read_receipt,
     write_order,
 )
+from fastfit_watch.rungs import Rung, ladder
 from fastfit_watch.worker import _blame
 
 STEPS = 2
@@ -59,7 +60,9 @@ def _command(bundle: str, models: Path) -> list[str]:
 def _order(root: Path, token: int, person: str) -> Order:
     options = SamplingOptions(steps=STEPS, seed=5)
     garments = {Category.UPPER: root / "shirt.png"}
-    return Order(token, root / person, garments, options, root / f"{token}.png", root / f"{token}.json", {"job": "x"})
+    output, receipt = root / f"{token}.png", root / f"{token}.json"
+    rungs = ladder(Rung.FULL, allow_smaller=False)
+    return Order(token, root / person, garments, options, output, receipt, {"job": "x"}, rungs, root / "withheld")
 
 
 @pytest.fixture(scope="module")

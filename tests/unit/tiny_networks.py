@@ -91,6 +91,8 @@ class DrawnParser:
     A black picture has nobody in it.
     """
 
+    networks: tuple[nn.Module, ...] = ()
+
     def parse(self, image: NDArray[np.uint8]) -> Parsing:
         """Label fixed boxes; the pose is a red spine."""
         height, width = image.shape[:2]

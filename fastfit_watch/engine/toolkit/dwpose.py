@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -19,8 +18,6 @@ from numpy.typing import NDArray
 from fastfit_watch.engine.pose import detect_size, draw_pose, resize_back
 from fastfit_watch.engine.toolkit.affine import Anchor, upright_warp
 from fastfit_watch.errors import BundleError, EngineError
-
-Provider = Literal["cpu", "cuda"]
 
 _VERIFY_HINT = "Run `fastfit-watch models verify`."
 
@@ -48,26 +45,24 @@ _OPENPOSE_BODY = [0, 17, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3]
 class DWPose:
     """Both ONNX sessions, loaded once. `draw` keeps nothing between calls and may run in several threads."""
 
-    def __init__(
-        self, detector_onnx: Path, pose_onnx: Path, provider: Provider = "cpu", threads: int | None = None
-    ) -> None:
+    def __init__(self, detector_onnx: Path, pose_onnx: Path, device: str = "cpu", threads: int | None = None) -> None:
         """Load both networks.
 
         Parameters
         ----------
         detector_onnx: `yolox_l.onnx`.
         pose_onnx: `dw-ll_ucoco_384.onnx`.
-        provider: where to compute. `cuda` is never swapped for the CPU in silence.
+        device: where to compute: `cpu`, `cuda`, `cuda:1`. A GPU is never swapped for the CPU in silence.
         threads: CPU threads for one network; None lets onnxruntime choose.
 
         Raises
         ------
         BundleError: a file is missing or is not the ONNX network it should be.
-        EngineError: `cuda` was asked for and onnxruntime cannot use it here.
+        EngineError: a GPU was asked for and onnxruntime cannot use it here.
         """
         detector_shape, pose_shape = (1, 3, DETECTOR_SIDE, DETECTOR_SIDE), (1, 3, POSE_HEIGHT, POSE_WIDTH)
-        self._detector = open_session(detector_onnx, detector_shape, provider, threads)
-        self._pose = open_session(pose_onnx, pose_shape, provider, threads)
+        self._detector = open_session(detector_onnx, detector_shape, device, threads)
+        self._pose = open_session(pose_onnx, pose_shape, device, threads)
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -112,7 +107,7 @@ class DWPose:
 
 
 def open_session(
-    path: Path, input_shape: tuple[int, ...], provider: Provider, threads: int | None
+    path: Path, input_shape: tuple[int, ...], device: str, threads: int | None
 ) -> onnxruntime.InferenceSession:
     """Load one ONNX file that takes one picture of `input_shape`. Raises BundleError or EngineError, see `DWPose`."""
     if not path.is_file():
@@ -120,15 +115,16 @@ def open_session(
     options = onnxruntime.SessionOptions()
     if threads is not None:
         options.intra_op_num_threads = threads
-    wanted = ["CPUExecutionProvider"]
-    if provider == "cuda":
+    first, _, number = device.partition(":")
+    wanted: list[tuple[str, dict[str, str]]] = [("CPUExecutionProvider", {})]
+    if first == "cuda":
         onnxruntime.preload_dlls()  # finds the CUDA libraries that came with torch
-        wanted.insert(0, "CUDAExecutionProvider")
+        wanted.insert(0, ("CUDAExecutionProvider", {"device_id": number or "0"}))
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
     except Exception as error:  # onnxruntime's own errors share no narrower base
         raise BundleError(f"{path} cannot be loaded: {error}", hint=_VERIFY_HINT) from error
-    if wanted[0] not in session.get_providers():
+    if wanted[0][0] not in session.get_providers():
         raise EngineError(
             f"onnxruntime cannot use CUDA for {path.name}: it offers {', '.join(session.get_providers())}.",
             hint="Run DWPose on the CPU, or install an onnxruntime-gpu that matches this machine's CUDA and cuDNN.",

@@ -56,7 +56,7 @@ class SCHP:
 
     def __init__(self, network: AugmentCE2P, dataset: Dataset) -> None:
         """Take a network with its weights, device and dtype settled."""
-        self._network = network.eval().requires_grad_(False)
+        self.network = network.eval().requires_grad_(False)
         self._side = LABELS[dataset].side
 
     @classmethod
@@ -82,8 +82,8 @@ class SCHP:
     @torch.inference_mode()
     def predict(self, squares: Tensor) -> Tensor:
         """Return logits at stride 4, float32 (B, classes, s, s), of uint8 RGB (B, S, S, 3)."""
-        weight = self._network.conv1.weight
-        logits: Tensor = self._network(normalise(squares.to(weight.device)).to(weight.dtype))
+        weight = self.network.conv1.weight
+        logits: Tensor = self.network(normalise(squares.to(weight.device)).to(weight.dtype))
         return logits.float()
 
 

@@ -1,0 +1,184 @@
+"""Which attention kernel is fastest here: measured once for each head size and length, remembered beside the weights.
+
+The order of preference is fixed and another kernel must win clearly, so that the same machine chooses the same kernel
+again and the same seed gives the same bytes. Kernels are called directly, not through PyTorch's switches: those belong
+to the whole process, and two threads run here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_CLEARLY = 0.93  # another kernel must take less than this share of the preferred one's time
+_REPEATS = 5
+
+
+class Kernel(StrEnum):
+    """Attention kernels, the preferred ones first. `default` leaves the choice to PyTorch."""
+
+    CUDNN = "cudnn"
+    FLASH = "flash"
+    EFFICIENT = "efficient"
+    PRODUCT = "product"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a choice depends on: the size of a head and the number of queries of one head."""
+
+    head_size: int
+    queries: int
+
+
+class Attention:
+    """Chooses and runs attention kernels. Read by all threads; changed only by `learn`, before they start."""
+
+    def __init__(self) -> None:
+        self._choices: dict[Shape, Kernel] = {}
+
+    def __call__(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Softmax attention for (B, heads, tokens, head size); keys and values may be longer than the queries."""
+        return _RUN[self.kernel_for(query)](query, keys, values)
+
+    def kernel_for(self, query: Tensor) -> Kernel:
+        """The kernel measured for this head size at the nearest length; PyTorch's own choice where none was."""
+        near = [shape for shape in self._choices if shape.head_size == query.shape[-1]]
+        if not near or not query.is_cuda:
+            return Kernel.DEFAULT
+        return self._choices[min(near, key=lambda shape: abs(math.log(shape.queries / query.shape[-2])))]
+
+    @property
+    def choices(self) -> Mapping[Shape, Kernel]:
+        """What was measured, for reports."""
+        return self._choices
+
+    def learn(
+        self, wanted: Iterable[tuple[Shape, int, int]], device: torch.device, dtype: torch.dtype, memory: Path | None
+    ) -> None:
+        """Choose for each (shape, rows times heads, keys for each query), from `memory` where it was measured before.
+
+        memory : a JSON file; None measures every time. It is keyed by card, dtype and the versions of the libraries.
+        """
+        if device.type != "cuda":
+            return
+        key = f"{torch.cuda.get_device_name(device)} {dtype} torch {torch.__version__}"
+        key += f" cuDNN {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
+        known = _read(memory).get(key, {})
+        for shape, heads, ratio in wanted:
+            name = f"{shape.head_size}x{shape.queries}"
+            if known.get(name) not in list(Kernel):
+                seconds = time_kernels(shape, heads, ratio * shape.queries, device, dtype)
+                known[name] = _preferred(seconds).value
+            self._choices[shape] = Kernel(known[name])
+        if memory is not None:
+            _write(memory, {**_read(memory), key: known})
+
+
+def time_kernels(shape: Shape, heads: int, keys: int, device: torch.device, dtype: torch.dtype) -> dict[Kernel, float]:
+    """Median seconds of every kernel that takes this shape; one that refuses is left out."""
+    random = torch.Generator(device).manual_seed(0)
+    size = (1, heads, shape.queries, shape.head_size)
+    query = torch.randn(size, generator=random, device=device, dtype=dtype)
+    key, value = (
+        torch.randn((1, heads, keys, shape.head_size), generator=random, device=device, dtype=dtype) for _ in range(2)
+    )
+    seconds: dict[Kernel, float] = {}
+    for kernel, run in _RUN.items():
+        if kernel is Kernel.PRODUCT and heads * shape.queries * keys > _LARGEST_PRODUCT:
+            continue
+        try:
+            seconds[kernel] = _time(run, query, key, value)
+        except (RuntimeError, NotImplementedError, TypeError):
+            continue
+    return seconds
+
+
+def _time(run: Callable[[Tensor, Tensor, Tensor], Tensor], query: Tensor, keys: Tensor, values: Tensor) -> float:
+    for _ in range(2):
+        run(query, keys, values)
+    times: list[float] = []
+    for _ in range(_REPEATS):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        begin.record()
+        run(query, keys, values)
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / 1000)
+    return sorted(times)[_REPEATS // 2]
+
+
+def _preferred(seconds: Mapping[Kernel, float]) -> Kernel:
+    """The first in the fixed order that no other beats clearly."""
+    if not seconds:
+        return Kernel.DEFAULT
+    best = min(seconds.values())
+    return next(kernel for kernel in Kernel if kernel in seconds and best > _CLEARLY * seconds[kernel])
+
+
+# A product with all weights in memory beats the kernels only for one head of many channels: the VAE's.
+_LARGEST_PRODUCT = 2**29
+
+
+def _cudnn(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    mixed: Tensor = torch.ops.aten._scaled_dot_product_cudnn_attention(query, keys, values, None, False)[0]
+    return mixed
+
+
+def _flash(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    mixed: Tensor = torch.ops.aten._scaled_dot_product_flash_attention(query, keys, values)[0]
+    return mixed
+
+
+def _efficient(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    mixed: Tensor = torch.ops.aten._scaled_dot_product_efficient_attention(query, keys, values, None, False)[0]
+    return mixed
+
+
+def _product(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Both products as plain matrix products, the softmax between them in float32."""
+    batch, heads, queries, size = query.shape
+    flat = (tensor.reshape(batch * heads, -1, size) for tensor in (query, keys, values))
+    query, keys, values = flat
+    scores = torch.bmm(query, keys.transpose(1, 2), out_dtype=torch.float32) * (1 / math.sqrt(size))
+    mixed = torch.bmm(torch.softmax(scores, -1).to(values.dtype), values)
+    return mixed.view(batch, heads, queries, size)
+
+
+_RUN: Mapping[Kernel, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    Kernel.CUDNN: _cudnn,
+    Kernel.FLASH: _flash,
+    Kernel.EFFICIENT: _efficient,
+    Kernel.PRODUCT: _product,
+    Kernel.DEFAULT: functional.scaled_dot_product_attention,
+}
+
+
+def _read(memory: Path | None) -> dict[str, dict[str, str]]:
+    """What was measured before. A file that cannot be used is measured anew."""
+    try:
+        content = json.loads(memory.read_text(encoding="utf-8")) if memory else {}
+    except (OSError, ValueError):
+        return {}
+    return {key: dict(value) for key, value in content.items()} if isinstance(content, dict) else {}
+
+
+def _write(memory: Path, content: Mapping[str, Mapping[str, str]]) -> None:
+    """Keep the measurements; where nothing can be written, the next start measures again."""
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False, encoding="utf-8") as file:
+            json.dump(content, file, indent=2)
+        Path(file.name).replace(memory)
+    except OSError:
+        return

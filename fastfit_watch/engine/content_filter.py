@@ -1,0 +1,96 @@
+"""The content filter: a transformers image classifier that looks at every result before anybody can see it.
+
+The licence of the released weights asks for one of whoever distributes results. It sees the finished picture only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from fastfit_watch.engine.measure import memory_errors, simulate_shortage
+from fastfit_watch.errors import BundleError
+from fastfit_watch.rungs import Rung
+
+
+class ContentFilter:
+    """Judges pictures. Holds weights only."""
+
+    def __init__(
+        self, network: Any, processor: Any, labels: Sequence[str], threshold: float, device: str = "cpu"
+    ) -> None:
+        """Take a loaded transformers model for image classification with its image processor.
+
+        Parameters
+        ----------
+        labels : those of the model's labels that withhold a picture; upper and lower case are the same.
+        threshold : probability, 0..1, from which on they do.
+
+        Raises
+        ------
+        BundleError : the model has no such label.
+        """
+        known = {str(name).lower(): int(index) for index, name in network.config.id2label.items()}
+        unknown = [label for label in labels if label.lower() not in known]
+        if unknown or not labels:
+            raise BundleError(
+                f"The content filter has no label {', '.join(map(repr, unknown)) or 'to withhold'}.",
+                hint=f"Its labels are: {', '.join(known)}. See content_filter.labels in the configuration.",
+            )
+        self._network = network.to(device).eval().requires_grad_(False)
+        self._processor, self._device = processor, device
+        self._wanted = {label: known[label.lower()] for label in labels}
+        self._threshold = threshold
+        self._labels_exclude = network.config.problem_type != "multi_label_classification"
+
+    @classmethod
+    def load(cls, model: str, labels: Sequence[str], threshold: float, device: str, models: Path) -> ContentFilter:
+        """Load a classifier: a directory, or a name on the hub, which is kept in the folder `models` from then on.
+
+        Only safetensors are read, code that comes with a model is never run, and pictures are prepared by Pillow.
+
+        Raises
+        ------
+        BundleError : it cannot be had, is no image classifier, or lacks a label.
+        """
+        from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+        place = str(Path(model).absolute()) if Path(model).is_dir() else model
+        safe = {"cache_dir": str(models / "content-filter"), "trust_remote_code": False}
+        try:
+            processor = AutoImageProcessor.from_pretrained(place, backend="pil", **safe)
+            network = AutoModelForImageClassification.from_pretrained(place, use_safetensors=True, **safe)
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+            raise BundleError(
+                f"The content filter {model} cannot be loaded: {str(error).strip().splitlines()[0]}",
+                hint="Check content_filter.model: a directory or a hub name of an image classifier with safetensors.",
+            ) from error
+        return cls(network, processor, labels, threshold, device)
+
+    @torch.inference_mode()
+    def judge(self, image: Image.Image, rung: Rung = Rung.FULL) -> str | None:
+        """Why this RGB picture must be withheld; None if it need not be.
+
+        Labels that exclude each other count together, others for themselves. A picture that gets no number at all is
+        withheld, too. `rung` only names the shortage in a test.
+
+        Raises
+        ------
+        OutOfMemory : the device is full.
+        """
+        with memory_errors(self._device, "filter"):
+            simulate_shortage(rung, "filter")
+            inputs = self._processor(images=image.convert("RGB"), return_tensors="pt").to(self._device)
+            logits = self._network(**inputs).logits[0].float()
+        shares = (logits.softmax(0) if self._labels_exclude else logits.sigmoid()).cpu()
+        found = {label: float(shares[index]) for label, index in self._wanted.items()}
+        score = sum(found.values()) if self._labels_exclude else max(found.values())
+        if score < self._threshold:
+            return None
+        most = max(found, key=lambda label: -math.inf if math.isnan(found[label]) else found[label])
+        return f"the content filter sees {most} ({score:.2f}, the limit is {self._threshold:.2f})"

@@ -1,0 +1,79 @@
+"""The quick form of a bundle's networks: what an engine uses on the first rung of the memory ladder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from fastfit_watch.engine import kernels
+from fastfit_watch.engine.attention import ReferenceCache
+from fastfit_watch.engine.backends import Attention, Shape
+from fastfit_watch.engine.denoiser import Denoiser, Job
+from fastfit_watch.engine.fused_unet import FusedUNet
+from fastfit_watch.engine.fused_vae import FusedVAE
+from fastfit_watch.engine.geometry import Size
+from fastfit_watch.engine.sampling import Noise, OnStep
+from fastfit_watch.engine.schedule import NoiseSchedule
+from fastfit_watch.engine.unet import FastFitUNet
+
+Pair = tuple[ReferenceCache, ReferenceCache]
+
+_USUAL_RATIO = 3  # keys for each query in a look of two garments
+
+
+class FastNetworks:
+    """Fused networks, the attention kernels chosen for them, and the loop. Shares its weights with the plain ones."""
+
+    def __init__(self, unet: FastFitUNet, vae: AutoencoderKL) -> None:
+        for network in (unet, vae):
+            network.to(memory_format=torch.channels_last)
+        self.attention = Attention()
+        self.unet, self.vae = FusedUNet(unet, self.attention), FusedVAE(vae, self.attention)
+        self.denoiser = Denoiser(self.unet)
+        device = self.unet.device
+        on_gpu = device.type == "cuda"
+        # One stream for each of the two threads: a look is prepared beside the steps of another, not between them.
+        self.preparing, self.sampling = (
+            torch.cuda.Stream(device) if on_gpu else None  # type: ignore[no-untyped-call]
+            for _ in range(2)
+        )
+
+    @torch.inference_mode()
+    def warm_up(self, person_size: Size, memory: Path | None) -> None:
+        """Try the fused kernels and choose attention kernels for pictures of (height, width). On a GPU, about a second.
+
+        memory : where earlier choices are kept; see `Attention.learn`.
+        """
+        kernels.has_triton(self.unet.device)
+        self.attention.learn(self._attention_shapes(person_size), self.unet.device, self.unet.dtype, memory)
+
+    def release(self) -> None:
+        """Let go of all weights and memory; nothing here may be used afterwards. They stay with the plain networks."""
+        self.denoiser.forget()
+        del self.unet, self.vae, self.denoiser
+
+    def denoise(
+        self,
+        schedule: NoiseSchedule,
+        condition: Tensor,
+        references: Sequence[Sequence[Pair]],
+        guidance: float,
+        noise: Sequence[Noise],
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Run the loop for one look, or for several of equal shapes; see `Denoiser.run`."""
+        return self.denoiser.run(schedule, Job(condition, references, noise, guidance), on_step)
+
+    def _attention_shapes(self, person_size: Size) -> Iterator[tuple[Shape, int, int]]:
+        height, width = (side // self.vae.stride for side in person_size)
+        seen = set()
+        for layer in self.unet.layer_shapes((height, width)).values():
+            shape = Shape(layer.channels // layer.heads, layer.tokens)
+            if shape not in seen:
+                seen.add(shape)
+                yield shape, 2 * layer.heads, _USUAL_RATIO
+        yield Shape(self.vae.widest_head, height * width), 1, 1

@@ -1,0 +1,7 @@
+"""The static gallery in `outputs/`: a front page, shelves of older jobs, and pages for each job. Needs no server."""
+
+from __future__ import annotations
+
+from fastfit_watch.gallery.publish import Gallery
+
+__all__ = ["Gallery"]

@@ -1,0 +1,27 @@
+"""What an upload may be. A room of its own, so that `check` need not load the one that reads settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le
+
+Seconds = Annotated[float, Gt(0), Le(1e7)]
+Count = Annotated[int, Ge(1)]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an upload may be. Uploads are not trusted. The ranges are held by pydantic where settings are read."""
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - read by pydantic, never changed
+
+    files: Count = 200
+    job_bytes: Count = 2 * 1024**3
+    picture_bytes: Count = 40 * 1024**2
+    picture_pixels: Count = 50_000_000
+    manifest_bytes: Count = 256 * 1024
+    decode_s: Seconds = 20.0
+    decode_memory_bytes: Count = 1536 * 1024**2
+    min_free_bytes: Annotated[int, Ge(0)] = 512 * 1024**2

@@ -1,0 +1,168 @@
+"""Stop, reload and a second signal, in every state of a real daemon."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+from house import PATIENCE_S, House, wait_for
+from listening import Systemd
+
+from fastfit_watch.exits import ExitCode
+from fastfit_watch.job import LookStatus
+from fastfit_watch.ledger import Ledger
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    house = House(tmp_path)
+    yield house
+    house.close()
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[Systemd]:
+    systemd = Systemd(tmp_path / "notify")
+    yield systemd
+    systemd.close()
+
+
+def _said(house: House) -> str:
+    return (house.root / "stderr").read_text()
+
+
+def _engine_text(house: House) -> str:
+    return house.read(lambda ledger: ledger.note("daemon")) or ""
+
+
+# Each state: how to bring a fresh daemon into it, and how to see that it is there.
+
+
+def _loading(house: House) -> Callable[[], object]:
+    (house.notes / "load").write_text("hang")
+    house.upload("spring", "casual")
+    return lambda: (house.notes / "pid").exists() and house.status("spring").startswith("queued")
+
+
+def _fetching(house: House) -> Callable[[], object]:
+    (house.notes / "load").write_text("fetch")
+    house.upload("spring", "casual")
+    return lambda: "fetching weights" in _engine_text(house) and house.status("spring").startswith("queued")
+
+
+def _backing_off(house: House) -> Callable[[], object]:
+    house.configure(backoff_s=600, backoff_max_s=600)
+    (house.notes / "load").write_text("crash")
+    house.upload("spring", "casual")
+    return lambda: "cannot load the engine" in _engine_text(house) and house.status("spring").startswith("queued")
+
+
+def _idle(house: House) -> Callable[[], object]:
+    return lambda: "ready" in _engine_text(house)
+
+
+def _mid_look(house: House) -> Callable[[], object]:
+    house.upload("spring", "steps", "gala")
+    return house.begun
+
+
+def _hung(house: House) -> Callable[[], object]:
+    house.upload("spring", "hang", "gala")
+    return house.begun
+
+
+def _paused(house: House) -> Callable[[], object]:
+    house.upload("spring", "casual")
+    (house.inputs / ".spool").mkdir(mode=0o700)
+    ledger = Ledger(house.inputs / ".spool" / "ledger.db")
+    ledger.pause("lunch", time.time())
+    ledger.close()
+    return lambda: "ready" in _engine_text(house) and "paused" in house.status("spring")
+
+
+STATES = [_loading, _fetching, _backing_off, _idle, _mid_look, _paused]
+NOT_READY = (_loading, _fetching)
+
+
+@pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__[1:])
+def test_reload_and_stop_in_every_state(
+    state: Callable[[House], Callable[[], object]], house: House, systemd: Systemd
+) -> None:
+    reached = state(house)
+    daemon = house.start(environment=systemd.environment)
+    wait_for(reached, house)
+    ready_before = systemd.texts().count("READY=1")
+
+    daemon.send_signal(signal.SIGHUP)
+    wait_for(lambda: "settings read again" in _said(house), house)
+    assert daemon.poll() is None
+    if state in NOT_READY:
+        assert not systemd.has("RELOADING=1")
+        assert not systemd.has("READY=1"), "a reload must not end the start"
+    else:
+        wait_for(lambda: systemd.texts().count("READY=1") == ready_before + 1, house)
+
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.wait(PATIENCE_S) == ExitCode.OK
+    texts = systemd.texts()
+    assert texts.count("STOPPING=1") == 1
+    assert "READY=1" not in texts[texts.index("STOPPING=1") :]
+    looks = house.looks("spring")
+    assert all(look.deaths == 0 for look in looks.values())
+    wanted = {"steps": LookStatus.DONE, "gala": LookStatus.QUEUED, "casual": LookStatus.QUEUED}
+    assert {name: look.status for name, look in looks.items()} == {name: wanted[name] for name in looks}
+
+    (house.notes / "load").unlink(missing_ok=True)
+    house.read(lambda ledger: ledger.resume(time.time()))
+    assert house.drain() == ExitCode.OK
+    assert set(house.begun()) == {f"spring/anna.{name}" for name in looks}
+
+
+@pytest.mark.parametrize("state", [_loading, _hung], ids=lambda state: state.__name__[1:])
+def test_a_second_signal_stops_at_once(state: Callable[[House], Callable[[], object]], house: House) -> None:
+    reached = state(house)
+    daemon = house.start()
+    wait_for(reached, house)
+    engine = psutil.Process(int((house.notes / "pid").read_text()))
+    began_s = time.monotonic()
+    daemon.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.wait(PATIENCE_S) == ExitCode.OK
+    # Without the second signal, an engine that does not listen is given 5 s, and a look its time.
+    assert time.monotonic() - began_s < 4
+    assert not engine.is_running()
+    assert all(look.deaths == 0 and look.status is LookStatus.QUEUED for look in house.looks("spring").values())
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_signals_that_come_before_the_daemon_is_set_up(number: signal.Signals, house: House) -> None:
+    """Listing the GPUs may take its time. SIGHUP ends a process that is not prepared, and systemd calls that clean."""
+    house.configure(devices=["auto"])
+    tools = house.root / "tools"
+    tools.mkdir()
+    (tools / "nvidia-smi").write_text(f"#!/bin/sh\ntouch {tools}/asked\nsleep 1\nexit 1\n")
+    (tools / "nvidia-smi").chmod(0o755)
+    daemon = house.start(environment={"PATH": f"{tools}:{os.environ['PATH']}"})
+    wait_for((tools / "asked").exists, house)
+    daemon.send_signal(number)
+    if number == signal.SIGHUP:
+        wait_for(lambda: "settings read again" in _said(house), house)
+        daemon.send_signal(signal.SIGTERM)
+    assert daemon.wait(PATIENCE_S) == ExitCode.OK
+
+
+def test_the_lock_names_a_process_only_while_there_is_one(house: House) -> None:
+    """People stop a daemon by `kill -TERM "$(cat inputs/.spool/lock)"`."""
+    daemon = house.start()
+    wait_for(_idle(house), house)
+    lock = house.inputs / ".spool" / "lock"
+    assert int(lock.read_text()) == daemon.pid
+    os.kill(int(lock.read_text()), signal.SIGTERM)
+    assert daemon.wait(PATIENCE_S) == ExitCode.OK
+    assert lock.read_text() == ""

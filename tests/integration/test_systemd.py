@@ -1,0 +1,157 @@
+"""What systemd hears of a real daemon: over the notify socket, and in the journal."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from house import PATIENCE_S, House, wait_for
+from listening import Systemd
+
+from fastfit_watch.exits import ExitCode
+from fastfit_watch.job import LookStatus
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    house = House(tmp_path)
+    yield house
+    house.close()
+    if (house.notes / "holder").exists():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int((house.notes / "holder").read_text()), signal.SIGKILL)
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[Systemd]:
+    systemd = Systemd(tmp_path / "notify")
+    yield systemd
+    systemd.close()
+
+
+def _said(house: House) -> str:
+    return (house.root / "stderr").read_text()
+
+
+def test_a_reload_is_framed_even_if_the_settings_are_wrong(house: House, systemd: Systemd) -> None:
+    daemon = house.start(environment=systemd.environment)
+    wait_for(lambda: systemd.has("READY=1"), house)
+    (house.root / "settings.yaml").write_text("engin: {}\n")
+    before_us = time.monotonic_ns() // 1000
+    daemon.send_signal(signal.SIGHUP)
+    wait_for(lambda: systemd.texts().count("READY=1") == 2, house)
+    texts = systemd.texts()
+    reloading = next(text for text in texts if text.startswith("RELOADING=1"))
+    stamp_us = int(reloading.removeprefix("RELOADING=1\nMONOTONIC_USEC="))
+    assert before_us <= stamp_us <= time.monotonic_ns() // 1000
+    first, second = (index for index, text in enumerate(texts) if text == "READY=1")
+    assert first < texts.index(reloading) < second
+    assert "Did you mean 'engine'?" in _said(house)
+    assert "settings are kept as they were" in _said(house)
+    assert daemon.poll() is None
+
+
+def test_ready_comes_after_the_engine_and_loading_asks_for_time(house: House, systemd: Systemd) -> None:
+    (house.notes / "load").write_text("fetch")
+    house.start(environment=systemd.environment)
+    wait_for(lambda: systemd.texts().count("EXTEND_TIMEOUT_USEC=120000000") > 2, house)
+    assert not systemd.has("READY=1")
+    assert systemd.has("STATUS=cpu loading (fetching weights")
+    (house.notes / "load").unlink()
+    wait_for(lambda: systemd.has("READY=1"), house)
+    assert systemd.has("STATUS=cpu ready (protocol)")
+    extended = len(systemd.times("EXTEND_TIMEOUT_USEC=120000000"))
+    pinged = len(systemd.times("WATCHDOG=1"))
+    wait_for(lambda: len(systemd.times("WATCHDOG=1")) > pinged + 2, house)
+    assert len(systemd.times("EXTEND_TIMEOUT_USEC=120000000")) == extended
+
+
+def test_an_engine_that_loads_without_a_sign_gets_no_more_time(house: House, systemd: Systemd) -> None:
+    house.configure(load_timeout_s=1.0, backoff_s=600, backoff_max_s=600)
+    (house.notes / "load").write_text("hang")
+    house.start(environment=systemd.environment)
+    wait_for(lambda: systemd.has("READY=1"), house)
+    assert systemd.has("STATUS=cpu cannot load the engine: loading took longer than 1 s")
+    last_s = systemd.times("EXTEND_TIMEOUT_USEC=120000000")[-1]
+    assert last_s < systemd.times("READY=1")[0]
+
+
+def test_progress_keeps_the_watchdog_quiet_and_a_hang_that_nothing_ends_does_not(
+    house: House, systemd: Systemd
+) -> None:
+    house.configure(stall_s=1.0)
+    house.upload("spring", "steps", "stuck")
+    house.start(environment=systemd.environment)
+    wait_for(lambda: "spring/anna.stuck" in house.begun(), house)
+    stuck_s = time.monotonic()
+    pings = systemd.times("WATCHDOG=1")
+    assert systemd.has("STATUS=cpu making spring/anna.steps, denoise ")
+    wait_for(lambda: "no progress for" in _said(house), house)
+    assert max(later - sooner for sooner, later in itertools.pairwise(pings)) < 3, "3 s of progress: no gap"
+    time.sleep(3)
+    late = [clock_s for clock_s in systemd.times("WATCHDOG=1") if clock_s > stuck_s + 2.0]
+    assert late == [], "signs of life although nothing moves"
+
+
+def test_a_stop_waits_for_the_look_in_hand_and_asks_for_the_time(house: House, systemd: Systemd) -> None:
+    house.upload("spring", "steps")
+    daemon = house.start(environment=systemd.environment)
+    wait_for(house.begun, house)
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.wait(PATIENCE_S) == ExitCode.OK
+    texts = systemd.texts()
+    stopping = texts[texts.index("STOPPING=1") :]
+    assert "EXTEND_TIMEOUT_USEC=120000000" in stopping
+    assert any(text.startswith("STATUS=stopping; cpu making spring/anna.steps") for text in stopping)
+    assert house.looks("spring")["steps"].status is LookStatus.DONE
+
+
+def test_a_thread_that_dies_takes_the_daemon_with_it(house: House) -> None:
+    """Half a daemon, which seems alive and takes no uploads, is worse than one that whoever started it starts again."""
+    program = house.root / "broken.py"
+    program.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\nimport protocol_daemon, fastfit_watch.uptake\n"
+        "def broken(*_): raise ValueError('two\\nlines')\n"
+        "fastfit_watch.uptake.Inspector = broken\n"
+        "sys.exit(protocol_daemon.run(Path(sys.argv[1]), once=False))\n"
+    )
+    with (house.root / "stderr").open("w+") as stream:
+        facts = os.fstat(stream.fileno())
+        environment = {**os.environ, "JOURNAL_STREAM": f"{facts.st_dev}:{facts.st_ino}"}
+        command = [sys.executable, str(program), str(house.root)]
+        done = subprocess.run(command, stderr=stream, env=environment, timeout=PATIENCE_S, check=False)
+    assert done.returncode == ExitCode.FAILED
+    lines = _said(house).splitlines()
+    assert "<2>    raise ValueError" in "\n".join(lines) or "<2>ValueError: two" in lines
+    assert "<2>lines" in lines
+    assert [line for line in lines if line[:1] != "<" or line[2:3] != ">"] == []
+
+
+def test_errors_of_the_command_line_have_their_priority_in_the_journal(tmp_path: Path) -> None:
+    with (tmp_path / "stderr").open("w+") as stream:
+        facts = os.fstat(stream.fileno())
+        environment = {**os.environ, "JOURNAL_STREAM": f"{facts.st_dev}:{facts.st_ino}"}
+        command = [sys.executable, "-m", "fastfit_watch", "run", "--config", "missing.yaml"]
+        done = subprocess.run(command, cwd=tmp_path, stderr=stream, env=environment, timeout=PATIENCE_S, check=False)
+    assert done.returncode == ExitCode.USAGE
+    assert (tmp_path / "stderr").read_text().startswith("<3>error: Cannot read the configuration")
+
+
+def test_the_watchdog_of_systemd_learns_where_every_thread_stood(house: House) -> None:
+    daemon = house.start()
+    wait_for(lambda: "engine ready" in _said(house), house)
+    daemon.send_signal(signal.SIGABRT)
+    assert daemon.wait(PATIENCE_S) == -signal.SIGABRT
+    said = _said(house)
+    assert "Fatal Python error: Aborted" in said
+    assert "in _wait" in said
+    assert "uptake.py" in said

@@ -1,0 +1,58 @@
+"""The gallery's small pictures, and the line that makes a picture again."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from gallery_house import GalleryHouse
+from PIL import Image
+
+from fastfit_watch.cli import build_parser
+from fastfit_watch.gallery.command import reproduce_command
+from fastfit_watch.gallery.thumbs import ThumbSize, shrink
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> GalleryHouse:
+    return GalleryHouse(tmp_path)
+
+
+def test_thumbnails_are_small_webp_without_metadata(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010E], exif[0x0112] = "at home", 6
+    exif.get_ifd(0x8825)[1] = "N"
+    Image.new("RGB", (1600, 1200), "navy").save(tmp_path / "anna.jpg", exif=exif)
+    data = shrink(tmp_path / "anna.jpg", ThumbSize.PICTURE)
+    (tmp_path / "thumb.webp").write_bytes(data)
+    with Image.open(tmp_path / "thumb.webp") as thumb:
+        assert thumb.format == "WEBP" and thumb.size == (480, 640), "turned upright, as its EXIF says"
+        assert not thumb.getexif() and "exif" not in thumb.info and "icc_profile" not in thumb.info
+    assert b"at home" not in data and data == shrink(tmp_path / "anna.jpg", ThumbSize.PICTURE)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((100, 100), (100, 100)), ((4000, 300), (1280, 96)), ((900, 1200), (480, 640))]
+)
+def test_thumbnails_cover_their_box_and_never_grow(
+    tmp_path: Path, size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    Image.new("RGB", size).save(tmp_path / "x.png")
+    (tmp_path / "thumb.webp").write_bytes(shrink(tmp_path / "x.png", ThumbSize.PICTURE))
+    with Image.open(tmp_path / "thumb.webp") as thumb:
+        assert thumb.size == expected
+
+
+@pytest.mark.parametrize("person", ["anna.jpg", "an na's $HOME `id`.jpg", "a\u202eb\n\udcff.jpg", "-x\\.jpg"])
+def test_the_line_names_existing_files_and_parses(house: GalleryHouse, person: str) -> None:
+    house.claim("it's\nspring", people=(person.replace("\udcff", ""),), looks=("-gala",))
+    record = house.ledger.looks("it's\nspring")[0]
+    line = reproduce_command(house.config, record, house.snapshot("it's\nspring"))
+    assert line.isprintable()
+    split = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True).stdout
+    words = [word.decode() for word in split.split(b"\0")[:-1]]
+    assert words[:2] == ["fastfit-watch", "try-on"]
+    wanted = build_parser().parse_args(words[1:])
+    assert wanted.person.is_file() and wanted.upper.is_file() and wanted.lower.is_file()
+    assert (wanted.seed, wanted.steps, wanted.bundle, wanted.framing) == (7, 30, "mini", "crop")

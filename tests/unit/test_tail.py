@@ -1,0 +1,149 @@
+"""`logs`: what is there, what comes, what is rotated away, and when it ends."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastfit_watch.errors import ConfigError
+from fastfit_watch.ledger import Ledger
+from fastfit_watch.look import Category, Look, SamplingOptions
+from fastfit_watch.places import JOB_LOG, LOG_FILE, Places
+from fastfit_watch.tail import GrowingFile, show_log
+
+PATIENCE_S = 30.0
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    """A running job `spring` with two lines in its log, and a daemon's log."""
+    places = Places(tmp_path / "inputs", tmp_path / "outputs", tmp_path / "logs")
+    for folder in (places.spool, places.outputs / "spring", places.logs):
+        folder.mkdir(parents=True)
+    ledger = Ledger(places.ledger)
+    ledger.sight("spring", 1.0)
+    look = Look("anna.jpg", "casual", {Category.UPPER: "shirt.jpg"}, SamplingOptions(seed=7))
+    ledger.begin_claim("spring", "outfit.yaml", [look], {}, "origin", 2.0)
+    ledger.finish_claim("spring", 2.0)
+    ledger.close()
+    job_log(places).write_text(
+        "2026-01-01 10:00:00 INFO    [spring] queued\n2026-01-01 10:00:01 WARNING [spring] slow\n"
+    )
+    (places.logs / LOG_FILE).write_text("".join(f"2026-01-01 10:00:00 INFO    line {number}\n" for number in range(9)))
+    return places
+
+
+def job_log(places: Places) -> Path:
+    return places.outputs / "spring" / JOB_LOG
+
+
+def add(path: Path, text: str) -> None:
+    with path.open("a") as file:
+        file.write(text)
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not what():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def test_the_daemon_s_last_lines(places: Places) -> None:
+    out = io.StringIO()
+    assert show_log(places, None, lines=2, follow=False, out=out) == 0
+    assert [line[-6:] for line in out.getvalue().splitlines()] == ["line 7", "line 8"]
+
+
+def test_following_a_job_ends_by_itself_once_the_job_is_reported(places: Places) -> None:
+    out = io.StringIO()
+    thread = threading.Thread(target=lambda: show_log(places, "spring", lines=100, follow=True, out=out))
+    thread.start()
+    wait_for(lambda: "slow" in out.getvalue())
+    add(job_log(places), "2026-01-01 10:00:02 INFO    [spring anna.casual] half a li")
+    add(job_log(places), "ne\n")
+    wait_for(lambda: "half a line\n" in out.getvalue())
+    ledger = Ledger(places.ledger)
+    ledger.start_attempt("spring", "anna.casual", 3.0)
+    ledger.fail_look("spring", "anna.casual", "no one is in the picture", 4.0)
+    ledger.settle_job("spring", 4.0)
+    time.sleep(1.2)
+    assert thread.is_alive(), "the last line comes with the report"
+    add(job_log(places), "2026-01-01 10:00:03 INFO    [spring] failed\n")
+    ledger.confirm_report("spring")
+    ledger.close()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+    assert out.getvalue().endswith("[spring] failed\n")
+
+
+def test_a_log_that_is_not_there_yet_is_waited_for(places: Places) -> None:
+    job_log(places).unlink()
+    with pytest.raises(ConfigError, match="no log"):
+        show_log(places, "spring", lines=100, follow=False)
+    out = io.StringIO()
+    thread = threading.Thread(target=lambda: show_log(places, "spring", lines=100, follow=True, out=out), daemon=True)
+    thread.start()
+    time.sleep(0.3)
+    add(job_log(places), "at last\n")
+    wait_for(lambda: out.getvalue() == "at last\n")
+
+
+def test_rotation_and_truncation_lose_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("one\n")
+    log = GrowingFile(path)
+    assert list(log.read_lines()) == ["one"]
+    add(path, "two\n")
+    path.rename(tmp_path / "log.1")
+    path.write_text("three\n")
+    assert list(log.read_lines()) == ["two", "three"]
+    path.write_text("")
+    assert list(log.read_lines()) == []
+    add(path, "four\n")
+    assert list(log.read_lines()) == ["four"]
+    log.close()
+
+
+@pytest.mark.parametrize("job", ["nowhere", "../spring", "/etc"])
+def test_only_jobs_of_the_ledger_become_paths(places: Places, job: str) -> None:
+    (places.outputs / "nowhere").mkdir()
+    (places.outputs / "nowhere" / JOB_LOG).write_text("secret\n")
+    with pytest.raises(ConfigError, match="no job"):
+        show_log(places, job, lines=100, follow=False)
+
+
+def test_colours_are_for_terminals_only(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    add(job_log(places), "2026-01-01 10:00:02 INFO    [spring] a terminal code \x1b[41m\n")
+    coloured, plain, unwanted = Screen(), io.StringIO(), Screen()
+    show_log(places, "spring", lines=9, follow=False, out=coloured)
+    show_log(places, "spring", lines=9, follow=False, out=plain)
+    monkeypatch.setenv("NO_COLOR", "1")
+    show_log(places, "spring", lines=9, follow=False, out=unwanted)
+    assert "\x1b[33m2026-01-01 10:00:01 WARNING [spring] slow\x1b[0m\n" in coloured.getvalue()
+    assert "\x1b" not in plain.getvalue() + unwanted.getvalue()
+    assert r"\x1b[41m" in coloured.getvalue()
+
+
+def test_it_ends_when_nobody_reads_any_more(places: Places) -> None:
+    command = [sys.executable, "-m", "fastfit_watch", "logs", "--config", "settings.yaml"]
+    (places.logs.parent / "settings.yaml").write_text(f"logs: {places.logs}\ninputs: {places.inputs}\n")
+    with subprocess.Popen(command, cwd=places.logs.parent, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert b"line 0" in os.read(process.stdout.fileno(), 1000)
+        process.stdout.close()
+        assert process.wait(PATIENCE_S) == 0

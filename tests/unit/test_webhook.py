@@ -1,0 +1,330 @@
+"""The webhook: against a real receiver on the loopback address, and through an outage with a clock of our own."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastfit_watch.config import Config, Webhook
+from fastfit_watch.errors import ConfigError
+from fastfit_watch.job import LookResult
+from fastfit_watch.ledger import Ledger
+from fastfit_watch.ledger_letters import Outbox
+from fastfit_watch.letters import WEBHOOK, Letter, write_letter, write_letters
+from fastfit_watch.look import Category, Look, SamplingOptions
+from fastfit_watch.mailroom import describe, replay
+from fastfit_watch.webhook import SIGNATURE_HEADER, Answer, WebhookCarrier, post, read_secret, sign, verify
+
+SECRET = b"0123456789abcdef0123456789abcdef"
+NOW_S = 1_750_000_000.0
+
+
+class Receiver:
+    """Keeps what it is sent, and answers with the codes it is given, then with 200."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Message, bytes]] = []
+        self.codes: list[int] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                receiver.heard.append((self.headers, body))
+                self.send_response(receiver.codes.pop(0) if receiver.codes else 200)
+                self.send_header("Location", "/elsewhere")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def do_GET(self) -> None:
+                self.do_POST()
+
+            def log_message(self, format: str, *arguments: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/told"
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture
+def settings(receiver: Receiver, tmp_path: Path) -> Webhook:
+    (tmp_path / "secret").write_bytes(SECRET + b"\n")
+    return Webhook(url=receiver.url, secret_file=str(tmp_path / "secret"))
+
+
+@pytest.fixture
+def config(settings: Webhook, tmp_path: Path) -> Config:
+    config = Config(inputs=tmp_path / "inputs", outputs=tmp_path / "outputs", webhook=settings)
+    config.spool.mkdir(parents=True)
+    return config
+
+
+@pytest.fixture
+def ledger(config: Config) -> Iterator[Ledger]:
+    ledger = Ledger(config.spool / "ledger.db")
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def outbox(ledger: Ledger) -> Iterator[Outbox]:
+    outbox = Outbox(ledger.path)
+    yield outbox
+    outbox.close()
+
+
+def letter(job: str, number: int = 0) -> Letter:
+    return Letter(WEBHOOK, f"{job}-{number}", job, "job.done", json.dumps({"job": job, "number": number}), NOW_S)
+
+
+def finish_job(ledger: Ledger, name: str, *, fail: bool = False) -> None:
+    ledger.sight(name, NOW_S)
+    look = Look("anna.jpg", "casual", {Category.UPPER: "shirt.jpg"}, SamplingOptions(seed=7))
+    ledger.begin_claim(name, "outfit.yaml", [look], {}, name, NOW_S)
+    ledger.finish_claim(name, NOW_S)
+    ledger.start_attempt(name, look.key, NOW_S)
+    if fail:
+        ledger.fail_look(name, look.key, "nobody is in the picture", NOW_S)
+    else:
+        ledger.finish_look(name, look.key, LookResult("anna.casual.png", "ab" * 32, 4, 3, {}, None, "cpu"), NOW_S)
+    ledger.settle_job(name, NOW_S)
+
+
+# What is sent
+
+
+def test_a_letter_is_written_with_the_report_and_says_what_became_of_each_picture(
+    config: Config, ledger: Ledger
+) -> None:
+    finish_job(ledger, "spring")
+    finish_job(ledger, "summer", fail=True)
+    for job in ledger.unreported():
+        ledger.confirm_report(job.id, write_letters(config, job, ledger.looks(job.id), NOW_S))
+    outbox = Outbox(ledger.path)
+    spring, summer = (json.loads(posted.letter.body) for posted in outbox.posted(WEBHOOK, 9))
+    outbox.close()
+    assert (spring["event"], spring["job"], spring["status"]) == ("job.done", "spring", "done")
+    assert spring["folder"] == str(config.outputs / "spring")
+    assert spring["pictures"] == [
+        {
+            "look": "anna.casual",
+            "status": "done",
+            "reason": "",
+            "seed": 7,
+            "file": "anna.casual.png",
+            "sha256": "ab" * 32,
+        }
+    ]
+    assert (summer["event"], summer["pictures"][0]["reason"]) == ("job.failed", "nobody is in the picture")
+
+
+def test_nobody_is_told_what_nobody_wants_to_know(config: Config, ledger: Ledger) -> None:
+    finish_job(ledger, "spring")
+    (job,) = ledger.unreported()
+    assert write_letters(Config(), job, (), NOW_S) == []
+    deaf = config.model_copy(update={"webhook": config.webhook.model_copy(update={"events": ("failed",)})})
+    assert write_letters(deaf, job, (), NOW_S) == []
+
+
+def test_a_letter_is_signed_and_the_signature_dies_with_time_and_change(receiver: Receiver, settings: Webhook) -> None:
+    assert post(settings, letter("spring"), NOW_S) == Answer(200, "HTTP 200")
+    headers, body = receiver.heard[0]
+    signature = headers[SIGNATURE_HEADER]
+    assert headers["FastFit-Event"] == "job.done" and headers["FastFit-Delivery"] == "spring-0"
+    assert verify(SECRET, body, signature, NOW_S)
+    assert not verify(SECRET, body + b" ", signature, NOW_S)
+    assert not verify(b"another secret of this length", body, signature, NOW_S)
+    assert not verify(SECRET, body, signature, NOW_S + 301)
+    assert not verify(SECRET, body, signature.replace(str(int(NOW_S)), str(int(NOW_S) + 1)), NOW_S)
+    assert not verify(SECRET, body, "nonsense", NOW_S)
+
+
+def test_the_signature_is_the_one_that_openssl_makes() -> None:
+    """printf '%s' '1750000000.{}' | openssl dgst -sha256 -hmac 0123456789abcdef0123456789abcdef"""
+    assert sign(SECRET, b"{}", NOW_S) == (
+        "t=1750000000,v1=dce3a181a758569f36d5c22bcc3ddfda2b193c867a4b39372f8f477eeb3343a1"
+    )
+
+
+@pytest.mark.parametrize("code", [301, 302, 307])
+def test_redirects_are_not_followed(code: int, receiver: Receiver, settings: Webhook) -> None:
+    receiver.codes = [code]
+    assert post(settings, letter("spring"), NOW_S).code == code
+    assert len(receiver.heard) == 1
+
+
+def test_a_secret_must_be_there_and_long_enough(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_secret(Webhook(url="http://x", secret_file=str(tmp_path / "none")))
+    (tmp_path / "short").write_text("secret")
+    with pytest.raises(ConfigError, match="fewer than 16"):
+        read_secret(Webhook(url="http://x", secret_file=str(tmp_path / "short")))
+    with pytest.raises(ValueError, match="secret_file"):
+        Webhook(url="http://x")
+
+
+# When, and in which order
+
+
+Behaviour = Callable[[float, Any], Answer]
+
+
+class World:
+    """A receiver that is away for a while, and a clock that jumps from one step of the carrier to the next."""
+
+    def __init__(self, settings: Webhook, outbox: Outbox) -> None:
+        self.now_s = NOW_S
+        self.away: Behaviour = lambda now_s, body: Answer(200, "HTTP 200")
+        self.tried: list[float] = []
+        self.taken: list[tuple[float, str, int]] = []
+        self.carrier = WebhookCarrier(settings, outbox, self.send)
+
+    def send(self, settings: Webhook, sent: Letter, now_s: float) -> Answer:
+        assert now_s == self.now_s
+        body = json.loads(sent.body)
+        answer = self.away(now_s, body)
+        self.tried.append(now_s)
+        if answer.is_good:
+            self.taken.append((now_s, body["job"], body["number"]))
+        return answer
+
+    def run_until(self, moment_s: float) -> None:
+        while self.now_s < moment_s:
+            self.now_s += self.carrier.step(self.now_s)
+
+
+def away_until(moment_s: float, code: int = 0) -> Behaviour:
+    return lambda now_s, body: Answer(code, "away") if now_s < moment_s else Answer(200, "HTTP 200")
+
+
+@pytest.mark.parametrize("code", [0, 503])
+def test_an_outage_of_an_hour_loses_nothing_and_keeps_the_order(code: int, settings: Webhook, outbox: Outbox) -> None:
+    world = World(settings, outbox)
+    world.away = away_until(NOW_S + 3600, code)
+    for number in range(50):
+        outbox.post([letter(f"job{number % 5}", number)])
+    world.run_until(NOW_S + 3600 + 301)
+    assert [number for _, _, number in world.taken] == list(range(50))
+    assert len(world.tried) - 50 < 25, "the pauses grow: it does not knock at the door all the time"
+    pauses = [later - earlier for earlier, later in itertools.pairwise(world.tried)]
+    assert pauses[:4] == [5, 10, 20, 40] and max(pauses) == 300
+    assert outbox.pending() == {}
+
+
+def test_a_letter_that_is_refused_holds_up_its_own_job_only(settings: Webhook, outbox: Outbox) -> None:
+    world = World(settings, outbox)
+    world.away = lambda now_s, body: (
+        Answer(500, "HTTP 500") if body["number"] == 0 and now_s < NOW_S + 60 else Answer(200, "HTTP 200")
+    )
+    outbox.post([letter("a", 0), letter("b", 1), letter("a", 2), letter("b", 3)])
+    world.run_until(NOW_S + 1)
+    assert [number for _, _, number in world.taken] == [1, 3]
+    world.run_until(NOW_S + 200)
+    assert [number for _, _, number in world.taken] == [1, 3, 0, 2]
+
+
+def test_after_three_days_a_letter_is_given_up_and_replay_still_sends_it(
+    config: Config, settings: Webhook, outbox: Outbox
+) -> None:
+    world = World(settings, outbox)
+    world.away = away_until(NOW_S + 4 * 86400)
+    outbox.post([letter("spring", 0)])
+    world.run_until(NOW_S + 4 * 86400)
+    assert outbox.pending() == {} and world.taken == []
+    assert "given up: away" in describe(outbox.path)[0]
+    with_ledger = Ledger(outbox.path)
+    finish_job(with_ledger, "spring")
+    assert replay(config, "spring", world.now_s) == 1
+    with_ledger.close()
+    world.run_until(world.now_s + 310)
+    assert len(world.taken) == 1
+    assert "delivered: HTTP 200" in describe(outbox.path)[0]
+
+
+def test_replay_keeps_the_order_and_writes_what_was_never_written(
+    config: Config, ledger: Ledger, settings: Webhook, outbox: Outbox
+) -> None:
+    world = World(settings, outbox)
+    finish_job(ledger, "spring")
+    outbox.post([letter("spring", 0), letter("spring", 1)])
+    world.run_until(NOW_S + 1)
+    assert replay(config, "spring", world.now_s) == 2
+    world.run_until(world.now_s + 3)
+    assert [number for _, _, number in world.taken] == [0, 1, 0, 1]
+    finish_job(ledger, "summer")
+    assert replay(config, "summer", world.now_s) == 1
+    assert outbox.pending()[WEBHOOK][0] == 1
+    with pytest.raises(ConfigError, match="no job"):
+        replay(config, "nowhere", NOW_S)
+    with pytest.raises(ConfigError, match="No webhook"):
+        replay(config.model_copy(update={"webhook": Webhook()}), "spring", NOW_S)
+    ledger.sight("half", NOW_S)
+    with pytest.raises(ConfigError, match="nothing to tell yet"):
+        replay(config, "half", NOW_S)
+
+
+def test_a_clock_that_is_set_back_delays_nothing(settings: Webhook, outbox: Outbox) -> None:
+    world = World(settings, outbox)
+    world.away = lambda now_s, body: Answer(500, "HTTP 500")
+    outbox.post([letter("spring", 0)])
+    world.run_until(NOW_S + 1)
+    world.away = lambda now_s, body: Answer(200, "HTTP 200")
+    world.now_s = NOW_S - 86400
+    world.run_until(world.now_s + 1)
+    assert len(world.taken) == 1
+
+
+def test_delivered_letters_are_forgotten_after_a_while(settings: Webhook, outbox: Outbox) -> None:
+    world = World(settings, outbox)
+    outbox.post([letter("spring", 0)])
+    world.run_until(NOW_S + 10)
+    world.now_s = NOW_S + settings.keep_s + 7200
+    world.run_until(world.now_s + 1)
+    assert outbox.posted(WEBHOOK, 9) == []
+
+
+def test_a_letter_in_the_outbox_survives_its_process(settings: Webhook, outbox: Outbox) -> None:
+    outbox.post([letter("spring", 0)])
+    outbox.close()
+    again = Outbox(outbox.path)
+    found = again.next_letter(WEBHOOK, NOW_S, 300.0)
+    again.close()
+    assert found is not None and replace(found, serial=0) == letter("spring", 0)
+
+
+def test_a_letter_about_a_job_says_the_same_every_time_it_is_sent(config: Config, ledger: Ledger) -> None:
+    finish_job(ledger, "spring")
+    (job,) = ledger.unreported()
+    written = write_letter(WEBHOOK, config, job, ledger.looks("spring"), NOW_S)
+    ledger.confirm_report("spring", [written])
+    outbox = Outbox(ledger.path)
+    first = outbox.next_letter(WEBHOOK, NOW_S, 300.0)
+    assert first is not None
+    outbox.put_off(first, "HTTP 500", 0.0)
+    second = outbox.next_letter(WEBHOOK, NOW_S, 300.0)
+    outbox.close()
+    assert second is not None
+    assert (second.id, second.body, second.attempts) == (first.id, first.body, 1)
