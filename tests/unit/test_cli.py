@@ -183,7 +183,10 @@ def test_try_on_makes_the_same_picture_for_the_same_seed(pictures: Path, capsys:
         assert picture.format == "WEBP"
 
 
-def test_a_missing_bundle_is_said_in_words(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_bundle_is_said_in_words(
+    pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     options = ["--person", str(pictures / "anna.png"), "--upper", str(pictures / "shirt.png"), "--device", "cpu"]
     assert main(["try-on", *options, "--models", str(pictures), "--output", str(pictures / "x.png")]) == ExitCode.ENGINE
-    assert "fastfit-mr-1024/bundle.json is missing" in capsys.readouterr().err
+    assert "fastfit-mr-1024 is not complete. Unset it." in capsys.readouterr().err

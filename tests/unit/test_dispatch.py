@@ -272,7 +272,9 @@ def test_recovery_keeps_whole_pictures_and_queues_the_rest(tmp_path: Path) -> No
     (before.config.outputs / "spring" / ".tmp-1-anna.c.png").write_bytes(b"torn")
     before.close()
     after = Stage(tmp_path)
+    after.announcer.start()
     after.step()
+    after.announcer.finish()
     assert after.look("a").status is LookStatus.DONE
     assert after.in_hand() == ["b", "c"]
     assert after.look("b").attempts == 2
