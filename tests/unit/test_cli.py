@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 from PIL import Image
@@ -186,7 +187,7 @@ def test_try_on_makes_the_same_picture_for_the_same_seed(pictures: Path, capsys:
 def test_a_missing_bundle_is_said_in_words(
     pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     options = ["--person", str(pictures / "anna.png"), "--upper", str(pictures / "shirt.png"), "--device", "cpu"]
     assert main(["try-on", *options, "--models", str(pictures), "--output", str(pictures / "x.png")]) == ExitCode.ENGINE
     assert "fastfit-mr-1024 is not complete. Unset it." in capsys.readouterr().err
