@@ -17,7 +17,7 @@ from loguru import logger
 from fastfit_watch import report
 from fastfit_watch.config import Config
 from fastfit_watch.errors import FastFitError, StorageError
-from fastfit_watch.gallery import Gallery
+from fastfit_watch.gallery import SHELF_FOLDER, Gallery
 from fastfit_watch.job import Job, LookRecord, Progress, Status
 from fastfit_watch.ledger import Ledger
 from fastfit_watch.letters import write_letters
@@ -77,7 +77,8 @@ class Announcer:
         unfinished = self._ledger.jobs([status for status in Status if not status.is_final])
         for folder in {job.id for job in (*unfinished, *self._ledger.unreported())}:
             remove_temporaries(self._config.outputs / folder)
-        remove_temporaries(self._config.outputs)
+        for place in (self._config.outputs, self._config.outputs / SHELF_FOLDER):
+            remove_temporaries(place)
 
     def finish(self) -> None:
         """Publish what is left to say, and stop. A report that cannot be written now is written at the next start."""

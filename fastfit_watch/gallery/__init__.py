@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastfit_watch.gallery.frontpage import SHELF_FOLDER
 from fastfit_watch.gallery.publish import Gallery
 
-__all__ = ["Gallery"]
+__all__ = ["SHELF_FOLDER", "Gallery"]

@@ -32,7 +32,7 @@ from fastfit_watch.pace import duration
 
 PER_PAGE = 40
 _ROOM = 6000  # bytes for one picture; 40 of them leave room for the rest of a page of 300 KB
-_FILES = (
+LINKED_FILES = (
     ("sheet.jpg", "Contact sheet"),
     ("status.txt", "Status"),
     ("report.json", "Report"),
@@ -87,7 +87,7 @@ def _head(page: JobPage) -> Markup:
     if job.started_s is not None and job.finished_s is not None:
         facts.append(element("span", duration(job.finished_s - job.started_s)))
     facts.append(element("span", "first seen ", moment(job.first_seen_s)))
-    files = [element("a", text, href=file) for file, text in _FILES if (entry.folder / file).is_file()]
+    files = [element("a", text, href=file) for file, text in LINKED_FILES if (entry.folder / file).is_file()]
     more = itertools.takewhile(lambda number: (entry.folder / f"sheet-{number}.jpg").is_file(), itertools.count(2))
     files += [element("a", f"Sheet {number}", href=f"sheet-{number}.jpg") for number in more]
     parts: list[Markup | None] = [

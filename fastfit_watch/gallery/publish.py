@@ -24,7 +24,7 @@ from fastfit_watch.gallery.frontpage import (
     build_shelf,
     shelf_file,
 )
-from fastfit_watch.gallery.jobpage import PER_PAGE, JobPage, build_job_page, page_file, snapshot_folder
+from fastfit_watch.gallery.jobpage import LINKED_FILES, PER_PAGE, JobPage, build_job_page, page_file, snapshot_folder
 from fastfit_watch.gallery.markup import Markup, edition, link, read_stamp
 from fastfit_watch.gallery.thumbs import THUMBS, ThumbSize, make_thumb
 from fastfit_watch.job import Job, LookRecord, LookStatus, Progress, Status
@@ -110,7 +110,6 @@ class Gallery:
             job = self._ledger.job(self._reported.get())
             if job is not None:
                 self._job_stamps.pop(job.id, None)
-                self._page_stamps[self._page_path(job.id, 1)] = ""
                 self._refresh_job(job)
 
     def _tell_progress(self) -> None:
@@ -133,7 +132,7 @@ class Gallery:
             self._troubles.append(f"the pages of {job.id!r}: {error}")
             return False
         if finished:
-            self._job_stamps[job.id] = _stamp_of(job)
+            self._job_stamps[job.id] = self._stamp_of(job)
             self._entries.pop((job.id, _from_front(job)), None)
             self._entries.pop((job.id, _from_shelf(job)), None)
         return finished
@@ -143,16 +142,16 @@ class Gallery:
         folder = self._config.outputs / job.id
         if job.status.is_final and not (job.has_results and folder.is_dir()):
             return True  # somebody took the results away: they do not come back as an empty page
+        for place in (folder, folder / THUMBS):
+            remove_temporaries(place, but_mine=True)
         if self._is_written(job):
             return True
         marks = look_marks(self._ledger, job.id, PER_PAGE) or [""]
         make_folder(folder)
-        for place in (folder, folder / THUMBS):
-            remove_temporaries(place, but_mine=True)
         for number in reversed(range(1, len(marks) + 1)):
             stamp = f"{edition()}:{marks[number - 1]}:{len(marks)}"
             if number == 1:
-                stamp = f"{_stamp_of(job)}:{len(marks)}"
+                stamp = f"{self._stamp_of(job)}:{len(marks)}"
             if self._stamp_on(self._page_path(job.id, number)) == stamp:
                 continue
             if self._is_late():
@@ -166,9 +165,15 @@ class Gallery:
     def _is_written(self, job: Job) -> bool:
         """Are all pages of the job there, and the first one, which is written last, as the job is now?"""
         stamp, _, pages = self._stamp_on(self._page_path(job.id, 1)).rpartition(":")
-        if stamp != _stamp_of(job):
+        if stamp != self._stamp_of(job):
             return False
         return all(self._page_path(job.id, number).is_file() for number in range(2, int(pages) + 1))
+
+    def _stamp_of(self, job: Job) -> str:
+        """Differs whenever the job has, or its files that a page links to have come or gone."""
+        files = [(self._config.outputs / job.id / name).is_file() for name, _ in LINKED_FILES]
+        facts = repr((job.status, job.reason, job.changed_s, job.finished_s, job.has_upload, job.has_results, files))
+        return f"{edition()}:{hashlib.sha256(facts.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
     def _page_path(self, job_id: str, number: int) -> Path:
         return self._config.outputs / job_id / page_file(number)
@@ -196,7 +201,7 @@ class Gallery:
         if self._is_late():
             return False
         jobs = jobs_on_shelf(self._ledger, shelf.number, SHELF_SIZE)
-        stale = [job for job in jobs if self._job_stamps.get(job.id) != _stamp_of(job)]
+        stale = [job for job in jobs if self._job_stamps.get(job.id) != self._stamp_of(job)]
         left = [job for job in stale if self._is_late() or not self._refresh_job(job)]
         if left and self._is_late():
             return False
@@ -228,7 +233,7 @@ class Gallery:
     def _entry(self, job: Job, base: str) -> Entry:
         """What a page tells of a job; read again only when the job has changed."""
         progress = None if base == _from_shelf(job) or job.status is not Status.RUNNING else self._progress.get(job.id)
-        key = f"{_stamp_of(job)}:{progress}"
+        key = f"{self._stamp_of(job)}:{progress}"
         known = self._entries.get((job.id, base))
         if known is not None and known[0] == key:
             return known[1]
@@ -275,12 +280,6 @@ class Gallery:
     def _write(self, path: Path, page: str, stamp: str) -> None:
         write_text(path, page)
         self._page_stamps[path] = stamp
-
-
-def _stamp_of(job: Job) -> str:
-    """Differs whenever the job has."""
-    facts = repr((job.status, job.reason, job.changed_s, job.finished_s, job.has_upload, job.has_results))
-    return f"{edition()}:{hashlib.sha256(facts.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
 def _from_front(job: Job) -> str:
