@@ -13,7 +13,6 @@ from fastfit_watch.look import Category, SamplingOptions
 from fastfit_watch.models import Console, provide_bundle
 from fastfit_watch.provenance import picture_marks, what_runs
 from fastfit_watch.rungs import Rung
-from fastfit_watch.worker import card_name
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -53,6 +52,7 @@ def open_studio(bundle: str, models: Path, device: str, dtype: str = "", rung: R
     import torch
 
     from fastfit_watch.engine.bundle import Bundle
+    from fastfit_watch.engine.card import card_name
     from fastfit_watch.engine.tryon import FastFitEngine
 
     chosen = getattr(torch, dtype, None) if dtype else None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import faulthandler
-import hashlib
 import json
 import os
 import queue
@@ -19,92 +18,26 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastfit_watch.errors import EngineError, FastFitError, OutOfMemory, StorageError, UploadError
-from fastfit_watch.failpoints import failpoint
+from fastfit_watch.channel import Channel, say
+from fastfit_watch.errors import FastFitError
 from fastfit_watch.finish import Finish
-from fastfit_watch.folders import STORAGE_ERRNOS
-from fastfit_watch.job import LookResult
 from fastfit_watch.meter import Progress, gigabytes
 from fastfit_watch.models import provide_bundle
-from fastfit_watch.protocol import (
-    SAVING,
-    CannotLoad,
-    Done,
-    Failed,
-    FailureKind,
-    Fetching,
-    Loading,
-    Lowered,
-    Message,
-    Order,
-    Ready,
-    Step,
-    Withheld,
-    WorkerExit,
-    read_order,
-    withheld_receipt,
-    write_message,
-)
-from fastfit_watch.provenance import picture_marks, what_runs
+from fastfit_watch.protocol import CannotLoad, Fetching, Loading, Order, Ready, WorkerExit, read_order
+from fastfit_watch.provenance import what_runs
 from fastfit_watch.rungs import Rung
+from fastfit_watch.workbench import Workbench
 
 if TYPE_CHECKING:
     from fastfit_watch.engine.bundle import Bundle
     from fastfit_watch.engine.content_filter import ContentFilter
-    from fastfit_watch.engine.tryon import FastFitEngine, PreparedLook, TryOnResult
+    from fastfit_watch.engine.tryon import FastFitEngine
 
 _PR_SET_PDEATHSIG = 1
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """An order whose pictures are read and prepared, or the reason why they could not be.
-
-    look: None if it has still to be prepared: there is no memory to do that beside the look in work.
-    taken_s: monotonic seconds, when the order was taken up.
-    """
-
-    order: Order
-    look: PreparedLook | None
-    failure: Failed | None
-    taken_s: float
-
-
-@dataclass(frozen=True)
-class _Made:
-    """A look that needs the device no more. result: puts it into the photograph. objection: the content filter's."""
-
-    order: Order
-    result: Callable[[], TryOnResult]
-    shortages: dict[str, str]
-    objection: str | None
-
-
-class _DeviceLostError(Exception):
-    """The device cannot be used any more by this process."""
-
-
-class _Channel:
-    """The pipe to the daemon. File descriptor 1 is pointed at standard error, so that no library can write here."""
-
-    def __init__(self) -> None:
-        self._pipe = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
-        os.dup2(2, 1)
-        self._lock = threading.Lock()
-
-    def send(self, message: Message) -> None:
-        """Send one message. A daemon that is gone ends this process."""
-        with self._lock:
-            try:
-                self._pipe.write(write_message(message) + "\n")
-            except OSError:
-                os._exit(WorkerExit.STOPPED)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _end_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the daemon decides when this process ends
-    channel = _Channel()
+    channel = Channel()
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
     threading.Thread(target=_read_orders, args=(orders,), name="orders", daemon=True).start()
     started_s = time.monotonic()
@@ -124,12 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         channel.send(CannotLoad(str(error)))
         return WorkerExit.CANNOT_LOAD
     except Exception as error:  # noqa: BLE001 - whatever it is, people must be told why nothing moves
-        _say("ERROR", "".join(traceback.format_exception(error)))
+        say("ERROR", "".join(traceback.format_exception(error)))
         channel.send(CannotLoad(f"{type(error).__name__}: {error}"))
         return WorkerExit.CANNOT_LOAD
-    ready = Ready(settings.device, bundle.name, time.monotonic() - started_s, versions, _describe_card(settings.device))
+    from fastfit_watch.engine.card import describe_card
+
+    ready = Ready(settings.device, bundle.name, time.monotonic() - started_s, versions, describe_card(settings.device))
     channel.send(ready)
-    return _Bench(engine, content_filter, channel, settings, versions).work(orders)
+    return Workbench(engine, content_filter, channel, settings, versions).work(orders)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -161,7 +96,7 @@ def _read_orders(orders: queue.SimpleQueue[Order]) -> None:
 
 
 def _load(
-    settings: argparse.Namespace, channel: _Channel
+    settings: argparse.Namespace, channel: Channel
 ) -> tuple[Bundle, FastFitEngine, ContentFilter | None, dict[str, str]]:
     channel.send(Loading("weights"))
     root = provide_bundle(settings.bundle, settings.models, _Herald(channel))
@@ -169,6 +104,7 @@ def _load(
     import torch
 
     from fastfit_watch.engine.bundle import Bundle
+    from fastfit_watch.engine.card import card_name
     from fastfit_watch.engine.memory import descend, limit_memory
     from fastfit_watch.engine.tryon import FastFitEngine
 
@@ -186,7 +122,7 @@ def _load(
     engine = descend(
         settings.rungs,
         lambda rung: FastFitEngine.load(bundle, settings.device, dtype, rung=rung, **wanted),
-        lambda rung, error: _say("WARNING", f"rung {rung} of the memory ladder: {error}"),
+        lambda rung, error: say("WARNING", f"rung {rung} of the memory ladder: {error}"),
     )
     content_filter = _load_filter(settings)
     dtype = str(next(engine.unet.parameters()).dtype).removeprefix("torch.")
@@ -205,271 +141,25 @@ def _load_filter(settings: argparse.Namespace) -> ContentFilter | None:
     return ContentFilter.load(wanted["model"], wanted["labels"], wanted["threshold"], device, settings.models)
 
 
-def _describe_card(device: str) -> str:
-    """What the device is, with its memory."""
-    if not device.startswith("cuda"):
-        return device
-    import torch
-
-    return f"{card_name(device)}, {torch.cuda.get_device_properties(device).total_memory / 2**30:.1f} GiB"
-
-
-def card_name(device: str) -> str:
-    """What the device is: `NVIDIA H200`, or `cpu`."""
-    if not device.startswith("cuda"):
-        return device
-    import torch
-
-    return str(torch.cuda.get_device_properties(device).name)
-
-
 class _Herald:
     """Tells the daemon how far the weights are, and its log what people should read."""
 
-    def __init__(self, channel: _Channel) -> None:
+    def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
     def say(self, text: str) -> None:
         """A line for the log."""
-        _say("INFO", text)
+        say("INFO", text)
 
     def warn(self, text: str) -> None:
         """A line for the log that nobody should miss."""
-        _say("WARNING", text)
+        say("WARNING", text)
 
     def show(self, progress: Progress) -> None:
         """A sign of life, and now and then a line for the log."""
         self._channel.send(Fetching(str(progress)))
         if progress.is_landmark:
-            _say("INFO", f"{progress}, {gigabytes(progress.done_bytes)} of {gigabytes(progress.total_bytes)}")
-
-
-class _Bench:
-    """Where looks are made: the next is prepared and the last is saved, each in a thread, while one is sampled."""
-
-    def __init__(
-        self,
-        engine: FastFitEngine,
-        content_filter: ContentFilter | None,
-        channel: _Channel,
-        settings: argparse.Namespace,
-        versions: dict[str, str],
-    ) -> None:
-        self._engine, self._filter, self._channel = engine, content_filter, channel
-        self._device, self._finish, self._versions = settings.device, settings.finish, versions
-        # Held while a look is prepared beside the one in work, and while the networks are moved.
-        self._moving = threading.Lock()
-        self._saves: queue.Queue[_Made | Failed] = queue.Queue(maxsize=1)
-        self._shortage: tuple[Rung, float] = (Rung.FULL, float("-inf"))
-
-    def work(self, orders: queue.SimpleQueue[Order]) -> int:
-        """Make one look after another, in order. Returns only when the device cannot be used any more."""
-        prepared: queue.Queue[_Prepared] = queue.Queue(maxsize=1)
-        threading.Thread(target=self._prepare_all, args=(orders, prepared), name="prepare", daemon=True).start()
-        threading.Thread(target=self._save_all, name="save", daemon=True).start()
-        while True:
-            ready = prepared.get()
-            try:
-                outcome = ready.failure or self._attempt(ready)
-            except _DeviceLostError:
-                self._saves.join()
-                return WorkerExit.DEVICE_UNUSABLE
-            if isinstance(outcome, _Made):
-                self._report(outcome.order, SAVING)
-            # Failures take the same way, so that results come in the order of the looks.
-            self._saves.put(outcome)
-            if isinstance(outcome, Failed):
-                self._saves.join()
-                if outcome.kind is FailureKind.ENGINE and not self._device_is_usable():
-                    return WorkerExit.DEVICE_UNUSABLE
-
-    def _prepare_all(self, orders: queue.SimpleQueue[Order], prepared: queue.Queue[_Prepared]) -> None:
-        while True:
-            order = orders.get()
-            taken_s = time.monotonic()
-            try:
-                prepared.put(_Prepared(order, self._prepare_beside(order), None, taken_s))
-            except Exception as error:  # noqa: BLE001 - whatever one look does, the next one must be unharmed
-                prepared.put(_Prepared(order, None, _blame(order, error), taken_s))
-
-    def _prepare_beside(self, order: Order) -> PreparedLook | None:
-        """Prepare a look while another is in work; None where that takes more memory than there is."""
-        with self._moving:
-            if order.rungs[0] is not Rung.FULL or self._engine.rung is not Rung.FULL:
-                return None
-            try:
-                return self._prepare(order)
-            except OutOfMemory as error:
-                _say("INFO", f"{order.output.stem}: not prepared beside the look in work: {error.message}")
-                return None
-
-    def _prepare(self, order: Order) -> PreparedLook:
-        from fastfit_watch.engine.picture import Picture
-        from fastfit_watch.images import open_image
-
-        self._report(order, "prepare")
-
-        def picture(path: Path) -> Picture:
-            """Opened only if it is not known yet: what was made of equal bytes before is used again."""
-            return Picture(partial(open_image, path), order.digests.get(path.name, ""))
-
-        garments = {category: picture(path) for category, path in order.garments.items()}
-        return self._engine.prepare(picture(order.person), garments, order.options)
-
-    def _save_all(self) -> None:
-        """Compose, encode and write what is made: no work for the device, so it never waits for this."""
-        while True:
-            outcome = self._saves.get()
-            if isinstance(outcome, Failed):
-                self._channel.send(outcome)
-            else:
-                try:
-                    self._channel.send(self._keep(outcome))
-                except Exception as error:  # noqa: BLE001 - whatever one look does, the next one must be unharmed
-                    self._channel.send(_blame(outcome.order, error))
-            self._saves.task_done()
-
-    def _keep(self, made: _Made) -> Message:
-        """Save a picture where it belongs; what to tell the daemon."""
-        order, result = made.order, made.result()
-        if made.objection is not None:
-            self._withhold(order, result, made.shortages)
-            return Withheld(order.token, made.objection)
-        return Done(order.token, self._save(order, order.output, order.receipt, result, made.shortages))
-
-    def _attempt(self, ready: _Prepared) -> _Made | Failed:
-        """Make one look, all but its file. Raises _DeviceLostError."""
-        order, rungs = ready.order, self._rungs(ready)
-        shortages: dict[str, str] = {}
-
-        def note(tried: Rung, error: OutOfMemory) -> None:
-            shortages[tried.value] = error.stage
-            self._go_down(order, tried, rungs[rungs.index(tried) + 1], error)
-
-        try:
-            from fastfit_watch.engine.memory import descend
-
-            result, objection = descend(rungs, lambda rung: self._make_in_room(ready, rung), note)
-        except _DeviceLostError:
-            raise
-        except OutOfMemory as error:
-            tried = "".join(f" {rung} ({stage})," for rung, stage in shortages.items())
-            return Failed(order.token, FailureKind.MEMORY, f"{error} Tried:{tried} {rungs[-1]} ({error.stage}).")
-        except Exception as error:  # noqa: BLE001 - whatever one look does, the next one must be unharmed
-            return _blame(order, error)
-        return _Made(order, result, shortages, objection)
-
-    def _rungs(self, ready: _Prepared) -> tuple[Rung, ...]:
-        """The order's rungs. One that was given before the last shortage does not know of it yet."""
-        reached, since_s = self._shortage
-        known = tuple(rung for rung in ready.order.rungs if rung.reaches(reached) or ready.taken_s > since_s)
-        return known or ready.order.rungs[-1:]
-
-    def _make_in_room(self, ready: _Prepared, rung: Rung) -> tuple[Callable[[], TryOnResult], str | None]:
-        """Like `_make`; a device that is full of what earlier looks left there is emptied first."""
-        try:
-            return self._make(ready, rung)
-        except OutOfMemory as error:
-            stage = error.stage
-            if not self._engine.forget() or not self._device_is_usable():
-                raise
-        _say("INFO", f"{ready.order.output.stem}: the device was full in '{stage}'; once more without what was kept")
-        return self._make(ready, rung)
-
-    def _make(self, ready: _Prepared, rung: Rung) -> tuple[Callable[[], TryOnResult], str | None]:
-        """Make one look on one rung of the ladder; how to compose it, and the content filter's objection to it."""
-        order, look = ready.order, ready.look
-        with self._moving:
-            if self._engine.rung is not rung:
-                # From where all networks wait elsewhere, every rung can be reached, and a failure leads back there.
-                self._engine = self._engine.at(Rung.OFFLOAD)
-                self._engine = self._engine.at(rung)
-        if look is None or rung.reaches(Rung.SMALLER):
-            look = self._prepare(order)
-        self._report(order, "denoise")
-        developed = self._engine.develop(look, lambda step, steps: self._report(order, "denoise", step, steps))
-        if self._filter is None:
-            return partial(self._engine.finish, developed), None
-        result = self._engine.finish(developed)
-        return lambda: result, self._filter.judge(result.image, rung)
-
-    def _go_down(self, order: Order, tried: Rung, rung: Rung, error: OutOfMemory) -> None:
-        """Tell the daemon before the next rung is tried: this process may not live to tell what it learnt."""
-        self._shortage = (rung, time.monotonic())
-        self._channel.send(Lowered(order.token, tried, rung, error.message))
-        if not self._device_is_usable():
-            raise _DeviceLostError from error
-
-    def _withhold(self, order: Order, result: TryOnResult, shortages: dict[str, str]) -> None:
-        folder = order.withheld
-        folder.mkdir(mode=0o700, exist_ok=True)
-        receipt = withheld_receipt(folder, order.output.stem)
-        self._save(order, folder / order.output.name, receipt, result, shortages)
-
-    def _save(
-        self, order: Order, output: Path, receipt: Path, result: TryOnResult, shortages: dict[str, str]
-    ) -> LookResult:
-        """Write the receipt, then the picture: a picture without its receipt is never seen."""
-        from fastfit_watch.finish import finish_picture
-        from fastfit_watch.write import write_bytes, write_json
-
-        marks = picture_marks(order.person, order.garments, order.options, self._versions, result.rung.value)
-        marks = {**order.marks, **marks}
-        data = finish_picture(result.image, order.options.format, marks, self._finish, order.person)
-        saved = LookResult(
-            file=output.name,
-            sha256=hashlib.sha256(data).hexdigest(),
-            height=result.image.height,
-            width=result.image.width,
-            seconds=dict(result.seconds),
-            peak_vram_bytes=result.peak_vram_bytes,
-            device=self._device,
-            versions=self._versions,
-            rung=result.rung.value,
-            shortages=shortages,
-            cache=dict(result.cache),
-        )
-        write_json(receipt, asdict(saved))
-        failpoint("worker.receipt.after")
-        write_bytes(output, data)
-        failpoint("worker.picture.after")
-        return saved
-
-    def _report(self, order: Order, stage: str, step: int = 0, steps: int = 0) -> None:
-        rung = self._engine.rung.value
-        self._channel.send(Step(order.token, stage, step, steps or order.options.steps, rung))
-
-    def _device_is_usable(self) -> bool:
-        """A CUDA error may poison the process for good; then a fresh one must take over."""
-        if not self._device.startswith("cuda"):
-            return True
-        import torch
-
-        try:
-            torch.cuda.synchronize(self._device)
-        except RuntimeError as error:
-            _say("ERROR", f"The device {self._device} cannot be used any more: {error}")
-            return False
-        return True
-
-
-def _blame(order: Order, error: Exception) -> Failed:
-    """Whose fault an exception is, and its sentence. What is unknown goes to the log with its traceback."""
-    if isinstance(error, UploadError):
-        return Failed(order.token, FailureKind.INPUT, str(error))
-    if isinstance(error, StorageError) or (isinstance(error, OSError) and error.errno in STORAGE_ERRNOS):
-        return Failed(order.token, FailureKind.STORAGE, str(error))
-    if isinstance(error, OutOfMemory | MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return Failed(order.token, FailureKind.MEMORY, str(error) or "The machine ran out of memory.")
-    if isinstance(error, EngineError):
-        return Failed(order.token, FailureKind.ENGINE, str(error))
-    _say("ERROR", f"{order.output.name}: unexpected error\n{''.join(traceback.format_exception(error))}")
-    return Failed(order.token, FailureKind.ENGINE, f"{type(error).__name__}: {error}")
-
-
-def _say(level: str, text: str) -> None:
-    for line in text.splitlines():
-        print(f"{level}: {line}", file=sys.stderr, flush=True)
+            say("INFO", f"{progress}, {gigabytes(progress.done_bytes)} of {gigabytes(progress.total_bytes)}")
 
 
 if __name__ == "__main__":

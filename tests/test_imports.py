@@ -84,14 +84,14 @@ FLOORS = (
         "doctor",
         "service",
     },
-    {"worker", "studio", "oneshot", "reproduce", "mini"},
+    {"worker", "workbench", "channel", "studio", "oneshot", "reproduce", "mini"},
     {"daemon", "demo", "bench"},
     {"cli"},
     {"__main__"},
 )
 # Only these may import these, at any depth.
 HOMES = {
-    "torch": {"engine", "mini", "worker", "studio", "bench"},
+    "torch": {"engine", "mini", "worker", "workbench", "studio", "bench"},
     "diffusers": {"engine", "mini", "bench"},
     "onnxruntime": {"engine"},
     "transformers": {"engine"},

@@ -33,7 +33,7 @@ from fastfit_watch.protocol import (
     write_order,
 )
 from fastfit_watch.rungs import Rung, ladder
-from fastfit_watch.worker import _blame
+from fastfit_watch.workbench import blame
 
 STEPS = 2
 
@@ -155,6 +155,6 @@ def test_a_bundle_that_is_missing_is_said_in_words(tmp_path: Path) -> None:
     ],
 )
 def test_whose_fault_it_is(error: Exception, kind: FailureKind, tmp_path: Path) -> None:
-    failed = _blame(_order(tmp_path, 9, "anna.png"), error)
+    failed = blame(_order(tmp_path, 9, "anna.png"), error)
     assert (failed.token, failed.kind) == (9, kind)
     assert failed.message
