@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
+import os
 import queue
+import stat
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -380,3 +383,24 @@ def test_storage_errors_outside_a_look_hold_the_queue_too(stage: Stage, monkeypa
     for _ in itertools.repeat(None, 3):
         stage.step(after_s=30)
     assert stage.in_hand() == ["a"]
+
+
+def test_a_quota_used_up_at_the_results_folder_is_not_the_looks_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, sync = Stage(tmp_path), os.fsync
+    stage.claim("spring", "a")
+
+    def refuse_folders(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    stage.step()
+    assert "quota" in stage.dispatch.held
+    assert stage.look("a").status is LookStatus.QUEUED
+    monkeypatch.undo()
+    stage.step(after_s=120)
+    assert stage.in_hand() == ["a"]
+    assert not stage.dispatch.held
