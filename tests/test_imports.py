@@ -86,6 +86,7 @@ FLOORS = (
     },
     {"worker", "workbench", "channel", "studio", "oneshot", "reproduce", "mini"},
     {"daemon", "demo", "bench"},
+    {"commands"},
     {"cli"},
     {"__main__"},
 )
