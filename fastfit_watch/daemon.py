@@ -270,7 +270,7 @@ class Daemon:
         for job in self._ledger.jobs():
             left = job.status.is_open or (job.status is Status.FAILED and job.changed_s >= self._began_s)
             if left:
-                logger.warning("{}: {}: {}", job.id, job.status.value, job.reason)
+                logger.bind(job=job.id).warning("left {}: {}", job.status.value, job.reason)
                 failed, invalid = job.status is Status.FAILED, job.status is Status.INVALID
                 codes.add(ExitCode.FAILED if failed else ExitCode.INVALID if invalid else ExitCode.INCOMPLETE)
         gravest = (ExitCode.FAILED, ExitCode.INVALID, ExitCode.INCOMPLETE, ExitCode.OK)

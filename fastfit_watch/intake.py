@@ -273,9 +273,10 @@ class Intake:
         try:
             changed = act(job.id, now_s)
         except ConfigError as error:
-            logger.info("{} in the folder {!r} has no effect: {}", order.name, title, error)
+            logger.bind(job=job.id).info("{} in the folder {!r} has no effect: {}", order.name, title, error)
         else:
-            logger.info("{} in the folder {!r}: the job is now {}", order.name, title, changed.status.value)
+            log = logger.bind(job=job.id)
+            log.info("{} in the folder {!r}: the job is now {}", order.name, title, changed.status.value)
             if title in self._uploads.known:
                 self._uploads.known[title] = replace(self._uploads.known[title], job=changed, verdict=None)
             self._uploads.tell(changed)

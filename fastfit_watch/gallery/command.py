@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fastfit_watch.config import Config
 from fastfit_watch.job import LookRecord
+from fastfit_watch.options import OPTIONS
 
 _SHIPPED = "mini"
 
@@ -26,8 +27,8 @@ def reproduce_command(config: Config, record: LookRecord, snapshot: Path) -> str
         words += ["--device", result.device]
     for slot, file in files.items():
         words += [f"--{slot}", str(snapshot.absolute() / file)]
-    words += ["--steps", str(options.steps), "--seed", str(options.seed), "--guidance", f"{options.guidance:g}"]
-    words += ["--mask", options.mask.value, "--framing", options.framing.value]
+    # The format follows from --output's extension; whatever else decides about the bytes is named.
+    words += [word for name in OPTIONS if name != "format" for word in (f"--{name}", f"{getattr(options, name)}")]
     words += ["--output", f"./{look.key}.{options.format.value}"]
     return " ".join(_quote(word) for word in words)
 

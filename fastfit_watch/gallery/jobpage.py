@@ -27,7 +27,8 @@ from fastfit_watch.gallery.cards import (
 from fastfit_watch.gallery.command import reproduce_command
 from fastfit_watch.gallery.markup import Markup, element, join, link, name
 from fastfit_watch.job import Job, LookRecord, LookResult, LookStatus, Status
-from fastfit_watch.look import Framing
+from fastfit_watch.look import Framing, Preset
+from fastfit_watch.options import OPTIONS
 from fastfit_watch.pace import duration
 
 PER_PAGE = 40
@@ -144,10 +145,9 @@ def _finished(config: Config, entry: Entry, record: LookRecord, result: LookResu
     """The parts of a finished picture, the dispensable ones last."""
     yield _compare(entry, record, anchor)
     full = element("a", "Full size", href=link(result.file))
-    seconds = duration(sum(result.seconds.values()))
-    yield element(
-        "p", f"{record.look.options.steps} steps · seed {record.look.options.seed} · {seconds} · ", full, class_="faint"
-    )
+    options, seconds = record.look.options, duration(sum(result.seconds.values()))
+    preset = f"{options.preset.value} · " if options.preset is not Preset.EXACT else ""
+    yield element("p", f"{preset}{options.steps} steps · seed {options.seed} · {seconds} · ", full, class_="faint")
     yield worn(entry, record, person=False)
     yield element(
         "details",
@@ -187,11 +187,7 @@ def _options(record: LookRecord, result: LookResult) -> Markup:
     rows = [
         ("person", look.person),
         *((slot.value, file) for slot, file in look.garments.items()),
-        ("steps", str(options.steps)),
-        ("seed", str(options.seed)),
-        ("guidance", f"{options.guidance:g}"),
-        ("mask", options.mask.value),
-        ("framing", options.framing.value),
+        *((option, str(getattr(options, option))) for option in OPTIONS),
         ("size", f"{result.width} x {result.height}"),
         ("weights", result.versions.get("bundle", "")),
         ("device", result.device),

@@ -15,6 +15,7 @@ from fastfit_watch.job import Job, LookResult
 from fastfit_watch.ledger import Ledger
 from fastfit_watch.look import Category, Look, SamplingOptions
 
+_OPTIONS = SamplingOptions(seed=7)
 SECONDS = {"person": 0.41, "denoise": 9.5, "decode": 0.32}
 
 
@@ -40,11 +41,12 @@ class GalleryHouse:
         looks: Sequence[str] = ("casual", "gala"),
         garments: Sequence[str] = ("shirt.png", "jeans.png"),
         now_s: float = 1_700_000_000.0,
+        options: SamplingOptions = _OPTIONS,
     ) -> Job:
         """A job that waits for the engine: everyone in every look, its uploads in the spool."""
         job = self.ledger.sight(name, now_s)
         slots = dict(zip((Category.UPPER, Category.LOWER), garments, strict=False))
-        wanted = [Look(person, look, slots, SamplingOptions(seed=7)) for person in people for look in looks]
+        wanted = [Look(person, look, slots, options) for person in people for look in looks]
         files = {file: hashlib.sha256(f"{name}/{file}".encode()).hexdigest() for file in (*people, *garments)}
         self.ledger.begin_claim(job.id, "outfit.yaml", wanted, files, "origin", now_s)
         self.ledger.finish_claim(job.id, now_s)

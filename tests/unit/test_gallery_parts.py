@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,8 +13,11 @@ from gallery_house import GalleryHouse
 from PIL import Image
 
 from fastfit_watch.cli import build_parser
+from fastfit_watch.gallery import Gallery
 from fastfit_watch.gallery.command import reproduce_command
 from fastfit_watch.gallery.thumbs import ThumbSize, shrink
+from fastfit_watch.look import Framing, ImageFormat, MaskMode, Preset, SamplingOptions
+from fastfit_watch.options import OPTIONS
 
 
 @pytest.fixture
@@ -56,3 +62,23 @@ def test_the_line_names_existing_files_and_parses(house: GalleryHouse, person: s
     wanted = build_parser().parse_args(words[1:])
     assert wanted.person.is_file() and wanted.upper.is_file() and wanted.lower.is_file()
     assert (wanted.seed, wanted.steps, wanted.bundle, wanted.framing) == (7, 30, "mini", "crop")
+
+
+def test_the_line_and_the_page_name_every_option(house: GalleryHouse) -> None:
+    """Each is set to something else than its default: one that is left out would make another picture."""
+    other = SamplingOptions(11, 9, 3.25, MaskMode.WORN, Framing.PASTE_BACK, ImageFormat.WEBP, Preset.DRAFT)
+    defaults = asdict(SamplingOptions())
+    assert set(defaults) == set(OPTIONS)
+    assert all(getattr(other, name) != default for name, default in defaults.items())
+    house.claim("spring", looks=("casual",), options=other)
+    house.complete("spring")
+    record = house.ledger.looks("spring")[0]
+    line = reproduce_command(house.config, record, house.snapshot("spring"))
+    wanted = build_parser().parse_args(shlex.split(line)[1:])
+    for name in set(defaults) - {"format"}:
+        assert str(getattr(wanted, name)) == str(getattr(other, name)), name
+    assert wanted.output == Path("anna.casual.webp")
+    Gallery(house.config, house.ledger).publish({}, "", 1e6)
+    page = house.read("spring", "index.html")
+    for name, value in asdict(other).items():
+        assert re.search(rf"<dt>{name}</dt><dd[^>]*>{re.escape(str(value))}</dd>", page), name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
+import fastfit_watch
 from fastfit_watch.config import Log
 from fastfit_watch.logs import is_journal, set_up_logs
 from fastfit_watch.places import JOB_LOG, LOG_FILE
@@ -180,6 +182,20 @@ def test_json_lines_have_the_same_keys_always(tmp_path: Path) -> None:
     assert "ValueError: broken" in lines[2]["exception"]
     assert (tmp_path / "logs" / LOG_FILE).read_text() == stream.getvalue()
     assert "WARNING [spring anna.casual]" in (tmp_path / "outputs" / "spring" / JOB_LOG).read_text()
+
+
+def test_a_line_about_a_job_has_it_as_its_key() -> None:
+    """Said in the words of the message alone, it would be missing from the job's log and from a search for the job."""
+    unbound = []
+    for path in Path(fastfit_watch.__file__).parent.rglob("*.py"):
+        if path.name == "retention.py":  # a line in job.log would make the folder again that it has just removed
+            continue
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+                words = {ast.unparse(argument) for argument in call.args}
+                if ast.unparse(call.func.value) == "logger" and words & {"job.id", "record.job_id", "letter.job_id"}:
+                    unbound.append(f"{path.name}:{call.lineno}")
+    assert unbound == []
 
 
 def _wait_for(text: str, path: Path) -> None:
