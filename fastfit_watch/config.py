@@ -43,12 +43,14 @@ class Engine(_Section):
     devices: tuple[str, ...] = ("auto",)
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     pose: Literal["cpu", "gpu"] = "cpu"
+    densepose: Literal["builtin", "detectron2"] = "builtin"
     memory_bytes: Annotated[int, Field(ge=0)] = 0
     threads: Annotated[int, Field(ge=0)] = 0
     gpu_cache_bytes: Annotated[int, Field(ge=0)] = 8 * 1024**3
     cache_bytes: Annotated[int, Field(ge=0)] = 1024**3
     load_timeout_s: Seconds = 900.0
     stall_s: Seconds = 180.0
+    max_rss_bytes: Annotated[int, Field(ge=0)] = 0
     max_deaths: Count = 3
     max_attempts: Count = 5
     backoff_s: Seconds = 5.0

@@ -34,6 +34,7 @@ from fastfit_watch.protocol import (
     Ready,
     Step,
     Withheld,
+    WorkerExit,
     read_message,
     write_order,
 )
@@ -80,8 +81,10 @@ def worker_command(config: Config, device: str) -> list[str]:
     command = [sys.executable, "-m", "fastfit_watch.worker", "--bundle", config.bundle]
     command += ["--models", str(config.models), "--device", device, "--dtype", config.engine.dtype]
     command += ["--threads", str(config.engine.threads), "--pose", config.engine.pose]
+    command += ["--densepose", config.engine.densepose]
     command += ["--cache-bytes", str(config.engine.gpu_cache_bytes), str(config.engine.cache_bytes)]
     command += ["--memory-bytes", str(config.engine.memory_bytes)]
+    command += ["--max-rss-bytes", str(config.engine.max_rss_bytes)]
     command += ["--rungs", ",".join(ladder(config.memory.start, allow_smaller=config.memory.allow_smaller))]
     if config.content_filter.model:
         command += ["--content-filter", config.content_filter.model_dump_json()]
@@ -217,6 +220,10 @@ class Resident:
             self.load_failures += 1
             self.trouble = self.trouble or f"the engine process ended while loading ({describe_exit(exit_code)})"
         self._close_input()
+        if exit_code == WorkerExit.OUTGROWN and self.state is ResidentState.READY:
+            logger.info("{}: the engine is renewed: it held more memory than engine.max_rss_bytes allows", self.device)
+            self.state, self.ready = ResidentState.OFF, None
+            return
         pause_s = self._rest(clock_s)
         logger.warning(
             "{}: the engine ended ({}), next start in {:.0f} s", self.device, describe_exit(exit_code), pause_s

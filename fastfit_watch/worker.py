@@ -76,7 +76,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--cache-bytes", type=int, nargs=2, default=(8 * 2**30, 2**30))
     parser.add_argument("--pose", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--densepose", choices=("builtin", "detectron2"), default="builtin")
     parser.add_argument("--memory-bytes", type=int, default=0)
+    parser.add_argument("--max-rss-bytes", type=int, default=0)
     parser.add_argument("--rungs", type=lambda text: tuple(map(Rung, text.split(","))), default=tuple(Rung))
     parser.add_argument("--finish", type=Finish.from_json, default=Finish())
     parser.add_argument("--content-filter", type=json.loads, help="a JSON object: model, labels, threshold, device")
@@ -116,6 +118,7 @@ def _load(
     dtype = None if settings.dtype == "auto" else getattr(torch, settings.dtype)
     wanted: dict[str, Any] = {
         "pose_device": settings.device if settings.pose == "gpu" else "cpu",
+        "densepose": settings.densepose,
         "cache_bytes": tuple(settings.cache_bytes),
         "choices": settings.models / ".attention.json",
     }

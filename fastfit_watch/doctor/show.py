@@ -15,6 +15,7 @@ from fastfit_watch.doctor.access import find_account
 from fastfit_watch.doctor.finding import Finding, Level, bad, good
 from fastfit_watch.doctor.folders import examine_folders
 from fastfit_watch.doctor.gpu import examine_gpus
+from fastfit_watch.doctor.parsers import examine_parsers
 from fastfit_watch.doctor.system import examine_clock, examine_events, examine_service
 from fastfit_watch.doctor.weights import examine_weights
 from fastfit_watch.errors import ConfigError
@@ -52,7 +53,12 @@ def _examine(read_config: Callable[[], Config], folders: Callable[[Config], list
     try:
         config = read_config()
         yield good("config", f"valid; bundle {config.bundle}")
-        checks += [("weights", examine_weights), ("folders", folders), ("service", examine_service)]
+        checks += [
+            ("weights", examine_weights),
+            ("parsers", examine_parsers),
+            ("folders", folders),
+            ("service", examine_service),
+        ]
     except ConfigError as error:
         config = Config()
         yield bad("config", str(error), "Correct the settings; weights, folders and service are checked after that.")

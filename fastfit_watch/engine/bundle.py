@@ -142,12 +142,15 @@ def load_scheduler(bundle: Bundle) -> DDPMScheduler:
     return scheduler
 
 
-def load_parser(bundle: Bundle, device: str, dtype: torch.dtype, pose_device: str = "cpu") -> HumanParser:
-    """Build the parser that this bundle's people are parsed with.
+def load_parser(
+    bundle: Bundle, device: str, dtype: torch.dtype, pose_device: str = "cpu", densepose: str = "builtin"
+) -> HumanParser:
+    """Build the parser that this bundle's people are parsed with. densepose : see `HumanToolkit.load`.
 
     Raises
     ------
-    BundleError : its files are missing or damaged. EngineError : `pose_device` is a GPU that DWPose cannot use.
+    BundleError : its files are missing or damaged. EngineError : `pose_device` is a GPU that DWPose cannot use, or
+        detectron2 is wanted and not installed.
     """
     folder = bundle.root / "parser"
     if bundle.parser is ParserKind.MINI:
@@ -157,7 +160,7 @@ def load_parser(bundle: Bundle, device: str, dtype: torch.dtype, pose_device: st
     # OpenCV's and ONNX Runtime's share of the toolkit is heavy; a mini bundle never needs it.
     from fastfit_watch.engine.toolkit.human import HumanToolkit
 
-    return HumanToolkit.load(folder, device, dtype, pose_device)
+    return HumanToolkit.load(folder, device, dtype, pose_device, densepose)
 
 
 def _build(folder: Path, make: Callable[[dict[str, Any]], Network]) -> Network:

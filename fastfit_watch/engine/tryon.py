@@ -132,6 +132,7 @@ class FastFitEngine:
         *,
         rung: Rung = Rung.FULL,
         pose_device: str = "cpu",
+        densepose: str = "builtin",
         cache_bytes: tuple[int, int] = (8 * 2**30, 2**30),
         choices: Path | None = None,
     ) -> FastFitEngine:
@@ -139,6 +140,7 @@ class FastFitEngine:
 
         dtype : of UNet and VAE; None takes bfloat16 on a GPU and float32 on the CPU.
         rung : of the memory ladder. pose_device : where the human toolkit's DWPose runs.
+        densepose : `builtin` or `detectron2`.
         cache_bytes : most that is kept of earlier looks on a GPU, and in the machine's memory. choices : a file that
         remembers which attention kernels are fastest on which card.
 
@@ -155,7 +157,7 @@ class FastFitEngine:
                 load_unet(bundle, home, chosen),
                 load_vae(bundle, home, chosen),
                 load_scheduler(bundle),
-                load_parser(bundle, device, chosen, pose_device),
+                load_parser(bundle, device, chosen, pose_device, densepose),
                 device,
                 ContentCache(device, *cache_bytes),
                 choices=choices,

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from fastfit_watch.engine.toolkit import densepose_boxes, densepose_detector
 from fastfit_watch.engine.toolkit.densepose import DensePose, restore_size, shrink_picture
 from fastfit_watch.engine.toolkit.densepose_detector import DetectorSettings
 from fastfit_watch.engine.toolkit.densepose_detectron2 import Detectron2DensePose
 from fastfit_watch.engine.toolkit.densepose_network import DensePoseNetwork, PartPredictor
-from fastfit_watch.errors import EngineError
+from fastfit_watch.errors import BundleError, EngineError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SETTINGS = {"small": DetectorSettings(shortest_side_px=192), "full": DetectorSettings()}
@@ -374,5 +378,99 @@ def test_detectron2_says_how_to_install_it(tmp_path: Path) -> None:
     if find_spec("detectron2") and find_spec("densepose"):
         pytest.skip("detectron2 is installed here")
     with pytest.raises(EngineError, match="not installed") as caught:
-        Detectron2DensePose.load(tmp_path / "model.pkl", tmp_path / "config.yaml", "cpu")
+        Detectron2DensePose.load(tmp_path / "model.pkl", "cpu")
     assert "https://github.com/facebookresearch/detectron2" in caught.value.hint
+    assert "fastfit-watch[detectron2]" in caught.value.hint
+
+
+class StandInSettings:
+    """Settings as detectron2 takes them: a list of dotted names and values."""
+
+    def __init__(self) -> None:
+        self.given: dict[str, Any] = {}
+
+    def merge_from_list(self, settings: list[Any]) -> None:
+        self.given |= dict(zip(settings[::2], settings[1::2], strict=True))
+
+
+class StandInModel(torch.nn.Module):
+    """The built-in network behind detectron2's contract, with a constant among its weights as some versions have."""
+
+    def __init__(self, settings: StandInSettings) -> None:
+        super().__init__()
+        self.settings = settings.given
+        network = DensePoseNetwork()
+        self.backbone, self.proposal_generator = network.backbone, network.proposal_generator
+        self.roi_heads = network.roi_heads
+        self.register_buffer("pixel_mean", torch.full((3, 1, 1), 7.0))
+
+    def forward(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        (given,) = inputs
+        seen_size, size = tuple(given["image"].shape[1:]), (given["height"], given["width"])
+        batch = densepose_detector.normalise_picture(given["image"].permute(1, 2, 0).numpy(), CPU)
+        network = cast("DensePoseNetwork", self)
+        pyramid = self.backbone(batch)
+        limit = self.settings["MODEL.ROI_HEADS.SCORE_THRESH_TEST"]
+        people = densepose_detector.find_people(network, pyramid, seen_size, limit)
+        coarse, fine = densepose_detector.segment_body(network, pyramid, people.boxes)
+        boxes = densepose_detector.rescale_boxes(people.boxes, seen_size, size)
+        return [{"instances": StandInPeople(boxes, coarse, fine)}]
+
+
+class StandInPeople:
+    """What detectron2 says of the people it found."""
+
+    def __init__(self, boxes: torch.Tensor, coarse: torch.Tensor, fine: torch.Tensor) -> None:
+        self.pred_boxes = SimpleNamespace(tensor=boxes)
+        self.pred_densepose = SimpleNamespace(coarse_segm=coarse, fine_segm=fine)
+
+    def __len__(self) -> int:
+        return len(self.pred_boxes.tensor)
+
+
+def install_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """detectron2 as far as it is called; the real one builds from its git only."""
+    parts: dict[str, dict[str, object]] = {
+        "detectron2": {},
+        "detectron2.config": {"get_cfg": StandInSettings},
+        "detectron2.modeling": {"build_model": StandInModel},
+        "densepose": {"add_densepose_config": lambda settings: settings.given.update({"densepose": True})},
+    }
+    for name, content in parts.items():
+        module = ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def test_what_detectron2_finds_is_labelled_as_the_builtin_network_labels_it(
+    network: DensePoseNetwork, golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_stand_in(monkeypatch)
+    path = tmp_path / "model.safetensors"
+    save_file(dict(network.state_dict()), path)
+    loaded = Detectron2DensePose.load(path, "cpu")
+    picture = golden["image_bgr"][:, :, ::-1]
+    labels = Detectron2DensePose(loaded.network, SETTINGS["small"]).label(picture)
+    assert labels.any()
+    assert np.array_equal(labels, DensePose(network, SETTINGS["small"]).label(picture))
+    assert loaded.network.state_dict()["pixel_mean"].flatten().tolist() == [7.0] * 3, "its own constants stay"
+    settings = loaded.network.settings
+    assert isinstance(settings, dict)
+    # What makes this network unlike detectron2's defaults, by the DensePose specification, sections 1 and 5.
+    assert settings["MODEL.ROI_HEADS.SCORE_THRESH_TEST"] == 0.8
+    assert settings["MODEL.ROI_BOX_HEAD.POOLER_TYPE"] == settings["MODEL.ROI_DENSEPOSE_HEAD.POOLER_TYPE"] == "ROIAlign"
+    assert settings["MODEL.ANCHOR_GENERATOR.SIZES"] == [[32], [64], [128], [256], [512]]
+    assert (settings["MODEL.ROI_HEADS.NUM_CLASSES"], settings["MODEL.DEVICE"], settings["densepose"]) == (
+        1,
+        "cpu",
+        True,
+    )
+
+
+def test_weights_of_another_network_are_refused_by_detectron2s_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_stand_in(monkeypatch)
+    save_file({"backbone.fpn_lateral2.weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(BundleError, match="do not fit DensePose R_50_FPN_s1x"):
+        Detectron2DensePose.load(tmp_path / "model.safetensors", "cpu")

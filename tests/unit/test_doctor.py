@@ -23,6 +23,7 @@ from fastfit_watch.cli import main
 from fastfit_watch.config import Config, ContentFilter, Engine
 from fastfit_watch.doctor.finding import Level
 from fastfit_watch.doctor.gpu import examine_gpus
+from fastfit_watch.doctor.parsers import examine_parsers
 from fastfit_watch.doctor.system import examine_clock, examine_events, examine_service
 from fastfit_watch.doctor.weights import examine_weights
 from fastfit_watch.exits import ExitCode
@@ -177,6 +178,39 @@ def test_the_reminder_of_a_content_filter(tmp_path: Path) -> None:
     assert level_of(examine_weights(Config(bundle="mini")), "filter") is Level.OK
 
 
+# Parsers
+
+
+def test_detectron2_is_missed_before_the_engine_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config(engine=Engine(densepose="detectron2"))
+    finding = examine_parsers(config)
+    assert finding.level is Level.FAIL
+    assert "needs torchvision, detectron2, densepose" in finding.message and "[detectron2]" in finding.fix
+    for name in ("torchvision", "detectron2", "densepose"):
+        (tmp_path / f"{name}.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert examine_parsers(config).level is Level.OK
+    assert examine_parsers(Config()).level is Level.OK
+
+
+@pytest.mark.parametrize(
+    ("body", "level", "words"),
+    [
+        ("get_available_providers = lambda: ['CUDAExecutionProvider', 'CPUExecutionProvider']", Level.OK, "on the GPU"),
+        ("get_available_providers = lambda: ['CPUExecutionProvider']", Level.FAIL, "offers CPUExecutionProvider only"),
+        ("raise ImportError('libcudnn.so.9')", Level.FAIL, "libcudnn.so.9"),
+    ],
+)
+def test_dwpose_on_a_gpu_wants_an_onnxruntime_for_it(
+    body: str, level: Level, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnxruntime.py").write_text(f"{body}\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    finding = examine_parsers(Config(engine=Engine(pose="gpu")))
+    assert (finding.level, words in finding.message) == (level, True), finding
+    assert examine_parsers(Config(bundle="mini", engine=Engine(pose="gpu"))).level is Level.OK
+
+
 # Events, clock, service
 
 
@@ -288,7 +322,18 @@ def test_the_exit_code_and_json(quick: Path, capsys: pytest.CaptureFixture[str])
     assert report["fit"] is True
     checks = [finding["check"] for finding in report["findings"]]
     assert checks[:2] == ["config", "gpu"]
-    assert set(checks) >= {"torch", "inotify", "clock", "weights", "filter", "inputs", "filesystem", "space", "service"}
+    assert set(checks) >= {
+        "torch",
+        "inotify",
+        "clock",
+        "weights",
+        "filter",
+        "parsers",
+        "inputs",
+        "filesystem",
+        "space",
+        "service",
+    }
     assert all(finding["fix"] for finding in report["findings"] if finding["level"] != "ok")
     assert main(["doctor", "--bundle", "no-such-bundle", "--json"]) == ExitCode.UNFIT
     assert json.loads(capsys.readouterr().out)["fit"] is False

@@ -7,17 +7,24 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from released_files import UPPER_CLOTHES, write_model, write_toolkit
+from released_files import CLASSES, UPPER_CLOTHES, write_model, write_toolkit
 
 from fastfit_watch.catalogue import KNOWN
-from fastfit_watch.engine.toolkit.human import HumanToolkit
-from fastfit_watch.errors import BundleError
+from fastfit_watch.config import Config, Engine
+from fastfit_watch.engine.toolkit.human import DATASETS, HumanToolkit
+from fastfit_watch.engine.toolkit.schp import SCHP, parse_with
+from fastfit_watch.engine.toolkit.schp_network import AugmentCE2P
+from fastfit_watch.errors import BundleError, EngineError
+from fastfit_watch.protocol import CannotLoad, WorkerExit, read_message
+from fastfit_watch.resident import worker_command
 from fastfit_watch.weights import BY_HAND, State, locate, survey
 
 NAME = "fastfit-mr-1024"
@@ -120,6 +127,46 @@ def test_parsers_are_told_by_their_folders_where_names_say_nothing(models: Path,
     finally:
         for dataset in ("lip", "atr"):
             (folder / f"SCHP-{dataset}" / "weights.pth").rename(folder / "SCHP" / f"exp-schp-{dataset}.pth")
+
+
+class OneLayer(torch.nn.Module):
+    """The quickest network that looks like SCHP's from outside: logits at a quarter of its input's size."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.conv1 = torch.nn.Conv2d(3, classes, 4, 4)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return cast("torch.Tensor", self.conv1(pixels))
+
+
+def test_both_parsers_answer_as_each_alone() -> None:
+    image = np.random.default_rng(2).integers(0, 256, (60, 90, 3), np.uint8)
+    torch.manual_seed(3)
+    lip, atr = (SCHP(cast("AugmentCE2P", OneLayer(CLASSES[dataset])), dataset) for dataset in DATASETS)
+    both = parse_with((lip, atr), image)
+    for labels, parser in zip(both, (lip, atr), strict=True):
+        assert len(np.unique(labels)) > 5
+        assert np.array_equal(labels, parser.parse(image))
+    assert not np.array_equal(*both)
+
+
+@pytest.mark.skipif(find_spec("detectron2") is not None, reason="detectron2 is installed here")
+def test_detectron2_where_it_is_missing_is_refused_in_words(models: Path, toolkit: HumanToolkit) -> None:
+    config = Config(bundle=NAME, models=models, engine=Engine(densepose="detectron2"))
+    command = worker_command(config, "cpu")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        last = [read_message(line) for line in worker.stdout][-1]
+    assert isinstance(last, CannotLoad) and worker.returncode == WorkerExit.CANNOT_LOAD
+    assert "detectron2 with its DensePose project is not installed" in last.message
+    assert "set 'engine.densepose: builtin'" in last.message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_dwpose_on_a_gpu_that_is_not_there_is_refused_in_words(models: Path) -> None:
+    with pytest.raises(EngineError, match=r"onnxruntime cannot use CUDA for yolox_l\.onnx: it offers CPU"):
+        HumanToolkit.load(models / NAME / "parser", "cpu", torch.float32, "cuda:0")
 
 
 WITHOUT_NETWORK = """

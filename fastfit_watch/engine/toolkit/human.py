@@ -12,8 +12,9 @@ from torch import nn
 from fastfit_watch.engine.parsing import Parsing
 from fastfit_watch.engine.toolkit.convert import CONVERTED, MEND
 from fastfit_watch.engine.toolkit.densepose import DensePose
+from fastfit_watch.engine.toolkit.densepose_detectron2 import Detectron2DensePose
 from fastfit_watch.engine.toolkit.dwpose import DWPose
-from fastfit_watch.engine.toolkit.schp import SCHP, Dataset
+from fastfit_watch.engine.toolkit.schp import SCHP, Dataset, parse_with
 from fastfit_watch.errors import BundleError
 
 DATASETS: tuple[Dataset, ...] = ("lip", "atr")
@@ -22,26 +23,34 @@ DATASETS: tuple[Dataset, ...] = ("lip", "atr")
 class HumanToolkit:
     """Parses photographs. The pose runs on the CPU, to keep GPU memory for the diffusion, unless told otherwise."""
 
-    def __init__(self, pose: DWPose, densepose: DensePose, lip: SCHP, atr: SCHP) -> None:
+    def __init__(self, pose: DWPose, densepose: DensePose | Detectron2DensePose, lip: SCHP, atr: SCHP) -> None:
         self._pose, self._densepose, self._lip, self._atr = pose, densepose, lip, atr
 
     @classmethod
-    def load(cls, folder: Path, device: str, dtype: torch.dtype, pose_device: str = "cpu") -> HumanToolkit:
+    def load(
+        cls, folder: Path, device: str, dtype: torch.dtype, pose_device: str = "cpu", densepose: str = "builtin"
+    ) -> HumanToolkit:
         """Load all four networks from the toolkit's files, wherever they lie inside `folder`.
+
+        densepose : `builtin`, or `detectron2`, which then must be installed.
 
         DensePose and SCHP keep float32 whatever `dtype` is: they are small beside the UNet, and an arg-max at a
         garment's edge should not depend on the precision of the diffusion.
 
-        Raises BundleError naming a file that is missing, and EngineError if DWPose cannot use `pose_device`.
+        Raises
+        ------
+        BundleError : a file is missing or damaged. EngineError : DWPose cannot use `pose_device`, or there is no
+            detectron2.
         """
         del dtype
         pose = DWPose(_find(folder, "yolox_l.onnx"), _find(folder, "dw-ll_ucoco_384.onnx"), pose_device)
-        densepose = DensePose.load(_find(folder, "model_final_162be9.pkl"), device)
+        labeller = Detectron2DensePose if densepose == "detectron2" else DensePose
+        body = labeller.load(_find(folder, "model_final_162be9.pkl"), device)
         lip, atr = (
             SCHP.load(_find(folder, f"*{dataset}*.pth", f"*{dataset}*/**/*.pth"), dataset, device, torch.float32)
             for dataset in DATASETS
         )
-        return cls(pose, densepose, lip, atr)
+        return cls(pose, body, lip, atr)
 
     @property
     def networks(self) -> tuple[nn.Module, ...]:
@@ -50,12 +59,8 @@ class HumanToolkit:
 
     def parse(self, image: NDArray[np.uint8]) -> Parsing:
         """Parse a uint8 (H, W, 3) RGB photograph of one person."""
-        return Parsing(
-            pose=self._pose.draw(image),
-            densepose=self._densepose.label(image),
-            lip=self._lip.parse(image),
-            atr=self._atr.parse(image),
-        )
+        lip, atr = parse_with((self._lip, self._atr), image)
+        return Parsing(pose=self._pose.draw(image), densepose=self._densepose.label(image), lip=lip, atr=atr)
 
 
 def _find(folder: Path, *patterns: str) -> Path:

@@ -75,9 +75,16 @@ class SCHP:
     @torch.inference_mode()
     def parse_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
         """Label several pictures of any sizes in one pass of the network."""
+        return read_labels(self.start(images), images)
+
+    @torch.inference_mode()
+    def start(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Queue one pass of the network over pictures of any sizes; a GPU's answer is not waited for.
+
+        Returns logits at the network's input size, float32 (B, classes, side, side), for `read_labels`.
+        """
         inputs = torch.from_numpy(np.stack([cut_square(image, self._side) for image in images]))
-        logits = raise_logits(self.predict(inputs), self._side).cpu().numpy()
-        return [pick_labels(warp_back(planes, image.shape[:2])) for planes, image in zip(logits, images, strict=True)]
+        return raise_logits(self.predict(inputs), self._side)
 
     @torch.inference_mode()
     def predict(self, squares: Tensor) -> Tensor:
@@ -85,6 +92,22 @@ class SCHP:
         weight = self.network.conv1.weight
         logits: Tensor = self.network(normalise(squares.to(weight.device)).to(weight.dtype))
         return logits.float()
+
+
+def parse_with(parsers: Sequence[SCHP], image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """Label one picture, uint8 RGB (H, W, 3), by several networks: uint8 (H, W) of each.
+
+    LIP's and ATR's inputs are squares of 473 and of 512 pixels and their weights differ, so they cannot share a batch.
+    All are queued before the first answer is read: a GPU computes the next while the CPU warps the last one back.
+    """
+    started = [parser.start([image]) for parser in parsers]
+    return [read_labels(logits, [image])[0] for logits in started]
+
+
+def read_labels(logits: Tensor, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    """Return each picture's labels, uint8 (H, W), from the logits of `SCHP.start`."""
+    planes = logits.cpu().numpy()
+    return [pick_labels(warp_back(each, image.shape[:2])) for each, image in zip(planes, images, strict=True)]
 
 
 def match_weights(found: Mapping[str, Tensor], network: AugmentCE2P, path: Path) -> dict[str, Tensor]:
