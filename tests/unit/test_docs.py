@@ -114,6 +114,15 @@ def test_every_manifest_in_the_docs_can_be_used(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_every_setting_that_a_page_names_exists(page: Path) -> None:
+    text = (ROOT / "configs" / "default.yaml").read_text(encoding="utf-8")
+    known = {path for path, _, _ in reference().settings(text)}
+    sections = "|".join({path.partition(".")[0] for path in known if "." in path})
+    named = re.findall(rf"[`'(]((?:{sections})\.(?!md\b|py\b)[a-z]\w*)", page.read_text(encoding="utf-8"))
+    assert set(named) - known == set()
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
