@@ -49,6 +49,7 @@ OTHER_WORDS = frozenset(
         ", rung …",
         "Exception in thread",
         "Fatal Python error",
+        "AcceleratorError|CUDA error|cudaError|CUBLAS_STATUS|CUDNN_STATUS|unspecified launch failure",
         "Traceback (most recent call last)",
     }
 )
