@@ -30,6 +30,11 @@ class Rival:
         layers = [name.removesuffix(".processor") for name in self._unet.attn_processors]
         self._unet.set_attn_processor({f"{layer}.processor": _Doubling(self._unet, layer) for layer in layers})
 
+    @property
+    def stride(self) -> int:
+        """Pixels that a latent covers, across and down."""
+        return 1 << (len(self._vae.config.block_out_channels) - 1)
+
     @torch.inference_mode()
     def dress(
         self,

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from fastfit_watch.bench.jobs import JobRun, running_daemon
+from fastfit_watch.bench.plain_job import time_plain_job
 from fastfit_watch.bench.plot import Panel, draw
 from fastfit_watch.bench.rival import Rival
 from fastfit_watch.bench.singles import (
@@ -37,6 +38,7 @@ from fastfit_watch.look import Preset, SamplingOptions
 GIB = 2**30
 _JOB_TIMEOUT_S = 600.0
 _BATCHES = (1, 2, 4)
+_PLAIN_PEOPLE = 3
 PARTS = ("limits", "singles", "steps", "presets", "batches", "jobs")
 
 
@@ -65,11 +67,13 @@ class Bench:
     options: BenchOptions
     measured: dict[str, Any] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+    _folder: Path = Path()
 
     def run(self) -> dict[str, Any]:
         """Measure all parts, print the tables and write the files; returns what `--json` prints."""
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             root = Path(folder)
+            self._folder = root
             bundle = self.options.bundle or write_bundle(
                 root / "bundle", SMALL if self.options.small else REAL, self.options.device
             )
@@ -130,6 +134,10 @@ class Bench:
             singles.append({**asdict(compared), "times": compared.times})
             _say(_line(compared))
         self.measured["singles"] = singles
+        people = min(self.options.people, _PLAIN_PEOPLE)
+        seconds = time_plain_job(rival, engine, people, OUTFITS["full outfit"], options, self._folder / "plain")
+        self.measured["rival_job_seconds_each"] = seconds
+        _say(f"the rival, file after file: {seconds:.3f} s for each picture of a full outfit")
         self._share(engine, singles[-1]["stages"]["denoise"])
 
     def _share(self, engine: FastFitEngine, denoise_s: float) -> None:
@@ -168,8 +176,9 @@ class Bench:
         with running_daemon(root / "daemon", bundle, self.options.device) as daemon:
             daemon.drop("cold", [99], [OUTFITS["one garment"]], _JOB_TIMEOUT_S)
             cold_s = time.monotonic() - daemon.began_s
+            daemon.drop("warm", [96], [outfit], _JOB_TIMEOUT_S)
             runs = [
-                daemon.drop("warm", [98], [OUTFITS["one garment"]], _JOB_TIMEOUT_S),
+                daemon.drop("single", [98], [outfit], _JOB_TIMEOUT_S),
                 daemon.drop("people", people, [outfit], _JOB_TIMEOUT_S),
                 daemon.drop("outfits", [97], [outfit] * len(people), _JOB_TIMEOUT_S),
             ]
@@ -177,12 +186,7 @@ class Bench:
         self.measured["jobs"] = [{**asdict(run), "pictures_per_hour": run.pictures_per_hour} for run in runs]
         _say(f"cold start, process to first report: {cold_s:.1f} s")
         for run in runs:
-            _say(_job_line(run, self._rival_full()))
-
-    def _rival_full(self) -> float | None:
-        """Seconds of the rival for a full outfit, if it was timed."""
-        singles = self.measured.get("singles")
-        return singles[-1]["rival_seconds"] if singles else None
+            _say(_job_line(run, self.measured.get("rival_job_seconds_each")))
 
     def _write_files(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -214,7 +218,7 @@ def _line(single: Compared) -> str:
 
 def _job_line(run: JobRun, rival_s: float | None) -> str:
     busy = f", GPU busy {run.busy_share:.0%}" if run.busy_share is not None else ""
-    rival = f", {rival_s * run.pictures / run.seconds:.2f}x the rival's steps" if rival_s and run.pictures > 1 else ""
+    rival = f", {rival_s * run.pictures / run.seconds:.2f}x the rival's" if rival_s and run.pictures > 1 else ""
     hits = sum(count for name, count in run.cache.items() if name.endswith(".hit"))
     misses = sum(count for name, count in run.cache.items() if name.endswith(".miss"))
     above = f", {run.seconds - run.engine_s:+.2f} s to the engine's own"

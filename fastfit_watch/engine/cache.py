@@ -17,6 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fastfit_watch.engine.measure import usable_bytes
+
 Key = tuple[Hashable, ...]
 Kept = TypeVar("Kept")
 
@@ -35,7 +37,7 @@ class CacheUse:
 
 
 class ContentCache:
-    """Least recently used goes first. Any number of threads may use it. At most an eighth of a GPU is taken.
+    """Least recently used goes first. Any number of threads may use it. At most an eighth of a GPU's memory is taken.
 
     A value on a full device moves to the machine's memory, and back when it is wanted again; one that costs more to
     move than to compute again is dropped instead.
@@ -43,9 +45,7 @@ class ContentCache:
 
     def __init__(self, device: str, device_bytes: int, host_bytes: int) -> None:
         self._device = torch.device(device)
-        on_gpu = self._device.type == "cuda"
-        most = torch.cuda.get_device_properties(self._device).total_memory // _GPU_SHARE if on_gpu else 0
-        self._limits = {True: min(device_bytes, most), False: host_bytes}
+        self._limits = {True: min(device_bytes, usable_bytes(self._device) // _GPU_SHARE), False: host_bytes}
         # True: on the device, False: in the machine's memory. The oldest comes first.
         self._kept: dict[bool, OrderedDict[Key, tuple[Any, int, bool]]] = {True: OrderedDict(), False: OrderedDict()}
         self._bytes = {True: 0, False: 0}
@@ -76,6 +76,11 @@ class ContentCache:
         value = move(value, self._device)
         self._put(key, value, size, movable)
         return value
+
+    def holds(self, key: Key | None) -> bool:
+        """Is it kept just now? Not counted, and no promise."""
+        with self._lock:
+            return any(key in tier for tier in self._kept.values())
 
     def put(self, key: Key, value: Any, *, movable: bool = True) -> None:
         """Keep a whole value. On a device its work must be done: another thread may read it at once.
@@ -142,6 +147,10 @@ class HitList:
     def __init__(self, cache: ContentCache) -> None:
         self._cache = cache
         self.counts: Counter[str] = Counter()
+
+    def holds(self, key: Key | None) -> bool:
+        """See `ContentCache.holds`."""
+        return self._cache.holds(key)
 
     def fetch(self, name: str, key: Key | None, make: Callable[[], Kept], *, movable: bool = True) -> Kept:
         """See `ContentCache.fetch`. name : what to call it in reports; an empty one is not mentioned."""

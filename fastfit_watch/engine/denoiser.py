@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import astuple, dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from fastfit_watch.engine.attention import AttentionBuffers, ReferenceCache
 from fastfit_watch.engine.fused_unet import LATENT_CHANNELS, FusedUNet
+from fastfit_watch.engine.graphs import capture, may_capture
 from fastfit_watch.engine.sampling import Noise, OnStep
 from fastfit_watch.engine.schedule import Coefficients, NoiseSchedule, advance
 
@@ -131,31 +133,18 @@ class Denoiser:
 
     def _step(self, desk: _Desk, *, guided: bool, left: int) -> None:
         """One step: as a graph where there is one, or where enough steps are left to make it worth capturing."""
-        if self._on_gpu and guided not in desk.graphs and desk.plain[guided] >= _PLAIN_STEPS and left > _PLAIN_STEPS:
-            desk.graphs[guided] = self._capture(desk, guided)
+        is_due = guided not in desk.graphs and desk.plain[guided] >= _PLAIN_STEPS and left > _PLAIN_STEPS
+        if self._on_gpu and is_due and may_capture(self._unet.device):
+            if self._pool is None:
+                self._pool = torch.cuda.graph_pool_handle()
+            # All graphs share one pool of memory: they never run at the same time, and leave nothing in it.
+            desk.graphs[guided] = capture(self._pool, partial(desk.step, self._unet, guided))
         graph = desk.graphs.get(guided)
         if graph is not None:
             graph.replay()
             return
         desk.step(self._unet, guided)
         desk.plain[guided] += 1
-
-    def _capture(self, desk: _Desk, guided: bool) -> torch.cuda.CUDAGraph | None:
-        """Record one step; None, for good, where the device or a library refuses. Nothing runs meanwhile.
-
-        All graphs share one pool of memory: they never run at the same time, and leave nothing in it between runs.
-        """
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
-        # Only this thread's calls are recorded: the other thread goes on preparing.
-        try:
-            graph.capture_begin(self._pool, capture_error_mode="thread_local")
-            desk.step(self._unet, guided)
-        except RuntimeError:
-            _end(graph)
-            return None
-        return graph if _end(graph) else None
 
     def _desk(self, schedule: NoiseSchedule, job: Job) -> _Desk:
         height, width = job.condition.shape[2:]
@@ -232,15 +221,6 @@ class _Desk:
         latents, seen = advance(self.numbers, self.key.clip, self.latents, predicted, self.previous, self.fresh)
         self.latents.copy_(latents)
         self.previous.copy_(seen)
-
-
-def _end(graph: torch.cuda.CUDAGraph) -> bool:
-    """End a capture; False if nothing usable came of it."""
-    try:
-        graph.capture_end()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _tell(on_step: OnStep | None, done: int, steps: int) -> None:

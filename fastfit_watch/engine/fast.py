@@ -16,6 +16,7 @@ from fastfit_watch.engine.denoiser import Denoiser, Job
 from fastfit_watch.engine.fused_unet import FusedUNet
 from fastfit_watch.engine.fused_vae import FusedVAE
 from fastfit_watch.engine.geometry import Size
+from fastfit_watch.engine.measure import usable_bytes
 from fastfit_watch.engine.sampling import Noise, OnStep
 from fastfit_watch.engine.schedule import NoiseSchedule
 from fastfit_watch.engine.unet import FastFitUNet
@@ -23,6 +24,7 @@ from fastfit_watch.engine.unet import FastFitUNet
 Pair = tuple[ReferenceCache, ReferenceCache]
 
 _USUAL_RATIO = 3  # keys for each query in a look of two garments
+_ROOMY_BYTES = 20 * 2**30  # a device that can spare the memory of a recorded VAE
 
 
 class FastNetworks:
@@ -32,7 +34,8 @@ class FastNetworks:
         for network in (unet, vae):
             network.to(memory_format=torch.channels_last)
         self.attention = Attention()
-        self.unet, self.vae = FusedUNet(unet, self.attention), FusedVAE(vae, self.attention)
+        self.unet = FusedUNet(unet, self.attention)
+        self.vae = FusedVAE(vae, self.attention, records=usable_bytes(unet.device) >= _ROOMY_BYTES)
         self.denoiser = Denoiser(self.unet)
         device = self.unet.device
         on_gpu = device.type == "cuda"
@@ -51,9 +54,14 @@ class FastNetworks:
         kernels.has_triton(self.unet.device)
         self.attention.learn(self._attention_shapes(person_size), self.unet.device, self.unet.dtype, memory)
 
+    def forget(self) -> None:
+        """Give back all memory that is kept between looks; the next look of each shape begins anew."""
+        for part in (self.denoiser, self.unet, self.vae):
+            part.forget()
+
     def release(self) -> None:
         """Let go of all weights and memory; nothing here may be used afterwards. They stay with the plain networks."""
-        self.denoiser.forget()
+        self.forget()
         del self.unet, self.vae, self.denoiser
 
     def denoise(

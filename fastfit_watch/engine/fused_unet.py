@@ -19,6 +19,7 @@ from fastfit_watch.engine import kernels
 from fastfit_watch.engine.attention import AttentionBuffers, KeysValues, ReferenceCache, split_heads
 from fastfit_watch.engine.backends import Attention
 from fastfit_watch.engine.blocks import Convolution, Norm, Resnet, enlarge, round_up
+from fastfit_watch.engine.graphs import Recorder
 from fastfit_watch.engine.unet import FastFitUNet
 
 LATENT_CHANNELS = 4
@@ -56,6 +57,7 @@ class FusedUNet:
         rooms = [room for stage in (*self._down, _Stage(self._middle, None), *self._up) for room in stage.rooms]
         self.layers = {room.transformer.layer: room.transformer for room in rooms if room.transformer is not None}
         self._last_room = [room for room in rooms if room.transformer is not None][-1]
+        self._readings = Recorder(self._read)
 
     @property
     def device(self) -> torch.device:
@@ -75,13 +77,11 @@ class FusedUNet:
 
     def read_reference(self, latents: Tensor, labels: Tensor) -> ReferenceCache:
         """Read garments, (B, 4, h, w), into keys and values (FastFit inference specification, section 1.4)."""
-        offsets = self._embeddings.offsets(self._unet.class_embedding(labels).to(self.dtype))
-        picture = latents.to(self.dtype).permute(0, 2, 3, 1)
-        channels = self._doors["reference"].weight.shape[1]
-        features = self._doors["reference"].with_bias(functional.pad(picture, (0, channels - picture.shape[-1])))
-        collected: dict[str, KeysValues] = {}
-        self._run(features, offsets, None, collected)
-        return ReferenceCache(collected)
+        return self._readings(self._keep, latents.to(self.dtype), labels)
+
+    def forget(self) -> None:
+        """Give the memory of recordings back."""
+        self._readings.forget()
 
     def denoise(self, sample: Tensor, timestep: int, references: ReferenceCache | None) -> Tensor:
         """Predict the noise in (B, 9, h, w) once, as `FastFitUNet.denoise` does; the loop uses `predict`."""
@@ -128,6 +128,21 @@ class FusedUNet:
             )
             for layer, transformer in self.layers.items()
         }
+
+    def _read(self, latents: Tensor, labels: Tensor) -> list[Tensor]:
+        """Keys and values of every layer in turn, as parts of larger tensors."""
+        offsets = self._embeddings.offsets(self._unet.class_embedding(labels).to(self.dtype))
+        picture = latents.permute(0, 2, 3, 1)
+        channels = self._doors["reference"].weight.shape[1]
+        features = self._doors["reference"].with_bias(functional.pad(picture, (0, channels - picture.shape[-1])))
+        collected: dict[str, KeysValues] = {}
+        self._run(features, offsets, None, collected)
+        return [part for layer in self.layers for part in (collected[layer].keys, collected[layer].values)]
+
+    def _keep(self, parts: Sequence[Tensor]) -> ReferenceCache:
+        # Copies: the parts would keep the queries in memory as well, and a recording writes over them.
+        layers = zip(self.layers, parts[::2], parts[1::2], strict=True)
+        return ReferenceCache({layer: KeysValues.copy(keys, values) for layer, keys, values in layers})
 
     def _run(
         self,
@@ -234,7 +249,7 @@ class _Transformer:
         self._norm = Norm.of(module.norm)
         self._enter = module.proj_in.weight.detach()[:, :, 0, 0].contiguous(), module.proj_in.bias.detach()
         self._leave = module.proj_out.weight.detach()[:, :, 0, 0].contiguous(), module.proj_out.bias.detach()
-        self._norms = block.norm1, block.norm3
+        self._norms = [(norm.weight.detach(), norm.bias.detach(), norm.eps) for norm in (block.norm1, block.norm3)]
         self._project = torch.cat([attn.to_q.weight, attn.to_k.weight, attn.to_v.weight]).detach()
         self._mix = attn.to_out[0].weight.detach(), attn.to_out[0].bias.detach()
         self._widen = block.ff.net[0].proj
@@ -247,18 +262,18 @@ class _Transformer:
         """(B, h, w, C) to the same. With `last`, the work ends with the keys and values."""
         batch, height, width, _ = picture.shape
         tokens = functional.linear(self._norm(picture, silu=False), *self._enter).view(batch, height * width, -1)
-        projected = functional.linear(self._norms[0](tokens), self._project)
+        projected = functional.linear(kernels.norm(tokens, *self._norms[0]), self._project)
         query, keys, values = (split_heads(part, self.heads) for part in projected.chunk(3, dim=-1))
         if collected is not None:
-            # Copies: a view would keep the queries in memory as well.
-            collected[self.layer] = KeysValues.copy(keys, values)
+            collected[self.layer] = KeysValues(keys, values)
             if last:
                 return picture
         if buffers is not None:
             keys, values = buffers.complete(self.layer, keys, values)
         mixed = self._attention(query, keys, values).transpose(1, 2).flatten(2)
-        tokens = kernels.add(functional.linear(mixed, self._mix[0]), tokens, self._mix[1])
-        wide = kernels.gate(self._widen(self._norms[1](tokens)))
+        mixed = functional.linear(mixed, self._mix[0])
+        tokens, normal = kernels.add_norm(mixed, tokens, self._mix[1], *self._norms[1])
+        wide = kernels.gate(self._widen(normal))
         tokens = kernels.add(functional.linear(wide, self._narrow[0]), tokens, self._narrow[1])
         left = functional.linear(tokens, self._leave[0]).view(picture.shape)
         return kernels.add(left, picture, self._leave[1])

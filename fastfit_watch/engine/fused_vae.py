@@ -15,12 +15,13 @@ from torch.nn import functional
 
 from fastfit_watch.engine.backends import Attention
 from fastfit_watch.engine.blocks import Convolution, Norm, Resnet, enlarge, round_up
+from fastfit_watch.engine.graphs import Recorder
 
 
 class FusedVAE:
     """Pixels to the distribution of their latents, and latents to pixels."""
 
-    def __init__(self, vae: AutoencoderKL, attention: Attention) -> None:
+    def __init__(self, vae: AutoencoderKL, attention: Attention, *, records: bool = True) -> None:
         self.scaling_factor = float(vae.config.scaling_factor)
         self.latent_channels = int(vae.config.latent_channels)
         self.stride = 1 << (len(vae.config.block_out_channels) - 1)
@@ -28,6 +29,7 @@ class FusedVAE:
         self._decoder = _Way(vae.decoder, attention, vae.decoder.up_blocks)
         self._quantise = None if vae.quant_conv is None else Convolution.of(vae.quant_conv)
         self._restore = None if vae.post_quant_conv is None else Convolution.of(vae.post_quant_conv)
+        self._encodings = Recorder(self._encode, records=records)
 
     @property
     def device(self) -> torch.device:
@@ -46,8 +48,18 @@ class FusedVAE:
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) in [-1, 1] to mean and standard deviation of the latents, float32 (B, 4, H/8, W/8), unscaled."""
+        mean, deviation = self._encodings(
+            lambda moments: [each.clone() for each in moments], pixels.to(self.device, self.dtype)
+        )
+        return mean, deviation
+
+    def forget(self) -> None:
+        """Give the memory of recordings back."""
+        self._encodings.forget()
+
+    def _encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         encoder = self._encoder
-        picture = encoder.enter(pixels.to(self.device, self.dtype))
+        picture = encoder.enter(pixels)
         for stage in encoder.stages:
             picture = stage.resnets_of(picture)
             if stage.resize is not None:

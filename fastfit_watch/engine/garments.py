@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +19,7 @@ from fastfit_watch.engine.fused_unet import FusedUNet
 from fastfit_watch.engine.fused_vae import FusedVAE
 from fastfit_watch.engine.geometry import Size, pad_to, stretch
 from fastfit_watch.engine.picture import Picture
-from fastfit_watch.engine.sampling import Pixels, draw_posterior_noise, encode, to_tensor
+from fastfit_watch.engine.sampling import Pixels, draw_posterior_noise, encode, to_tensor, work_device
 from fastfit_watch.engine.unet import FastFitUNet
 from fastfit_watch.errors import EngineError
 from fastfit_watch.look import Category
@@ -73,29 +74,43 @@ def encode_garments(
     """
     if not garments:
         raise EngineError("The look has no garments.", hint="Give at least one of upper, lower, dress, shoe and bag.")
+    pictures = {category: Picture.of(garments[category]) for category in Category if category in garments}
+    keys = {category: picture.key("latents", category, sizes[category]) for category, picture in pictures.items()}
     references = []
-    for category in (category for category in Category if category in garments):
-        picture = Picture.of(garments[category])
-        make = partial(_encode_picture, vae, category, picture, sizes[category])
-        latents = hits.fetch("garment", picture.key("latents", category, sizes[category]), make)
-        references.append(Reference(category, latents, picture.digest))
+    with ThreadPoolExecutor(len(pictures)) as threads:
+        # All are opened and fitted at once, beside the encoding of the first.
+        fitted = {
+            category: threads.submit(_open_and_fit, category, picture, sizes[category])
+            for category, picture in pictures.items()
+            if not hits.holds(keys[category])
+        }
+        for category, picture in pictures.items():
+            open_now = partial(_open_and_fit, category, picture, sizes[category])
+            pixels = fitted[category].result if category in fitted else open_now
+            latents = hits.fetch("garment", keys[category], partial(_encode_pixels, vae, category, pixels))
+            references.append(Reference(category, latents, picture.digest))
     return tuple(references)
-
-
-def _encode_picture(vae: AutoencoderKL | FusedVAE, category: Category, picture: Picture, size: Size) -> Tensor:
-    return encode_garment(vae, category, picture.open(), size)
 
 
 def encode_garment(vae: AutoencoderKL | FusedVAE, category: Category, image: Image.Image, size: Size) -> Tensor:
     """Encode one garment to scaled latents, float32 (1, 4, h, w). `image` is RGB, `size` (height, width)."""
+    return _encode_pixels(vae, category, partial(_open_and_fit, category, Picture.of(image), size))
+
+
+def _open_and_fit(category: Category, picture: Picture, size: Size) -> Pixels:
+    image = picture.open()
     try:
-        pixels = fit_garment(image, size)
+        return fit_garment(image, size)
     except ValueError as error:  # Pillow, asked for a side of 0 pixels
         raise EngineError(
             f"The picture for '{category}' is too narrow: {image.width} x {image.height} pixels.",
             hint="Crop the picture closer to the garment.",
         ) from error
-    return encode(vae, to_tensor(pixels), partial(draw_posterior_noise, category, (pixels,)))
+
+
+def _encode_pixels(vae: AutoencoderKL | FusedVAE, category: Category, fitted: Callable[[], Pixels]) -> Tensor:
+    pixels = fitted()
+    return encode(vae, to_tensor(pixels, work_device(vae)), partial(draw_posterior_noise, category, (pixels,)))
 
 
 def read_references(

@@ -1,4 +1,4 @@
-"""What lies between convolutions and attention: group norm with SiLU, sums, and the feed-forward's gate.
+"""What lies between convolutions and attention: norms, SiLU, sums, and the feed-forward's gate.
 
 Pictures are laid out (B, H, W, channels), contiguous. On a CUDA device with Triton each is one or three fused kernels
 (`triton_kernels`); elsewhere, and where gradients are wanted, PyTorch's own operations give the same numbers up to
@@ -45,6 +45,10 @@ def _try_triton(device: torch.device) -> bool:
         ),
         (triton_kernels.add(rows, rows, bias), (2 * rows + bias).float()),
         (triton_kernels.gate(rows), _gate(rows.float())),
+        (
+            triton_kernels.layer_norm(rows, rows, bias, weight, bias, 1e-5)[1],
+            functional.layer_norm(2 * rows.float() + bias.float(), weight.shape, weight.float(), bias.float(), 1e-5),
+        ),
     )
     return all(torch.allclose(fused.float(), plain, rtol=_TOLERANCE, atol=_TOLERANCE) for fused, plain in pairs)
 
@@ -95,6 +99,27 @@ def add(rows: Tensor, residual: Tensor, bias: Tensor) -> Tensor:
 
         return triton_kernels.add(rows.contiguous(), residual.contiguous(), bias)
     return (rows + bias).add_(residual)
+
+
+def norm(rows: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Layer norm (Ba et al. 2016) of (..., C); weight and bias are (C,)."""
+    if has_triton(rows.device):
+        from fastfit_watch.engine import triton_kernels
+
+        return triton_kernels.layer_norm(rows.contiguous(), None, None, weight, bias, eps)[1]
+    return functional.layer_norm(rows, weight.shape, weight, bias, eps)
+
+
+def add_norm(
+    rows: Tensor, residual: Tensor, added: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """rows + residual + added, as `add`, and the layer norm of that."""
+    if has_triton(rows.device):
+        from fastfit_watch.engine import triton_kernels
+
+        return triton_kernels.layer_norm(rows.contiguous(), residual.contiguous(), added, weight, bias, eps)
+    total = (rows + added).add_(residual)
+    return total, functional.layer_norm(total, weight.shape, weight, bias, eps)
 
 
 def gate(rows: Tensor) -> Tensor:

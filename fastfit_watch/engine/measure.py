@@ -56,6 +56,14 @@ def peak_memory(device: str) -> int | None:
     return torch.cuda.max_memory_allocated(device) if torch.device(device).type == "cuda" else None
 
 
+def usable_bytes(device: torch.device) -> int:
+    """What torch may use of a GPU's memory (see `memory.limit_memory`); 0 on the CPU."""
+    if device.type != "cuda":
+        return 0
+    share = torch.cuda.get_per_process_memory_fraction(device)
+    return int(share * torch.cuda.get_device_properties(device).total_memory)
+
+
 @contextmanager
 def memory_errors(device: str, stage: str) -> Iterator[None]:
     """Turn every way in which a full device shows itself into `OutOfMemory`."""

@@ -140,17 +140,21 @@ def make_condition(mask: Tensor, masked_latents: Tensor) -> Tensor:
     return torch.cat([small, masked_latents], dim=1)
 
 
-def to_tensor(picture: Pixels) -> Tensor:
-    """uint8 (H, W, 3) to float32 (1, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
+def to_tensor(picture: Pixels, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 (H, W, 3) to float32 (1, 3, H, W) in [-1, 1]. It travels to the device as bytes."""
+    return _planes(picture, device) / 127.5 - 1
 
 
-def mask_to_tensor(mask: Pixels) -> Tensor:
+def mask_to_tensor(mask: Pixels, device: torch.device | str = "cpu") -> Tensor:
     """uint8 (H, W) to float32 (1, 1, H, W): 1 where the picture is repainted, else 0."""
-    return torch.from_numpy((mask >= _MASKED).astype(np.float32))[None, None]
+    return (torch.tensor(mask, device=device) >= _MASKED).float()[None, None]
 
 
-def cover_person(picture: Pixels, mask: Pixels, pose: Pixels) -> Tensor:
+def _planes(picture: Pixels, device: torch.device | str) -> Tensor:
+    return torch.tensor(picture, device=device).permute(2, 0, 1)[None].float()
+
+
+def cover_person(picture: Pixels, mask: Pixels, pose: Pixels, device: torch.device | str = "cpu") -> Tensor:
     """Hide what is repainted behind the pose drawing: float32 (1, 3, H, W) (steps 3 and 4).
 
     The pose is scaled to [0, 1], not [-1, 1]: its black is the mid-grey of the VAE's range, as the model was trained.
@@ -159,13 +163,15 @@ def cover_person(picture: Pixels, mask: Pixels, pose: Pixels) -> Tensor:
     ----------
     picture, pose : uint8 (H, W, 3), RGB. mask : uint8 (H, W).
     """
-    repainted = mask_to_tensor(mask)
-    drawing = torch.from_numpy(pose.astype(np.float32)).permute(2, 0, 1)[None] / 255
-    return to_tensor(picture) * (1 - repainted) + repainted * drawing
+    repainted = mask_to_tensor(mask, device)
+    drawing = _planes(pose, device) / 255
+    return to_tensor(picture, device) * (1 - repainted) + repainted * drawing
 
 
-def work_device(network: nn.Module) -> torch.device:
+def work_device(network: nn.Module | FusedVAE) -> torch.device:
     """Where a network computes. If its weights come layer by layer, it has no device of its own; accelerate knows."""
+    if isinstance(network, FusedVAE):
+        return network.device
     parameter = next(network.parameters())
     if not parameter.is_meta:
         return parameter.device

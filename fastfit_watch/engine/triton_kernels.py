@@ -13,10 +13,11 @@ import triton.language as tl
 from torch import Tensor
 
 _CHANNEL_BLOCK = 64
-_ROW_BLOCK = 32
-_STATISTICS_PROGRAMS = 1024  # enough to fill any card several times over
+_ROW_BLOCK = 64
+_STATISTICS_PROGRAMS = 2048  # enough to fill any card several times over
 _FINISH_ELEMENTS = 8192  # the largest tile of the kernel that finishes statistics
-_GATE_BLOCK = 1024
+_GATE_ROWS, _GATE_BLOCK = 8, 256
+_NORM_ELEMENTS = 2048  # of a layer norm's tile
 
 
 def group_norm(
@@ -25,14 +26,15 @@ def group_norm(
     """Normalise (B, N, C), contiguous; see `kernels.group_norm`. Statistics are float32 (Chan et al. 1979)."""
     batch, count, channels = rows.shape
     width = channels // groups
+    block = _group_norm_rows(count)
     blocks = triton.cdiv(channels, _CHANNEL_BLOCK)
-    most = min(_FINISH_ELEMENTS // triton.next_power_of_2(width), triton.cdiv(count, _ROW_BLOCK))
+    most = min(_FINISH_ELEMENTS // triton.next_power_of_2(width), triton.cdiv(count, block))
     chunks = max(1, min(most, _STATISTICS_PROGRAMS // (batch * blocks)))
-    chunk_rows = triton.cdiv(triton.cdiv(count, chunks), _ROW_BLOCK) * _ROW_BLOCK
+    chunk_rows = triton.cdiv(triton.cdiv(count, chunks), block) * block
     chunks = triton.cdiv(count, chunk_rows)
     partial = torch.empty((2, batch, chunks, channels), device=rows.device, dtype=torch.float32)
     _statistics[(chunks, blocks, batch)](
-        rows, partial[0], partial[1], count, channels, chunk_rows, chunks, _ROW_BLOCK, _CHANNEL_BLOCK
+        rows, partial[0], partial[1], count, channels, chunk_rows, chunks, block, _CHANNEL_BLOCK
     )
     change = torch.empty((2, batch, channels), device=rows.device, dtype=torch.float32)
     shared_offset = offset is not None and offset.shape[0] == 1
@@ -56,10 +58,43 @@ def group_norm(
         triton.next_power_of_2(width),
     )
     result = torch.empty_like(rows)
-    _apply[(triton.cdiv(count, _ROW_BLOCK), blocks, batch)](
-        rows, change[0], change[1], result, count, channels, silu, _ROW_BLOCK, _CHANNEL_BLOCK
+    _apply[(triton.cdiv(count, block), blocks, batch)](
+        rows, change[0], change[1], result, count, channels, silu, block, _CHANNEL_BLOCK
     )
     return result
+
+
+def _group_norm_rows(count: int) -> int:
+    """Rows of a tile: many where there are many, so that enough reads are under way; measured on an H200."""
+    return 128 if count >= 4 * _STATISTICS_PROGRAMS else 64 if count > 256 else 32
+
+
+def layer_norm(
+    rows: Tensor, residual: Tensor | None, added: Tensor | None, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Sum of rows, residual and added bias, and its layer norm; (B, N, C), contiguous. See `kernels.add_norm`."""
+    channels = rows.shape[-1]
+    count = rows.numel() // channels
+    width = triton.next_power_of_2(channels)
+    tile = max(1, _NORM_ELEMENTS // width)
+    normal = torch.empty_like(rows)
+    total = rows if residual is None else torch.empty_like(rows)
+    _layer_norm[(triton.cdiv(count, tile),)](
+        rows,
+        rows if residual is None else residual,
+        weight if added is None else added,
+        weight,
+        bias,
+        total,
+        normal,
+        count,
+        channels,
+        eps,
+        residual is not None,
+        tile,
+        width,
+    )
+    return total, normal
 
 
 def add(rows: Tensor, residual: Tensor, bias: Tensor) -> Tensor:
@@ -76,7 +111,9 @@ def gate(rows: Tensor) -> Tensor:
     """First half of the channels times GELU of the second: (..., 2C) to (..., C), contiguous."""
     width = rows.shape[-1] // 2
     result = torch.empty((*rows.shape[:-1], width), device=rows.device, dtype=rows.dtype)
-    _gate[(rows.numel() // (2 * width), triton.cdiv(width, _GATE_BLOCK))](rows, result, width, _GATE_BLOCK)
+    count = result.numel() // width
+    grid = (triton.cdiv(count, _GATE_ROWS), triton.cdiv(width, _GATE_BLOCK))
+    _gate[grid](rows, result, count, width, _GATE_ROWS, _GATE_BLOCK)
     return result
 
 
@@ -165,11 +202,40 @@ def _add(rows, residual, bias, result, count, channels, ROWS: tl.constexpr, CHAN
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
-def _gate(rows, result, width, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
-    row = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = column < width
-    value = tl.load(rows + row * 2 * width + column, mask=inside, other=0.0).to(tl.float32)
-    door = tl.load(rows + row * 2 * width + width + column, mask=inside, other=0.0).to(tl.float32)
+def _gate(rows, result, count, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = (row < count)[:, None] & (column < width)[None, :]
+    place = row[:, None].to(tl.int64) * 2 * width + column[None, :]
+    value = tl.load(rows + place, mask=inside, other=0.0).to(tl.float32)
+    door = tl.load(rows + place + width, mask=inside, other=0.0).to(tl.float32)
     value *= 0.5 * door * (1.0 + tl.math.erf(door * 0.7071067811865476))
-    tl.store(result + row * width + column, value.to(result.dtype.element_ty), mask=inside)
+    place = row[:, None].to(tl.int64) * width + column[None, :]
+    tl.store(result + place, value.to(result.dtype.element_ty), mask=inside)
+
+
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+def _layer_norm(  # type: ignore[no-untyped-def]
+    rows, residual, added, weight, bias, total, normal, count, channels, eps,
+    ADDS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,  # noqa: N803
+):  # fmt: skip
+    """A few whole rows: their sum with the residual is rounded as it is stored, and normalised from there."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    channel = tl.arange(0, WIDTH)
+    known = channel < channels
+    inside = (row < count)[:, None] & known[None, :]
+    place = row[:, None].to(tl.int64) * channels + channel[None, :]
+    value = tl.load(rows + place, mask=inside, other=0.0).to(tl.float32)
+    if ADDS:
+        value += tl.load(residual + place, mask=inside, other=0.0).to(tl.float32)
+        value += tl.load(added + channel, mask=known, other=0.0).to(tl.float32)[None, :]
+        rounded = value.to(total.dtype.element_ty)
+        tl.store(total + place, rounded, mask=inside)
+        value = rounded.to(tl.float32)
+    mean = tl.sum(value, 1) / channels
+    difference = tl.where(inside, value - mean[:, None], 0.0)
+    factor = 1.0 / tl.sqrt(tl.sum(difference * difference, 1) / channels + eps)
+    gain = tl.load(weight + channel, mask=known, other=0.0).to(tl.float32)
+    shift = tl.load(bias + channel, mask=known, other=0.0).to(tl.float32)
+    result = difference * factor[:, None] * gain[None, :] + shift[None, :]
+    tl.store(normal + place, result.to(normal.dtype.element_ty), mask=inside)

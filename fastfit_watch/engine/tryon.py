@@ -189,7 +189,7 @@ class FastFitEngine:
         held = self.cache.use.device_bytes + (self.fast.denoiser.kept_bytes if self.fast is not None else 0)
         self.cache.clear()
         if self.fast is not None:
-            self.fast.denoiser.forget()
+            self.fast.forget()
         free_memory(self.device)
         return torch.device(self.device).type == "cuda" and held > 0
 
@@ -325,9 +325,9 @@ class FastFitEngine:
 
     def _encode_person(self, person: PreparedPerson) -> Tensor:
         """Encode the covered person, and join the mask: float32 (1, 5, h, w)."""
-        covered = cover_person(person.picture, person.mask, person.pose)
+        covered = cover_person(person.picture, person.mask, person.pose, self.device)
         noise = partial(draw_posterior_noise, "person", (person.picture, person.mask, person.pose))
-        return make_condition(mask_to_tensor(person.mask).to(self.device), encode(self._vae, covered, noise))
+        return make_condition(mask_to_tensor(person.mask, self.device), encode(self._vae, covered, noise))
 
 
 def _place_of(options: SamplingOptions, slots: Iterable[Category], size: Size) -> tuple[Hashable, ...]:
