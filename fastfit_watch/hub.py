@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi, constants, get_session, hf_hub_url
 from huggingface_hub.errors import (
@@ -64,7 +64,8 @@ def list_files(repository: str, branch: str, root: Path) -> tuple[str, list[HubF
             if commit_hash is None:
                 raise BundleError(f"{endpoint()} names no commit of {repository}.")
             entries = HfApi().list_repo_tree(repository, recursive=True, revision=commit_hash)
-            return commit_hash, [_hub_file(entry) for entry in entries if isinstance(entry, RepoFile)]
+            files = (entry for entry in entries if isinstance(entry, RepoFile) and _stays_inside(entry.path))
+            return commit_hash, [_hub_file(entry) for entry in files]
     except TransferError as error:
         raise unreachable(error, root) from error
 
@@ -158,6 +159,12 @@ def _refusal(error: HfHubHTTPError, where: str, root: Path) -> BundleError | Tra
 
 def _by_hand(root: Path) -> str:
     return f"Or copy the files into {root} from a machine that has them."
+
+
+def _stays_inside(name: str) -> bool:
+    """Does a file of this name lie below the folder it is put into? Git allows no other, but a mirror may say one."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def _hub_file(entry: RepoFile) -> HubFile:

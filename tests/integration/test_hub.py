@@ -223,8 +223,9 @@ def test_a_hub_that_goes_down_is_said_and_nothing_is_lost(box: Box, hub: StandIn
 def test_a_server_without_ranges_is_asked_for_all_of_it_again(box: Box, hub: StandInHub) -> None:
     hub.knows_ranges = False
     hub.break_at[UNET] = 300_000
-    box.pull()
+    assert "damaged" not in box.pull(), "it is begun anew, not joined to what was there"
     box.assert_whole()
+    assert hub.sent_bytes[UNET] == 300_000 + len(WANTED[UNET])
 
 
 def test_damage_on_the_way_is_noticed_and_fetched_once_more(box: Box, hub: StandInHub) -> None:
@@ -278,6 +279,25 @@ def test_refusals_are_sentences(box: Box, hub: StandInHub, trouble: str, token: 
     error = next(line for line in text.splitlines() if line.startswith("error: "))
     assert [word for word in words if word not in error] == [], error
     assert token not in text or not token
+
+
+def test_names_that_lead_out_of_the_folder_are_no_files_of_a_bundle(box: Box, hub: StandInHub) -> None:
+    """A mirror decides what it lists; it must not decide where on this machine things are written."""
+    files = {name: data for name, data in toolkit_files().items() if not name.endswith("yolox_l.onnx")}
+    stray = {f"{way}/yolox_l.onnx": b"stray" for way in ("../../..", "DWPose/../../../..", str(box.home).rstrip("/"))}
+    hub.publish(TOOLKIT, {**files, **stray})
+    code, text = box.run("models", "pull")
+    assert code == ExitCode.ENGINE
+    assert "has no file for DWPose's detector (yolox_l.onnx)" in text
+    assert not list(box.home.rglob("yolox_l.onnx")) and not list(box.home.parent.glob("yolox_l.onnx"))
+
+
+def test_try_on_fetches_what_is_not_there(box: Box, hub: StandInHub) -> None:
+    Image.new("RGB", (300, 400), "teal").save(box.home / "anna.png")
+    code, text = box.run("try-on", "--person", "anna.png", "--upper", "anna.png", "--device", "cpu")
+    box.assert_whole()
+    assert "forbids commercial use" in text and "fetching FastFit-MR-1024: " in text
+    assert code == ExitCode.ENGINE and "does not fit the network" in text, "these files are none"
 
 
 def test_a_token_goes_to_the_hub_alone_and_is_never_told(box: Box, hub: StandInHub) -> None:

@@ -148,7 +148,7 @@ def test_both_parsers_answer_as_each_alone() -> None:
     for labels, parser in zip(both, (lip, atr), strict=True):
         assert len(np.unique(labels)) > 5
         assert np.array_equal(labels, parser.parse(image))
-    assert not np.array_equal(*both)
+    assert not np.array_equal(both[0], both[1])
 
 
 @pytest.mark.skipif(find_spec("detectron2") is not None, reason="detectron2 is installed here")
