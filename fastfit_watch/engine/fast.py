@@ -54,6 +54,11 @@ class FastNetworks:
         kernels.has_triton(self.unet.device)
         self.attention.learn(self._attention_shapes(person_size), self.unet.device, self.unet.dtype, memory)
 
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that is kept between looks."""
+        return self.denoiser.kept_bytes + self.unet.kept_bytes + self.vae.kept_bytes
+
     def forget(self) -> None:
         """Give back all memory that is kept between looks; the next look of each shape begins anew."""
         for part in (self.denoiser, self.unet, self.vae):

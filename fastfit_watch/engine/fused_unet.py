@@ -79,6 +79,11 @@ class FusedUNet:
         """Read garments, (B, 4, h, w), into keys and values (FastFit inference specification, section 1.4)."""
         return self._readings(self._keep, latents.to(self.dtype), labels)
 
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that recordings hold between looks."""
+        return self._readings.kept_bytes
+
     def forget(self) -> None:
         """Give the memory of recordings back."""
         self._readings.forget()

@@ -53,6 +53,11 @@ class FusedVAE:
         )
         return mean, deviation
 
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that recordings hold between looks."""
+        return self._encodings.kept_bytes
+
     def forget(self) -> None:
         """Give the memory of recordings back."""
         self._encodings.forget()

@@ -71,6 +71,11 @@ class Recorder:
         self._recordings: dict[Hashable, _Recording] = {}
         self._pool: Any = None
 
+    @property
+    def kept_bytes(self) -> int:
+        """What recordings hold at least: their inputs and outputs."""
+        return sum(each.nbytes for one in self._recordings.values() for each in (*one.inputs, *one.outputs))
+
     def forget(self) -> None:
         """Give all memory back; every shape is recorded anew."""
         with self._turn:

@@ -186,7 +186,7 @@ class FastFitEngine:
 
         Raises nothing; looks in work elsewhere keep what they hold.
         """
-        held = self.cache.use.device_bytes + (self.fast.denoiser.kept_bytes if self.fast is not None else 0)
+        held = self.cache.use.device_bytes + (self.fast.kept_bytes if self.fast is not None else 0)
         self.cache.clear()
         if self.fast is not None:
             self.fast.forget()
