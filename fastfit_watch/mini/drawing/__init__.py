@@ -1,1 +1,0 @@
-"""Draws people, garments, and people wearing garments: the world of the `mini` bundle."""
