@@ -69,7 +69,7 @@ def upload(inputs: Path) -> Path:
     from PIL import Image
 
     from fastfit_watch.look import Category
-    from fastfit_watch.mini.figures import draw_garment, draw_person
+    from fastfit_watch.mini.drawing.figures import draw_garment, draw_person
 
     hidden = inputs / f".{_UPLOAD}.uploading"
     hidden.mkdir(parents=True, exist_ok=True)

@@ -7,9 +7,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
-from fastfit_watch.mini.feed import FIELD_OF, LookFeed, outfit_categories
-
-_SCENE = ("truth", "full_mask", "worn_mask", "full_masked", "worn_masked")
+from fastfit_watch.mini.feed import LookFeed
 
 
 class Pictures:
@@ -52,16 +50,13 @@ class Latents:
             for code in set(chunk["outfit"].tolist()):
                 self._store(code, {name: value[chunk["outfit"] == code] for name, value in encoded.items()})
 
-    def sample(self, count: int) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-        """A random outfit, by share, as its slots' names, and `count` of its looks as float32."""
+    def sample(self, count: int) -> tuple[int, dict[str, Tensor]]:
+        """A random outfit code, by share, and `count` of its looks as float32."""
         codes = list(self._buckets)
         filled = torch.tensor([float(min(self._counts[code], self._capacity)) for code in codes])
         code = codes[int(torch.multinomial(filled, 1))]
-        slots = outfit_categories(code)
-        names = [*_SCENE, *(FIELD_OF[slot] for slot in slots)]
         rows = torch.randint(int(min(self._counts[code], self._capacity)), (count,), device=self._device)
-        bucket = self._buckets[code]
-        return tuple(slot.value for slot in slots), {name: bucket[name][rows].float() for name in names}
+        return code, {name: value[rows].float() for name, value in self._buckets[code].items()}
 
     def _store(self, code: int, looks: dict[str, Tensor]) -> None:
         if code not in self._buckets:

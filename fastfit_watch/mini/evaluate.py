@@ -26,10 +26,14 @@ from skimage.metrics import structural_similarity
 from fastfit_watch.engine.bundle import SHIPPED_MINI, Bundle
 from fastfit_watch.engine.tryon import FastFitEngine
 from fastfit_watch.look import Category, MaskMode, Preset, SamplingOptions
-from fastfit_watch.mini.feed import HELD_OUT_SEEDS, WHOLE_OUTFITS
-from fastfit_watch.mini.figures import DrawnLook, draw_look
+from fastfit_watch.mini.drawing.figures import DrawnLook, draw_look
+from fastfit_watch.mini.feed import HELD_OUT_SEEDS
 
 Picture = NDArray[np.uint8]
+WHOLE_OUTFITS = (
+    {Category.UPPER, Category.LOWER, Category.SHOE, Category.BAG},
+    {Category.DRESS, Category.SHOE, Category.BAG},
+)
 RIVALS = 9
 _DIRECTIONS = 24
 _QUANTILES = 64

@@ -21,7 +21,7 @@ from fastfit_watch.engine.mask import full_mask, worn_mask
 from fastfit_watch.engine.parsing import Parsing
 from fastfit_watch.engine.pose import detect_size, draw_pose, resize_back
 from fastfit_watch.look import Category
-from fastfit_watch.mini.figures import DrawnLook, draw_look
+from fastfit_watch.mini.drawing.figures import DrawnLook, draw_look
 
 PERSON_SIZE = (256, 192)
 ACCESSORY_SIZE = (128, 96)
@@ -46,10 +46,6 @@ _FIELDS: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
     "bag": ((*ACCESSORY_SIZE, 3), torch.uint8),
     "outfit": ((), torch.int64),
 }
-WHOLE_OUTFITS = (
-    {Category.UPPER, Category.LOWER, Category.SHOE, Category.BAG},
-    {Category.DRESS, Category.SHOE, Category.BAG},
-)
 FIELD_OF = {
     Category.UPPER: "cloth",
     Category.DRESS: "cloth",

@@ -13,7 +13,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -24,22 +24,17 @@ from torch.nn import functional
 from fastfit_watch.engine.attention import KeysValues, ReferenceCache
 from fastfit_watch.engine.mini_parser import HEATMAP_STRIDE, LABEL_COUNTS
 from fastfit_watch.engine.unet import FastFitUNet
-from fastfit_watch.look import Category
 from fastfit_watch.mini.buffers import Latents, Pictures, to_unit
-from fastfit_watch.mini.feed import FIELD_OF, PERSON_SIZE, WHOLE_OUTFITS, LookFeed
+from fastfit_watch.mini.feed import FIELD_OF, LookFeed, outfit_categories
 from fastfit_watch.mini.networks import SCHEDULER_CONFIG, load_stage, read_json, save_stage
-from fastfit_watch.mini.replay import Gradients, LossOf, normalise_in_half
 
-PLAN_S = {"parser": 60.0, "vae": 500.0, "unet": 600.0}  # full training time of each stage on one H200
-_BATCH = {"parser": 96, "vae": 18, "unet": 64}  # small ones learn faster by the clock: measured for the VAE
-_PEAK_RATE = {"parser": 2e-3, "vae": 1e-3, "unet": 6e-4}
+PLAN_S = {"parser": 70.0, "vae": 160.0, "unet": 330.0}  # full training time of each stage on one H200
+_BATCH = {"parser": 96, "vae": 66, "unet": 128}
+_PEAK_RATE = {"parser": 2e-3, "vae": 1e-3, "unet": 7e-4}
 _EMA_DECAY = {"parser": 0.99, "vae": 0.995, "unet": 0.9993}
 _KL_WEIGHT = 3e-4
 _HINT_SHARE = 0.35  # of the VAE's training: later it is free to use its channels as it likes
 _DROP_REFERENCES = 0.1  # share of samples that train the unconditional half of guidance (Ho & Salimans 2022)
-_FULL_SHARE = (
-    0.8  # of a whole outfit's samples that hide the whole outfit; of other outfits' that hide their own region
-)
 _OUTSIDE_WEIGHT = 0.15  # pixels outside the mask are composited from the original, so they matter less
 _WARMUP_STEPS = 100
 _REPORT_EVERY = 200
@@ -52,7 +47,6 @@ class Stage:
     def __init__(self, name: str, folder: Path, device: str, seconds: float) -> None:
         self.name, self.folder, self.device = name, folder, device
         self.network = load_stage(folder, name, device)
-        normalise_in_half(self.network)
         self._log = folder / "training.json"
         record = read_json(self._log).get(name, {"seconds": 0.0, "steps": 0})
         self._before_s, self.steps = float(record["seconds"]), int(record["steps"])
@@ -65,23 +59,24 @@ class Stage:
         self._started_s = time.monotonic()
         self.used_s = 0.0
 
-    def run(self, draw: Callable[[], tuple[Hashable, dict[str, Tensor]]], loss_of: LossOf) -> None:
-        """Take steps on the batches that `draw` returns until the time of this piece or of the stage is used up."""
+    def run(self, loss_of: Callable[[nn.Module], Tensor]) -> None:
+        """Take steps on `loss_of(network)` until the time of this piece or of the whole stage is used up."""
         if self._seconds <= 0:
             return
         self.network.train()
-        gradients = Gradients(self.network, loss_of)
         self._started_s = time.monotonic()
         total, counted = 0.0, 0
         for step in self._clock():
-            loss = gradients(*draw())
+            loss = loss_of(self.network)
+            self._optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
             for group in self._optimiser.param_groups:
                 group["lr"] = self._rate(step)
             self._optimiser.step()
             self._follow(step)
             if step % 20 == 0:
-                total, counted = total + float(loss), counted + 1
+                total, counted = total + float(loss.detach()), counted + 1
             if step % _REPORT_EVERY == 0:
                 print(f"{self.name} step {self.steps} {self.used_s:6.0f} s loss {total / counted:.4f}", flush=True)
                 total, counted = 0.0, 0
@@ -129,15 +124,10 @@ def train_parser(folder: Path, feed: LookFeed, device: str, seconds: float) -> N
     stage, looks = Stage("parser", folder, device, seconds), Pictures(feed, device, capacity=400)
     looks.refill(wait_s=120)
     fields = ["person", *LABEL_COUNTS, "points"]
-    height, width = PERSON_SIZE
-    size = torch.tensor([width, height], device=device)
 
-    def draw() -> tuple[Hashable, dict[str, Tensor]]:
-        if stage.steps % _REFILL_EVERY == 0:
-            looks.refill()
-        return None, looks.sample(_BATCH["parser"], fields) | {"size": size}
-
-    def loss_of(network: nn.Module, _kind: Hashable, batch: dict[str, Tensor]) -> Tensor:
+    def loss_of(network: nn.Module) -> Tensor:
+        looks.refill()
+        batch = looks.sample(_BATCH["parser"], fields)
         picture, labels, heat = _augment(batch)
         with torch.autocast(device, torch.bfloat16):
             logits, points = network(picture)
@@ -145,7 +135,7 @@ def train_parser(folder: Path, feed: LookFeed, device: str, seconds: float) -> N
         loss = sum(functional.cross_entropy(part, label) for part, label in zip(parts, labels, strict=True))
         return loss + 20 * functional.binary_cross_entropy_with_logits(points.float(), heat)
 
-    stage.run(draw, loss_of)
+    stage.run(loss_of)
     stage.save()
 
 
@@ -167,8 +157,8 @@ def _augment(batch: dict[str, Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
         functional.grid_sample(batch[name][:, None].float(), grid, mode="nearest", align_corners=False)[:, 0].long()
         for name in LABEL_COUNTS
     ]
+    size = torch.tensor([width, height], device=picture.device)
     seen = batch["points"][..., 0] >= 0
-    size = batch["size"]
     points = ((batch["points"] / size * 2 - 1) * scale[:, None, None] + shift[:, None] + 1) / 2 * size
     columns = (torch.arange(width // HEATMAP_STRIDE, device=picture.device) + 0.5) * HEATMAP_STRIDE
     rows = (torch.arange(height // HEATMAP_STRIDE, device=picture.device) + 0.5) * HEATMAP_STRIDE
@@ -183,24 +173,19 @@ def train_vae(folder: Path, feed: LookFeed, device: str, seconds: float) -> None
     stage, looks = Stage("vae", folder, device, seconds), Pictures(feed, device, capacity=700)
     looks.refill(wait_s=120)
 
-    def draw() -> tuple[Hashable, dict[str, Tensor]]:
+    def loss_of(network: nn.Module) -> Tensor:
         if stage.steps % _REFILL_EVERY == 0:
             looks.refill()
         pictures = _vae_pictures(looks, stage.steps)
-        hint = max(0.0, 1 - stage.done / _HINT_SHARE)
-        return pictures.shape, {"pictures": pictures, "hint": torch.full((), hint, device=device)}
-
-    def loss_of(network: nn.Module, _kind: Hashable, batch: dict[str, Tensor]) -> Tensor:
-        pictures = batch["pictures"]
         with torch.autocast(device, torch.bfloat16):
             posterior = network.encode(pictures).latent_dist  # type: ignore[operator]
             rebuilt = network.decode(posterior.sample()).sample.float()  # type: ignore[operator]
         spread = posterior.kl().float().mean() / posterior.mean[0].numel()
-        hint = batch["hint"] * _colour_hint(posterior.mean.float(), pictures)
+        hint = max(0.0, 1 - stage.done / _HINT_SHARE) * _colour_hint(posterior.mean.float(), pictures)
         loss: Tensor = _picture_loss(rebuilt, pictures) + _KL_WEIGHT * spread + hint
         return loss
 
-    stage.run(draw, loss_of)
+    stage.run(loss_of)
     vae = stage.averaged()
     with torch.no_grad():
         samples = to_unit(looks.sample(256, ["truth"])["truth"])
@@ -268,46 +253,39 @@ def train_unet(folder: Path, feed: LookFeed, device: str, seconds: float) -> Non
     schedule = DDPMScheduler.from_config(SCHEDULER_CONFIG).alphas_cumprod.to(device)
     stage = Stage("unet", folder, device, seconds)
 
-    def draw() -> tuple[Hashable, dict[str, Tensor]]:
+    def loss_of(network: nn.Module) -> Tensor:
         if stage.steps % _REFILL_EVERY == 0:
             looks.refill()
-        return looks.sample(_BATCH["unet"])
-
-    def loss_of(network: nn.Module, kind: Hashable, batch: dict[str, Tensor]) -> Tensor:
-        slots, truth = [Category(name) for name in kind], batch["truth"]  # type: ignore[attr-defined]
-        rows = (len(truth), 1, 1, 1)
-        full_share = _FULL_SHARE if set(slots) in WHOLE_OUTFITS else 1 - _FULL_SHARE
-        full = torch.rand(rows, device=device) < full_share
-        mask = torch.where(full, batch["full_mask"], batch["worn_mask"])
-        masked = torch.where(full, batch["full_masked"], batch["worn_masked"])
+        code, batch = looks.sample(_BATCH["unet"])
+        mode = "full" if torch.rand(()) < 0.65 else "worn"
+        truth, mask = batch["truth"], batch[f"{mode}_mask"]
         noise, times = torch.randn_like(truth), torch.randint(1000, (len(truth),), device=device)
-        signal = schedule[times].view(rows[0], 1, 1, 1)
+        signal = schedule[times].view(-1, 1, 1, 1)
         noisy = signal.sqrt() * truth + (1 - signal).sqrt() * noise
-        kept = (torch.rand(rows, device=device) >= _DROP_REFERENCES).float()
+        kept = (torch.rand(len(truth), 1, 1, 1, device=device) >= _DROP_REFERENCES).float()
         with torch.autocast(device, torch.bfloat16):
-            references = _read_references(network, slots, batch, kept)  # type: ignore[arg-type]
-            guess = network.denoise(torch.cat([noisy, mask, masked], dim=1), times, references)  # type: ignore[operator]
+            references = _read_references(network, code, batch, kept)  # type: ignore[arg-type]
+            sample = torch.cat([noisy, mask, batch[f"{mode}_masked"]], dim=1)
+            guess = network.denoise(sample, times, references).float()  # type: ignore[operator]
         inside = functional.max_pool2d(mask, 3, 1, 1)
         weight = inside + _OUTSIDE_WEIGHT * (1 - inside)
-        loss: Tensor = ((guess.float() - noise) ** 2 * weight).sum() / (weight.sum() * noise.shape[1])
+        loss: Tensor = ((guess - noise) ** 2 * weight).sum() / (weight.sum() * noise.shape[1])
         return loss
 
-    stage.run(draw, loss_of)
+    stage.run(loss_of)
     stage.save()
 
 
-def _read_references(
-    network: FastFitUNet, slots: list[Category], batch: dict[str, Tensor], kept: Tensor
-) -> ReferenceCache:
+def _read_references(network: FastFitUNet, code: int, batch: dict[str, Tensor], kept: Tensor) -> ReferenceCache:
     """Keys and values of every garment of the outfit; a dropped sample's garments are zero latents."""
     caches = []
     for accessory in (False, True):  # garments of one size go through the network together
-        alike = [slot for slot in slots if slot.is_accessory is accessory]
-        if alike:
-            latents = torch.cat([batch[FIELD_OF[slot]] * kept for slot in alike])
-            labels = torch.cat([kept.new_full((len(kept),), slot.label, dtype=torch.int64) for slot in alike])
+        slots = [slot for slot in outfit_categories(code) if slot.is_accessory is accessory]
+        if slots:
+            latents = torch.cat([batch[FIELD_OF[slot]] * kept for slot in slots])
+            labels = torch.tensor([slot.label for slot in slots], device=kept.device).repeat_interleave(len(kept))
             cache = network.read_reference(latents, labels)
-            caches += [_take(cache, index * len(kept), len(kept)) for index in range(len(alike))]
+            caches += [_take(cache, index * len(kept), len(kept)) for index in range(len(slots))]
     return ReferenceCache.join(caches)
 
 

@@ -17,7 +17,7 @@ from running_daemon import RunningDaemon
 from fastfit_watch.exits import ExitCode
 from fastfit_watch.look import Category
 from fastfit_watch.marks import SOURCE_TYPE, read_marks
-from fastfit_watch.mini.figures import draw_garment, draw_person
+from fastfit_watch.mini.drawing.figures import draw_garment, draw_person
 from fastfit_watch.provenance import hash_of
 
 SECRETS = (b"SecretCameraOwner", b"SecretSerial")

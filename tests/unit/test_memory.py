@@ -25,7 +25,7 @@ from fastfit_watch.engine.tryon import FastFitEngine, TryOnResult
 from fastfit_watch.errors import OutOfMemory
 from fastfit_watch.failpoints import VARIABLE
 from fastfit_watch.look import Category, SamplingOptions
-from fastfit_watch.mini.figures import draw_garment, draw_person
+from fastfit_watch.mini.drawing.figures import draw_garment, draw_person
 from fastfit_watch.rungs import Rung, ladder
 
 OPTIONS = SamplingOptions(steps=3, seed=11)

@@ -1,0 +1,87 @@
+"""The drawn world: same seed, same bytes; the truth changes clothes only; labels and points tell what was drawn."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from fastfit_watch.look import Category, outfit_conflict
+from fastfit_watch.mini.drawing.figures import draw_garment, draw_look, draw_person
+from fastfit_watch.mini.drawing.people import PARTS
+
+SUBSETS = [
+    {Category.UPPER},
+    {Category.LOWER},
+    {Category.DRESS},
+    {Category.SHOE},
+    {Category.BAG},
+    {Category.UPPER, Category.LOWER},
+    {Category.UPPER, Category.LOWER, Category.SHOE, Category.BAG},
+    {Category.DRESS, Category.SHOE, Category.BAG},
+]
+
+
+def test_same_seed_same_bytes_and_other_seed_other_picture() -> None:
+    one, again, other = draw_look(5), draw_look(5), draw_look(6)
+    assert one.person.tobytes() == again.person.tobytes() and one.truth.tobytes() == again.truth.tobytes()
+    assert one.person.tobytes() != other.person.tobytes()
+
+
+@pytest.mark.parametrize("subset", SUBSETS, ids=lambda subset: "+".join(sorted(subset)))
+def test_every_given_garment_is_drawn_alone_and_worn(subset: set[Category]) -> None:
+    look = draw_look(11, subset)
+    assert set(look.garments) == subset
+    for category, picture in look.garments.items():
+        assert picture.shape == ((128, 96, 3) if category.is_accessory else (256, 192, 3))
+        assert picture.std() > 5
+        assert (look.worn == category.label + 1).sum() > 40, "it is seen in the truth"
+
+
+def test_random_outfits_are_always_wearable() -> None:
+    outfits = [set(draw_look(seed).garments) for seed in range(40)]
+    assert all(outfit and outfit_conflict(outfit) is None for outfit in outfits)
+    assert len({frozenset(outfit) for outfit in outfits}) > 4
+
+
+def test_a_new_top_changes_nothing_else() -> None:
+    for seed in range(6):
+        look = draw_look(seed, {Category.UPPER})
+        changed = (look.person != look.truth).any(axis=2)
+        rows = np.flatnonzero(changed.any(axis=1))
+        face = look.lip == 13
+        shoes = (look.lip == 18) | (look.lip == 19)
+        assert not changed[shoes].any()
+        assert rows[-1] < 0.75 * 256, "nothing below the hips"
+        assert changed[face].mean() < 0.5, "only the neck line"
+        assert not changed[:, :8].any() and not changed[:, -8:].any()
+
+
+def test_labels_agree_and_lie_in_their_ranges() -> None:
+    look = draw_look(3)
+    assert look.lip.max() < 20 and look.atr.max() < 18 and look.densepose.max() <= 24
+    for labels in (look.lip, look.atr, look.densepose):
+        assert not labels[0, 0] and not labels[-1, -1]
+    head = np.isin(look.densepose, (23, 24))
+    face = cv2.erode(((look.lip == 13) & (np.arange(256)[:, None] < 50)).astype(np.uint8), np.ones((3, 3))) > 0
+    assert face.any() and head[face].mean() > 0.8
+
+
+def test_body_points_lie_on_their_parts() -> None:
+    look = draw_look(9, {Category.UPPER})
+    for point, side, part in ((4, "right", "hand"), (7, "left", "hand"), (10, "right", "calf"), (12, "left", "thigh")):
+        x, y = look.keypoints[point].round().astype(int)
+        around = look.densepose[y - 6 : y + 7, x - 6 : x + 7]
+        assert PARTS[side][part] in around, (point, side, part)
+    assert (look.scores[:18] == 1).all() and (look.scores[18:] == 0).all() and (look.keypoints[18:] == -1).all()
+
+
+def test_size_changes_the_scale_only() -> None:
+    small, large = draw_look(4), draw_look(4, size=(512, 384))
+    reduced = cv2.resize(large.person, (192, 256), interpolation=cv2.INTER_AREA)
+    assert np.abs(reduced.astype(int) - small.person).mean() < 4
+
+
+def test_uploads_for_the_demo_come_at_any_size() -> None:
+    assert draw_person(1, (1024, 768)).shape == (1024, 768, 3)
+    assert draw_garment(2, Category.BAG, (512, 384)).shape == (512, 384, 3)
