@@ -176,6 +176,7 @@ class FastFitEngine:
         # What other rungs make may differ by rounding, and its memory is needed now.
         self.cache.clear()
         with memory_errors(self.device, "place"):
+            simulate_shortage(rung, "place")
             others = self.parser.networks
             place(self.unet, self.vae, others, self.device, rung, self.bundle.person_size)
             moved = replace(self, rung=rung, fast=None)
