@@ -6,6 +6,7 @@ A thread that dies of an error takes the daemon with it: whoever started it star
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -39,6 +40,7 @@ from fastfit_watch.uptake import Uptake
 NOTE = "daemon"
 _BUSY_WAIT_S = 0.25
 _IDLE_WAIT_S = 1.0
+_LEDGER_WAIT_S = 30.0
 _HEARTBEAT_S = 15.0
 _EXTENSION_S = 120
 _STATUS_PAUSE_S = 2.0
@@ -87,7 +89,7 @@ class Daemon:
         self._spool = Spool(config)
         self._spool.lock()
         set_up_logs(config.log, config.logs, config.outputs)
-        self._ledger = Ledger(self._spool.ledger_path)
+        self._ledger = self._open_ledger()
         devices = find_devices(config.engine.devices)
         self._residents = [Resident(device, command(config, device), config.engine, self._mail) for device in devices]
         self._announcer = Announcer(config, self._ledger, len(devices))
@@ -103,6 +105,21 @@ class Daemon:
         self._heartbeat: tuple[str, float] = ("", float("-inf"))
         self._watchdog_s = watchdog_interval_s()
         self._watchdog_at_s = 0.0
+
+    def _open_ledger(self) -> Ledger:
+        """Open the ledger; on a full or failing disk wait for it, as later on, until somebody stops us."""
+        pause_s = _BUSY_WAIT_S
+        while True:
+            try:
+                return Ledger(self._spool.ledger_path)
+            except StorageError as error:
+                if self._once or self._stops:
+                    raise
+                logger.error("the queue stands still: {}", error)
+                notify(f"STATUS={one_line(str(error))}\nEXTEND_TIMEOUT_USEC={_EXTENSION_S * 1_000_000}")
+            with contextlib.suppress(queue.Empty):
+                self._mail.get(timeout=pause_s)
+            pause_s = min(2 * pause_s, _LEDGER_WAIT_S)
 
     def run(self) -> ExitCode:
         """Work until a signal comes or, with `once`, until everything complete is processed."""
@@ -325,7 +342,16 @@ def fixed_changes(present: Config, wanted: Config) -> list[str]:
 
 
 _LIVE = ("limits", "memory", "retention", "log")
-_FIXED_ENGINE = ("devices", "dtype", "pose", "memory_bytes", "threads", "gpu_cache_bytes", "cache_bytes")
+_FIXED_ENGINE = (
+    "devices",
+    "dtype",
+    "pose",
+    "memory_bytes",
+    "max_rss_bytes",
+    "threads",
+    "gpu_cache_bytes",
+    "cache_bytes",
+)
 
 
 def _make_folders(config: Config) -> None:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -21,9 +19,11 @@ from fastfit_watch.announce import Announcer
 from fastfit_watch.config import Config
 from fastfit_watch.errors import StorageError
 from fastfit_watch.folders import STORAGE_ERRNOS
+from fastfit_watch.hold import Hold
 from fastfit_watch.job import LookRecord, LookResult, Status
 from fastfit_watch.ledger import Ledger
 from fastfit_watch.protocol import (
+    BLAMELESS,
     SAVING,
     Done,
     Failed,
@@ -32,22 +32,18 @@ from fastfit_watch.protocol import (
     Order,
     Step,
     Withheld,
-    WorkerExit,
     read_receipt,
 )
 from fastfit_watch.resident import Ended, Event, Resident, describe_exit
 from fastfit_watch.rung_notes import RungNotes
 from fastfit_watch.rungs import Rung
 from fastfit_watch.spool import Spool
-from fastfit_watch.write import TEMPORARY, make_folder, remove_temporaries, sync_folder, write_bytes
+from fastfit_watch.write import make_folder, remove_temporaries, sync_folder
 
 if TYPE_CHECKING:
     from loguru import Logger
 
 AHEAD = 2  # looks in one engine process: one in work, one prepared meanwhile
-_PROBE_BYTES = 256 * 1024
-_PROBE_FIRST_S = 1.0
-_PROBE_LAST_S = 30.0
 
 
 class Dispatch:
@@ -57,7 +53,6 @@ class Dispatch:
         self, config: Config, ledger: Ledger, spool: Spool, residents: Sequence[Resident], announcer: Announcer
     ) -> None:
         self.config = config
-        self.held = ""
         self._ledger, self._spool, self._announcer = ledger, spool, announcer
         self._rung_notes = RungNotes(ledger)
         self._residents: Mapping[str, Resident] = {resident.device: resident for resident in residents}
@@ -65,12 +60,12 @@ class Dispatch:
         self._began_s: dict[str, float] = {}
         # Looks that were in an engine process when it died: each is tried alone, so that the guilty one is known.
         self._suspects: set[tuple[str, str]] = set()
-        # Tokens of looks that are made and only being saved, beside the work on the next.
+        # Tokens of looks whose engine said that it works on them, and of those that are made and only being saved.
+        self._begun: set[int] = set()
         self._saving: set[int] = set()
         # What is still to be written down, oldest first. A full disk delays it; every entry may be repeated.
         self._unwritten: deque[Callable[[float], None]] = deque([self.recover])
-        self._probe_at_s = 0.0
-        self._probe_pause_s = _PROBE_FIRST_S
+        self._hold = Hold((config.outputs, spool.root), announcer.note_hold)
         self._stopping = False
 
     def recover(self, now_s: float) -> None:
@@ -80,8 +75,12 @@ class Dispatch:
             if result is not None:
                 self._ledger.finish_look(record.job_id, record.look.key, result, now_s)
                 _log(record).info("its picture was finished before the restart")
+            elif record.attempts >= max(self.config.engine.max_attempts, self.config.engine.max_deaths):
+                # A look whose work takes the whole machine down must not do so for ever.
+                self._fail(record, f"the daemon ended while making it (tried {record.attempts} times)", now_s)
             else:
                 self._ledger.put_back(record.job_id, record.look.key, "the daemon was restarted", now_s, now_s)
+                self._suspects.add(_place(record))
                 _log(record).info("queued again after the restart")
         for job in self._ledger.jobs((Status.QUEUED, Status.RUNNING)):
             self._ledger.settle_job(job.id, now_s)
@@ -99,12 +98,16 @@ class Dispatch:
                 resident.start(clock_s)
         try:
             self._write_down(now_s)
-            if self.held:
-                self._probe(clock_s)
+            self._hold.probe(self.config.limits.min_free_bytes, clock_s)
             if not self._stopping and not self.held:
                 self._feed(now_s, clock_s)
         except (StorageError, OSError) as error:
-            self._hold(str(error), clock_s)
+            self._hold.begin(str(error), clock_s)
+
+    @property
+    def held(self) -> str:
+        """Why the queue stands still; empty while it goes."""
+        return self._hold.reason
 
     @property
     def is_idle(self) -> bool:
@@ -146,6 +149,7 @@ class Dispatch:
         if record is None:
             return
         if isinstance(message, Step):
+            self._begun.add(message.token)
             if message.stage == SAVING:
                 self._saving.add(message.token)
             if record is next(iter(resident.in_hand.values())):
@@ -159,6 +163,7 @@ class Dispatch:
         began_s, self._began_s[resident.device] = self._began_s.get(resident.device, clock_s), clock_s
         self._suspects.discard(_place(record))
         if isinstance(message, Done | Withheld | Failed):
+            self._begun.discard(message.token)
             self._saving.discard(message.token)
         if isinstance(message, Done):
             self._announcer.note_seconds(clock_s - began_s, record.look.options.steps)
@@ -177,7 +182,7 @@ class Dispatch:
         _log(record).warning("attempt {} failed ({}): {}", record.attempts, failure.kind.value, failure.message)
         if failure.kind is FailureKind.STORAGE:
             self._unwritten.append(partial(self._put_back, record, failure.message, 0.0, attempt_counts=False))
-            self._hold(failure.message, clock_s)
+            self._hold.begin(failure.message, clock_s)
         elif failure.kind is FailureKind.INPUT:
             self._unwritten.append(partial(self._fail, record, failure.message))
         else:
@@ -185,20 +190,25 @@ class Dispatch:
 
     def _bury(self, resident: Resident, exit_code: int, clock_s: float) -> None:
         """An engine process died. The look it worked on is blamed, not one that was prepared ahead or being saved."""
-        working = [record for token, record in resident.in_hand.items() if token not in self._saving]
-        lost = working + [record for record in resident.in_hand.values() if record not in working]
-        self._saving.difference_update(resident.in_hand)
+        in_hand = dict(resident.in_hand)
+        begun = self._begun & in_hand.keys()
+        lost = sorted(in_hand, key=lambda token: (token not in begun or token in self._saving, token))
+        self._begun -= begun
+        self._saving.difference_update(in_hand)
         resident.in_hand.clear()
         resident.note_end(exit_code, clock_s)
-        self._suspects.update(_place(record) for record in lost)
-        blamed = lost[:1] if exit_code != WorkerExit.DEVICE_UNUSABLE else []
-        for record in blamed:
+        blamed = lost[:1] if exit_code not in BLAMELESS else []
+        for token in blamed:
             reason = f"the engine process ended while making it ({describe_exit(exit_code)})"
-            _log(record).error(reason)
-            self._unwritten.append(partial(self._count_death, record, reason))
-        for record in lost[len(blamed) :]:
+            _log(in_hand[token]).error(reason)
+            # One that was handed to a process just dying is not to blame; yet none may be tried for ever.
+            settle = self._count_death if token in begun else self._try_again
+            self._unwritten.append(partial(settle, in_hand[token], reason))
+        if blamed:
+            self._suspects.update(map(_place, in_hand.values()))
+        for token in lost[len(blamed) :]:
             reason = "the engine process ended before its turn"
-            self._unwritten.append(partial(self._put_back, record, reason, 0.0, attempt_counts=False))
+            self._unwritten.append(partial(self._put_back, in_hand[token], reason, 0.0, attempt_counts=False))
 
     def _let_go(self, resident: Resident) -> None:
         for record in resident.in_hand.values():
@@ -219,7 +229,7 @@ class Dispatch:
             return
         self._ledger.finish_look(record.job_id, record.look.key, result, now_s)
         self._ledger.settle_job(record.job_id, now_s)
-        self._probe_pause_s = _PROBE_FIRST_S
+        self._hold.note_success()
         rung = f", rung {result.rung}" if result.rung != Rung.FULL else ""
         vram = f", peak VRAM {result.peak_vram_bytes / 2**30:.2f} GiB" if result.peak_vram_bytes else ""
         seconds = sum(result.seconds.values())
@@ -272,8 +282,8 @@ class Dispatch:
         waiting = self._ledger.next_looks(now_s, 1)
         if not waiting or (resident.in_hand and self._must_be_alone([*resident.in_hand.values(), *waiting])):
             return
-        if (shortage := self._shortage()) is not None:
-            self._hold(shortage, clock_s)
+        if (shortage := self._hold.shortage(self.config.limits.min_free_bytes)) is not None:
+            self._hold.begin(shortage, clock_s)
             return
         folder = self.config.outputs / waiting[0].job_id
         try:
@@ -331,50 +341,6 @@ class Dispatch:
             return None
         picture = self.config.outputs / record.job_id / result.file
         return result if _hash_of(picture) == result.sha256 else None
-
-    # A full or failing disk
-
-    def _hold(self, reason: str, clock_s: float) -> None:
-        """Stand still until the disk is well again. No job is blamed."""
-        if self.held:
-            return
-        logger.error("the queue stands still: {}", reason)
-        self.held = reason
-        self._probe_at_s = clock_s + self._probe_pause_s
-        self._announcer.note_hold(reason)
-
-    def _probe(self, clock_s: float) -> None:
-        """Go on if there is room again, and both places can be written to."""
-        if clock_s < self._probe_at_s:
-            return
-        self._probe_pause_s = min(2 * self._probe_pause_s, _PROBE_LAST_S)
-        self._probe_at_s = clock_s + self._probe_pause_s
-        if self._shortage() is not None:
-            return
-        for folder in (self.config.outputs, self._spool.root):
-            probe = folder / f"{TEMPORARY}probe"
-            try:
-                write_bytes(probe, os.urandom(_PROBE_BYTES))
-                probe.unlink()
-            except (StorageError, OSError):
-                return
-        logger.info("the disk is well again, the queue goes on")
-        self.held = ""
-        self._announcer.note_hold("")
-
-    def _shortage(self) -> str | None:
-        """A sentence if too little space is free."""
-        for folder in (self.config.outputs, self._spool.root):
-            try:
-                free = shutil.disk_usage(folder).free
-            except OSError as error:
-                return f"the folder {folder} cannot be used: {error.strerror}. Make it again, or mount it."
-            if free < self.config.limits.min_free_bytes:
-                return (
-                    f"only {free / 1e6:.0f} MB are free for {folder}; {self.config.limits.min_free_bytes / 1e6:.0f} MB"
-                    " are kept free. Free some space; work goes on by itself."
-                )
-        return None
 
 
 def _place(record: LookRecord) -> tuple[str, str]:

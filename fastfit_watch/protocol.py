@@ -25,6 +25,11 @@ class WorkerExit(IntEnum):
     USAGE = 2
     CANNOT_LOAD = 10
     DEVICE_UNUSABLE = 11
+    OUTGROWN = 12
+
+
+BLAMELESS = frozenset({WorkerExit.DEVICE_UNUSABLE, WorkerExit.OUTGROWN})
+"""Ends that no look in hand is to blame for: one that failed was answered before."""
 
 
 class FailureKind(StrEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -82,8 +83,10 @@ class SpoolFolder:
                 f"Another fastfit-watch (process {holder}) is already watching {self._inputs}.",
                 hint="Stop it first, or give this one other 'inputs'.",
             ) from error
-        os.ftruncate(lock_fd, 0)
-        os.pwrite(lock_fd, f"{os.getpid()}\n".encode(), 0)
+        # Only for people and commands that ask who holds it: a full disk is no reason not to start.
+        with contextlib.suppress(OSError):
+            os.ftruncate(lock_fd, 0)
+            os.pwrite(lock_fd, f"{os.getpid()}\n".encode(), 0)
         self._lock_fd = lock_fd
 
     def unlock(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import queue
+import re
 import threading
 import time
 import traceback
@@ -38,6 +40,12 @@ from fastfit_watch.rungs import Rung
 if TYPE_CHECKING:
     from fastfit_watch.engine.content_filter import ContentFilter
     from fastfit_watch.engine.tryon import FastFitEngine, PreparedLook, TryOnResult
+
+
+# What torch, cuBLAS and cuDNN say when a kernel failed: the context is poisoned, and every later call fails as well.
+_DEVICE_ERROR = re.compile(
+    r"AcceleratorError|CUDA error|cudaError|CUBLAS_STATUS|CUDNN_STATUS|unspecified launch failure"
+)
 
 
 @dataclass(frozen=True)
@@ -81,13 +89,14 @@ class Workbench:
     ) -> None:
         self._engine, self._filter, self._channel = engine, content_filter, channel
         self._device, self._finish, self._versions = settings.device, settings.finish, versions
+        self._max_rss_bytes: int = settings.max_rss_bytes
         # Held while a look is prepared beside the one in work, and while the networks are moved.
         self._moving = threading.Lock()
         self._saves: queue.Queue[_Made | Failed] = queue.Queue(maxsize=1)
         self._shortage: tuple[Rung, float] = (Rung.FULL, float("-inf"))
 
     def work(self, orders: queue.SimpleQueue[Order]) -> int:
-        """Make one look after another, in order. Returns only when the device cannot be used any more."""
+        """Make one look after another, in order. Returns the exit code when a fresh process must take over."""
         prepared: queue.Queue[_Prepared] = queue.Queue(maxsize=1)
         threading.Thread(target=self._prepare_all, args=(orders, prepared), name="prepare", daemon=True).start()
         threading.Thread(target=self._save_all, name="save", daemon=True).start()
@@ -104,8 +113,11 @@ class Workbench:
             self._saves.put(outcome)
             if isinstance(outcome, Failed):
                 self._saves.join()
-                if outcome.kind is FailureKind.ENGINE and not self._device_is_usable():
+                if outcome.kind is FailureKind.ENGINE and not self._survives(outcome):
                     return WorkerExit.DEVICE_UNUSABLE
+            if self._has_outgrown():
+                self._saves.join()
+                return WorkerExit.OUTGROWN
 
     def _prepare_all(self, orders: queue.SimpleQueue[Order], prepared: queue.Queue[_Prepared]) -> None:
         while True:
@@ -262,6 +274,25 @@ class Workbench:
     def _report(self, order: Order, stage: str, step: int = 0, steps: int = 0) -> None:
         rung = self._engine.rung.value
         self._channel.send(Step(order.token, stage, step, steps or order.options.steps, rung))
+
+    def _survives(self, failure: Failed) -> bool:
+        """Can this process go on after a failure? Not if the device says so, now or in the failure itself."""
+        if _DEVICE_ERROR.search(failure.message):
+            say("ERROR", f"The device {self._device} is left to a fresh process: {failure.message}")
+            return False
+        return self._device_is_usable()
+
+    def _has_outgrown(self) -> bool:
+        """Does this process hold more of the machine's memory than it may? Looked at between looks."""
+        if not self._max_rss_bytes:
+            return False
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        rss_bytes = pages * os.sysconf("SC_PAGE_SIZE")
+        if rss_bytes <= self._max_rss_bytes:
+            return False
+        limit = f"engine.max_rss_bytes allows {self._max_rss_bytes / 1e9:.2f} GB"
+        say("WARNING", f"This process holds {rss_bytes / 1e9:.2f} GB of memory, {limit}: a fresh one takes over.")
+        return True
 
     def _device_is_usable(self) -> bool:
         """A CUDA error may poison the process for good; then a fresh one must take over."""

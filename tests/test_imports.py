@@ -57,7 +57,7 @@ FLOORS = (
         "ledger_views",
         "inspector",
     },
-    {"spool", "spool_folder", "rung_notes", "report", "sheet", "gallery", "announce"},
+    {"spool", "spool_folder", "rung_notes", "report", "sheet", "gallery", "announce", "hold"},
     {
         "engine",
         "release",
@@ -110,6 +110,7 @@ HOMES = {
         "daemon",
         "intake",
         "dispatch",
+        "hold",
         "resident",
         "uptake",
         "retention",

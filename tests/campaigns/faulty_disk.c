@@ -1,7 +1,8 @@
-/* A disk that fails once: preloaded into the daemon and its children, it counts their operations under one folder.
+/* A disk that fails: preloaded into the daemon and its children, it counts their operations under one folder.
 
    FAULTY_ROOT   the folder
-   FAULTY_STATE  a file of two int64, shared by all processes: operations so far, and which one fails (0: none)
+   FAULTY_STATE  a file of two int64, shared by all processes: operations so far, and which one fails (0: none;
+                 -1: all that need room on the disk, until it is 0 again)
    FAULTY_ERRNO  the number of the error
 
    cc -shared -fPIC -O2 -o faulty_disk.so faulty_disk.c -ldl */
@@ -40,12 +41,24 @@ __attribute__((constructor)) static void begin(void) {
     if (map != MAP_FAILED) state = map;
 }
 
-/* Counts one operation; 1 if it is the one that fails. */
-static int strikes(void) {
+/* Counts one operation; 1 if it fails. */
+static int strikes_at(int needs_room) {
     int64_t number = __atomic_add_fetch(&state[0], 1, __ATOMIC_SEQ_CST);
-    if (number != __atomic_load_n(&state[1], __ATOMIC_SEQ_CST)) return 0;
+    int64_t wanted = __atomic_load_n(&state[1], __ATOMIC_SEQ_CST);
+    if (wanted < 0 ? !needs_room : number != wanted) return 0;
     errno = error_number;
     return 1;
+}
+
+static int strikes(void) { return strikes_at(0); }
+
+static int strikes_for_room(void) { return strikes_at(1); }
+
+/* Like strikes_for_room, for what makes a new name: what is there already needs none. */
+static int strikes_for_name(int fd, const char *path) {
+    struct stat facts;
+    int missing = fstatat(fd, path, &facts, AT_SYMLINK_NOFOLLOW) != 0;
+    return strikes_at(missing);
 }
 
 static int inside(const char *path) { return strncmp(path, root, root_length) == 0; }
@@ -69,12 +82,12 @@ static int at_inside(int fd, const char *path) {
 }
 
 ssize_t write(int fd, const void *data, size_t count) {
-    if (fd > 2 && fd_inside(fd) && strikes()) return -1;
+    if (fd > 2 && fd_inside(fd) && strikes_for_room()) return -1;
     return REAL(write)(fd, data, count);
 }
 
 ssize_t pwrite64(int fd, const void *data, size_t count, off64_t offset) {
-    if (fd_inside(fd) && strikes()) return -1;
+    if (fd_inside(fd) && strikes_for_room()) return -1;
     return REAL(pwrite64)(fd, data, count, offset);
 }
 
@@ -97,11 +110,11 @@ int renameat(int from_fd, const char *from, int to_fd, const char *to) {
 }
 
 int mkdir(const char *path, mode_t mode) {
-    return at_inside(AT_FDCWD, path) && strikes() ? -1 : REAL(mkdir)(path, mode);
+    return at_inside(AT_FDCWD, path) && strikes_for_name(AT_FDCWD, path) ? -1 : REAL(mkdir)(path, mode);
 }
 
 int mkdirat(int fd, const char *path, mode_t mode) {
-    return at_inside(fd, path) && strikes() ? -1 : REAL(mkdirat)(fd, path, mode);
+    return at_inside(fd, path) && strikes_for_name(fd, path) ? -1 : REAL(mkdirat)(fd, path, mode);
 }
 
 int unlink(const char *path) { return at_inside(AT_FDCWD, path) && strikes() ? -1 : REAL(unlink)(path); }
@@ -120,7 +133,7 @@ int rmdir(const char *path) { return at_inside(AT_FDCWD, path) && strikes() ? -1
             va_start(rest, flags);                                                          \
             mode = va_arg(rest, mode_t);                                                    \
             va_end(rest);                                                                   \
-            if (at_inside(at, path) && strikes()) return -1;                                \
+            if (at_inside(at, path) && strikes_for_name(at, path)) return -1;                                \
         }                                                                                   \
         return REAL(name) before_names;                                                     \
     }

@@ -44,7 +44,13 @@ class Box:
             "watch": {"settle_s": 0.1, "scan_s": 0.1, "quiet_scan_s": 0.3},
             "limits": {"min_free_bytes": 0},
             # Deaths are the campaign's doing, not the looks'.
-            "engine": {"devices": ["cpu"], "backoff_s": 0.05, "backoff_max_s": 0.2, "max_deaths": 10**6},
+            "engine": {
+                "devices": ["cpu"],
+                "backoff_s": 0.05,
+                "backoff_max_s": 0.2,
+                "max_deaths": 10**6,
+                "max_attempts": 10**6,
+            },
         }
         (root / "settings.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
         self.uploaded: list[str] = []

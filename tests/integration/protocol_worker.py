@@ -1,10 +1,13 @@
 """An engine process without an engine: speaks the worker protocol, and misbehaves as the names of looks ask for.
 
-The part of a look's name before "-" says what happens: `crash` dies by SIGKILL, `hang` never answers, `oom`, `input`,
-`engine` and `disk` report such a failure, `orphan` kills the daemon once its picture is written, `slow` takes a while,
-`steps` takes 3 s and reports progress, `stuck` hangs in a way that no signal ends. `crash-once` and the like do it
-only the first time. Anything else is made at once. Every look begun is a line in NOTES/begun, and this process's id is
-in NOTES/pid. NOTES/load may hold `refuse`, `crash` or `hang`, or `fetch`: then weights are fetched while it is there.
+The part of a look's name before "-" says what happens: `crash` dies by SIGKILL, `segfault` by SIGSEGV, `hang` never
+answers, `freeze` is stopped by SIGSTOP, `sticky` fails and leaves the device unusable, `grow` is made and holds too
+much memory then, `oom`, `input`, `engine` and `disk` report such a failure, `orphan` kills the daemon once its picture
+is written, `murder` kills the daemon before, `slow` takes a while, `steps` takes 3 s and reports progress, `stuck`
+hangs in a way that no signal ends. `crash-once` and the like do it only the first time. Anything else is made at once.
+
+Every look begun is a line in NOTES/begun; who began it is one in NOTES/pids, and this process's id is in NOTES/pid.
+NOTES/load may hold `refuse`, `crash`, `exit` or `hang`, or `fetch`: then weights are fetched while it is there.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from fastfit_watch.errors import StorageError
 from fastfit_watch.images import encode_image
 from fastfit_watch.job import LookResult
 from fastfit_watch.protocol import (
@@ -33,6 +37,7 @@ from fastfit_watch.protocol import (
     Order,
     Ready,
     Step,
+    WorkerExit,
     read_order,
     write_message,
 )
@@ -69,6 +74,8 @@ def _load(notes: Path, say: Callable[[Message], None]) -> None:
         sys.exit(10)
     if manner == "crash":
         os.kill(os.getpid(), signal.SIGKILL)
+    if manner == "exit":
+        sys.exit(3)
     if manner == "hang":
         time.sleep(600)
     number = 0
@@ -83,6 +90,8 @@ def _obey(order: Order, notes: Path, say: Callable[[Message], None]) -> None:
     key = order.output.stem
     with (notes / "begun").open("a") as file:
         file.write(f"{order.output.parent.name}/{key}\n")
+    with (notes / "pids").open("a") as file:
+        file.write(f"{os.getpid()}\n")
     say(Step(order.token, "denoise", 1, order.options.steps))
     deed, _, once = key.rsplit(".", 1)[-1].partition("-")
     seen = notes / f"{order.output.parent.name}.{key}.seen"
@@ -98,11 +107,20 @@ def _obey(order: Order, notes: Path, say: Callable[[Message], None]) -> None:
     if deed in FAILURES and not (deed == "disk" and not (notes / "full").exists()):
         say(Failed(order.token, *FAILURES[deed]))
         return
-    result = _save(order)
+    if deed == "sticky":
+        say(Failed(order.token, FailureKind.ENGINE, "CUDA error: an illegal memory access was encountered"))
+        sys.exit(WorkerExit.DEVICE_UNUSABLE)
+    try:
+        result = _save(order)
+    except StorageError as error:
+        say(Failed(order.token, FailureKind.STORAGE, str(error)))
+        return
     if deed == "orphan":
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(600)
     say(Done(order.token, result))
+    if deed == "grow":
+        sys.exit(WorkerExit.OUTGROWN)
 
 
 def _hold_pipe(notes: Path) -> None:
@@ -116,8 +134,12 @@ def _hold_pipe(notes: Path) -> None:
 
 
 def _misbehave(deed: str) -> None:
-    if deed == "crash":
-        os.kill(os.getpid(), signal.SIGKILL)
+    ends = {"crash": signal.SIGKILL, "segfault": signal.SIGSEGV, "freeze": signal.SIGSTOP}
+    if deed in ends:
+        os.kill(os.getpid(), ends[deed])
+    if deed == "murder":
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
     if deed in ("hang", "stuck"):
         time.sleep(600)
     if deed == "slow":

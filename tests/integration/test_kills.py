@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import time
@@ -34,6 +35,9 @@ def test_thirty_kills_leave_every_picture_once_and_byte_equal(tmp_path: Path) ->
 
     chance = random.Random(1)
     daemon = RunningDaemon(tmp_path / "stormy")
+    settings = json.loads((daemon.home / "config.yaml").read_text(encoding="utf-8"))
+    settings["engine"] = {"max_deaths": 1000, "max_attempts": 1000}  # deaths are the test's doing, not the looks'
+    (daemon.home / "config.yaml").write_text(json.dumps(settings), encoding="utf-8")
     _upload(daemon, source)
     daemon.start()
     first_seen: dict[str, int] = {}

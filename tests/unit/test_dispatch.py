@@ -26,7 +26,7 @@ from fastfit_watch.job import LookRecord, LookResult, LookStatus, Status
 from fastfit_watch.ledger import Ledger
 from fastfit_watch.limits import Limits
 from fastfit_watch.look import Category, ImageFormat, Look, SamplingOptions
-from fastfit_watch.protocol import Done, Failed, FailureKind, Message, Order, Ready, Step, WorkerExit
+from fastfit_watch.protocol import SAVING, Done, Failed, FailureKind, Message, Order, Ready, Step, WorkerExit
 from fastfit_watch.resident import Ended, Event, Resident, ResidentState, Said
 from fastfit_watch.spool import Spool
 from fastfit_watch.write import write_json
@@ -67,6 +67,9 @@ class Played(Resident):
 
     def fails(self, name: str, kind: FailureKind) -> Said:
         return self.says(Failed(self.orders[name].token, kind, "it went wrong"))
+
+    def begins(self, name: str) -> Said:
+        return self.says(Step(self.orders[name].token, "prepare", 0, 30))
 
     def dies(self, exit_code: int = SIGSEGV) -> Ended:
         return Ended(self.device, self._life, exit_code)
@@ -192,6 +195,7 @@ def test_other_failures_are_tried_again_after_a_pause(stage: Stage, kind: Failur
 def test_only_the_look_that_was_worked_on_is_blamed_for_a_death(stage: Stage) -> None:
     stage.claim("spring", "a", "b")
     stage.step()
+    stage.step(stage.engine.begins("a"), stage.engine.begins("b"))
     stage.step(stage.engine.dies(), after_s=400)
     assert (stage.look("a").deaths, stage.look("a").attempts) == (1, 1)
     assert (stage.look("b").deaths, stage.look("b").attempts) == (0, 0)
@@ -202,18 +206,70 @@ def test_suspects_are_tried_alone_so_that_the_guilty_one_is_found(stage: Stage) 
     stage.claim("spring", "a", "b", "c")
     stage.step()
     assert stage.in_hand() == ["a", "b"]
-    stage.step(stage.engine.dies())
+    stage.step(stage.engine.begins("a"), stage.engine.begins("b"), stage.engine.dies())
     stage.step(after_s=400)
     assert stage.in_hand() == ["a"]
     stage.step(stage.engine.makes("a"))
     for _ in range(3):
         stage.step(after_s=400)
         assert stage.in_hand() == ["b"]
-        stage.step(stage.engine.dies())
+        stage.step(stage.engine.begins("b"), stage.engine.dies())
     stage.step(after_s=400)
     stage.step(stage.engine.makes("c"))
     assert {name: stage.look(name).status.value for name in "abc"} == {"a": "done", "b": "failed", "c": "done"}
     assert stage.look("b").reason.startswith("it took the engine down three times")
+
+
+def test_a_look_handed_to_a_process_that_is_just_dying_is_not_to_blame(stage: Stage) -> None:
+    """Its process died of something else before it began: no death is counted, yet it is not tried for ever."""
+    stage.claim("spring", "a", "b")
+    stage.step()
+    stage.step(stage.engine.dies())
+    assert (stage.look("a").deaths, stage.look("b").deaths) == (0, 0)
+    assert (stage.look("a").attempts, stage.look("b").attempts) == (1, 0)
+    stage.step(after_s=400)
+    assert stage.in_hand() == ["a"]
+    stage.step(stage.engine.dies())
+    assert stage.look("a").status is LookStatus.FAILED
+    assert "(tried 2 times)" in stage.look("a").reason
+
+
+def test_a_look_being_saved_is_not_blamed_for_the_death_of_the_next(stage: Stage) -> None:
+    stage.claim("spring", "a", "b")
+    stage.step()
+    saving = stage.engine.says(Step(stage.engine.orders["a"].token, SAVING, 0, 30))
+    stage.step(stage.engine.begins("a"), saving, stage.engine.begins("b"), stage.engine.dies())
+    assert (stage.look("a").deaths, stage.look("b").deaths) == (0, 1)
+
+
+def test_an_engine_that_has_outgrown_its_memory_is_renewed_at_once(stage: Stage) -> None:
+    stage.claim("spring", "a", "b", "c")
+    stage.step()
+    done = stage.engine.makes("a")
+    stage.step(done, stage.engine.begins("b"), stage.engine.dies(WorkerExit.OUTGROWN))
+    stage.step()
+    assert stage.in_hand() == ["b", "c"], "without a pause, and nobody is tried alone"
+    assert [(stage.look(name).deaths, stage.look(name).attempts) for name in "bc"] == [(0, 1)] * 2
+
+
+def test_a_look_that_takes_the_daemon_down_is_not_tried_for_ever(tmp_path: Path) -> None:
+    """Its attempts are counted before the engine is asked, so they count though nobody was left to write them down."""
+    for attempt in (1, 2, 3):
+        stage = Stage(tmp_path)
+        if attempt == 1:
+            stage.claim("spring", "a", "b")
+        stage.step()
+        assert stage.in_hand() == (["a", "b"] if attempt == 1 else ["a"]), "after a restart each is tried alone"
+        assert stage.look("a").attempts == attempt
+        stage.close()
+    stage = Stage(tmp_path)
+    stage.step()
+    assert stage.look("a").status is LookStatus.FAILED
+    assert stage.look("a").reason == "the daemon ended while making it (tried 3 times)"
+    assert stage.in_hand() == ["b"]
+    stage.step(stage.engine.makes("b"))
+    assert stage.look("b").status is LookStatus.DONE
+    stage.close()
 
 
 def test_a_device_that_is_unusable_is_no_ones_fault(stage: Stage) -> None:
@@ -279,7 +335,7 @@ def test_recovery_keeps_whole_pictures_and_queues_the_rest(tmp_path: Path) -> No
     after.step()
     after.announcer.finish()
     assert after.look("a").status is LookStatus.DONE
-    assert after.in_hand() == ["b", "c"]
+    assert after.in_hand() == ["b"]
     assert after.look("b").attempts == 2
     assert not list((after.config.outputs / "spring").glob(".tmp-*"))
     after.close()

@@ -138,6 +138,7 @@ def test_a_bundle_that_is_missing_is_said_in_words(tmp_path: Path) -> None:
     with process:
         assert process.stdout is not None
         last = [read_message(line) for line in process.stdout][-1]
+        process.wait(20)  # before its input is closed, which would end it, too
     assert isinstance(last, CannotLoad)
     assert "bundle.json is missing" in last.message
     assert process.returncode == WorkerExit.CANNOT_LOAD
