@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _end_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the daemon decides when this process ends
+    # Before any library that would tell its makers, and ask them, about this machine.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     channel = Channel()
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
     threading.Thread(target=_read_orders, args=(orders,), name="orders", daemon=True).start()
@@ -138,10 +140,13 @@ def _load_filter(settings: argparse.Namespace) -> ContentFilter | None:
     wanted = settings.content_filter
     if wanted is None:
         return None
-    from fastfit_watch.engine.content_filter import ContentFilter
+    from fastfit_watch.engine.content_filter import ContentFilter, fetched_revision
 
     device = settings.device if wanted["device"] == "gpu" else "cpu"
-    return ContentFilter.load(wanted["model"], wanted["labels"], wanted["threshold"], device, settings.models)
+    found = ContentFilter.load(wanted["model"], wanted["labels"], wanted["threshold"], device, settings.models)
+    revision = fetched_revision(wanted["model"], settings.models)
+    say("INFO", f"content filter: {wanted['model']}{revision and f' at revision {revision}'}")
+    return found
 
 
 class _Herald:

@@ -17,6 +17,8 @@ from fastfit_watch.engine.measure import memory_errors, simulate_shortage
 from fastfit_watch.errors import BundleError
 from fastfit_watch.rungs import Rung
 
+_FOLDER = "content-filter"
+
 
 class ContentFilter:
     """Judges pictures. Holds weights only."""
@@ -52,6 +54,7 @@ class ContentFilter:
     def load(cls, model: str, labels: Sequence[str], threshold: float, device: str, models: Path) -> ContentFilter:
         """Load a classifier: a directory, or a name on the hub, which is kept in the folder `models` from then on.
 
+        The hub is asked only for what is not there, so the revision of the first start stays, with no network, too.
         Only safetensors are read, code that comes with a model is never run, and pictures are prepared by Pillow.
 
         Raises
@@ -61,10 +64,20 @@ class ContentFilter:
         from transformers import AutoImageProcessor, AutoModelForImageClassification
 
         place = str(Path(model).absolute()) if Path(model).is_dir() else model
-        safe = {"cache_dir": str(models / "content-filter"), "trust_remote_code": False}
+        safe = {"cache_dir": str(models / _FOLDER), "trust_remote_code": False}
+
+        def read(*, here_only: bool) -> tuple[Any, Any]:
+            processor = AutoImageProcessor.from_pretrained(place, backend="pil", local_files_only=here_only, **safe)
+            network = AutoModelForImageClassification.from_pretrained(
+                place, use_safetensors=True, local_files_only=here_only, **safe
+            )
+            return network, processor
+
         try:
-            processor = AutoImageProcessor.from_pretrained(place, backend="pil", **safe)
-            network = AutoModelForImageClassification.from_pretrained(place, use_safetensors=True, **safe)
+            try:
+                network, processor = read(here_only=True)
+            except OSError:
+                network, processor = read(here_only=False)
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
             raise BundleError(
                 f"The content filter {model} cannot be loaded: {str(error).strip().splitlines()[0]}",
@@ -94,3 +107,15 @@ class ContentFilter:
             return None
         most = max(found, key=lambda label: -math.inf if math.isnan(found[label]) else found[label])
         return f"the content filter sees {most} ({score:.2f}, the limit is {self._threshold:.2f})"
+
+
+def fetched_revision(model: str, models: Path) -> str:
+    """The commit on the hub that a classifier was fetched from; empty if it lies in a directory of its own.
+
+    Where huggingface_hub's cache keeps it: "Understand caching" in its documentation.
+    """
+    try:
+        name = f"models--{model.replace('/', '--')}"
+        return (models / _FOLDER / name / "refs" / "main").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

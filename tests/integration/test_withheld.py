@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -12,6 +13,11 @@ from typing import Any
 
 import pytest
 from running_daemon import draw_upload
+from stand_in_hub import StandInHub
+
+from fastfit_watch.config import Config, ContentFilter
+from fastfit_watch.protocol import Ready, read_message
+from fastfit_watch.resident import worker_command
 
 CLASSIFIER = Path(__file__).parents[1] / "unit" / "tiny_classifier.py"
 PATIENCE_S = 240.0
@@ -82,3 +88,40 @@ def test_withheld_released_discarded(home: Home) -> None:
     assert looks[0]["status"] == "done" and looks[0]["sha256"] == hashlib.sha256(picture).hexdigest()
     assert (looks[1]["status"], looks[1]["reason"]) == ("failed", "discarded after review")
     assert home.report()["status"] == "failed"
+
+
+def test_a_filter_from_the_hub_is_fetched_once_and_pinned(tmp_path: Path) -> None:
+    def publish() -> str:
+        command = [sys.executable, str(CLASSIFIER), str(tmp_path / "made"), "0", "3", "0"]
+        subprocess.run(command, check=True, capture_output=True)
+        return hub.publish("anna/filter", {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()})
+
+    def start_engine() -> str:
+        """Until it is ready; what it said."""
+        environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf")}
+        chosen = ContentFilter(model="anna/filter", labels=("nsfw",))
+        command = worker_command(Config(bundle="mini", models=tmp_path / "Models", content_filter=chosen), "cpu")
+        log = tmp_path / "log"
+        with (
+            log.open("w") as stderr,
+            subprocess.Popen(
+                command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
+            ) as worker,
+        ):
+            assert worker.stdin is not None and worker.stdout is not None
+            ready = any(isinstance(read_message(line), Ready) for line in worker.stdout if '"ready"' in line)
+            worker.stdin.close()
+        assert ready, log.read_text()
+        return log.read_text()
+
+    hub = StandInHub()
+    try:
+        told = f"content filter: anna/filter at revision {publish()}"
+        assert told in start_engine()
+        assert any(path.name == "model.safetensors" for path in (tmp_path / "Models" / "content-filter").rglob("*"))
+        assert told.removesuffix(publish()) == told, "there is a newer one"
+        hub.seen.clear()
+        assert told in start_engine()
+        assert hub.seen == [], "and nobody is asked, about anything"
+    finally:
+        hub.close()
