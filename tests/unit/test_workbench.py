@@ -1,89 +1,148 @@
-"""Where looks are made, as a process of its own with a played engine: what ends it, and that nothing is tried after."""
+"""The bench of an engine process, short of memory in one stage after another: each look is made one rung lower."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import argparse
+import queue
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from tiny_classifier import write_classifier
+from tiny_networks import load_engine, write_bundle
 
-from fastfit_watch.look import Category, SamplingOptions
-from fastfit_watch.protocol import Failed, Message, Order, WorkerExit, read_message, write_order
-from fastfit_watch.rungs import Rung
-
-# Its engine raises ERROR for the first look, and would make every later one. It notes what it is asked for.
-PROGRAM = """
-import argparse, os, queue, sys, threading
-from pathlib import Path
-from fastfit_watch.channel import Channel
+from fastfit_watch.engine.content_filter import ContentFilter
+from fastfit_watch.failpoints import VARIABLE
 from fastfit_watch.finish import Finish
-from fastfit_watch.protocol import read_order
-from fastfit_watch.rungs import Rung
+from fastfit_watch.look import Category, SamplingOptions
+from fastfit_watch.protocol import Done, Failed, Lowered, Message, Order, Withheld
+from fastfit_watch.provenance import what_runs
+from fastfit_watch.rungs import Rung, ladder
 from fastfit_watch.workbench import Workbench
 
-class Engine:
-    rung = Rung.FULL
-    def at(self, rung): return self
-    def forget(self): return False
-    def prepare(self, person, garments, options): return object()
-    def develop(self, prepared, on_step):
-        with open("asked", "a") as file: file.write("look\\n")
-        raise {error}
-
-settings = argparse.Namespace(device="cpu", finish=Finish(), max_rss_bytes={max_rss_bytes})
-orders = queue.SimpleQueue()
-for line in sys.stdin: orders.put(read_order(line))
-threading.Timer(8, lambda: os._exit(99)).start()
-os._exit(Workbench(Engine(), None, Channel(), settings, {{}}).work(orders))
-"""
+PATIENCE_S = 120.0
+# Where a look can run short; `step` is the second of the denoising's steps.
+STAGES = ("parse", "mask", "encode", "references", "denoise", "step", "decode")
 
 
-def run(root: Path, error: str, max_rss_bytes: int = 0) -> tuple[int, list[Message], int]:
-    """Three looks; returns the exit code, what was answered, and how often the engine was asked."""
-    picture = root / "anna.png"
-    Image.new("RGB", (48, 64)).save(picture)
-    options = SamplingOptions(steps=2, seed=5)
-    places = (root / "o.png", root / "r.json", {}, (Rung.FULL,), root / "withheld")
-    orders = [Order(token, picture, {Category.UPPER: picture}, options, *places) for token in range(3)]
-    program = PROGRAM.format(error=error, max_rss_bytes=max_rss_bytes)
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=root,
-        input="".join(write_order(order) + "\n" for order in orders),
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=60,
-        check=False,
+class Heard(list[Message]):
+    """The daemon's end of the pipe: keeps what is sent, and can be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ends: queue.SimpleQueue[Message] = queue.SimpleQueue()
+
+    def send(self, message: Message) -> None:
+        self.append(message)
+        if isinstance(message, Done | Failed | Withheld):
+            self._ends.put(message)
+
+    def next_end(self) -> Message:
+        return self._ends.get(timeout=PATIENCE_S)
+
+
+class Bench:
+    """A bench at work in a thread, with one person and one shirt."""
+
+    def __init__(self, bundle: Path, root: Path, content_filter: ContentFilter | None = None) -> None:
+        self.root, self.heard = root, Heard()
+        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        for number, name in enumerate(("anna", "shirt")):
+            pixels = np.random.default_rng(number).integers(0, 256, (120, 100, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / f"{name}.png")
+        settings = argparse.Namespace(device="cpu", finish=Finish(), max_rss_bytes=0)
+        versions = what_runs("tiny", "1", "none", "float32", "cpu")
+        bench = Workbench(load_engine(bundle), content_filter, self.heard, settings, versions)  # type: ignore[arg-type]
+        threading.Thread(target=bench.work, args=(self._orders,), daemon=True).start()
+
+    def make(self, token: int, start: Rung = Rung.FULL, *, allow_smaller: bool = False) -> Message:
+        output, receipt = self.root / f"{token}.png", self.root / f"{token}.json"
+        rungs, options = ladder(start, allow_smaller=allow_smaller), SamplingOptions(steps=2, seed=5)
+        garments = {Category.UPPER: self.root / "shirt.png"}
+        withheld = self.root / "withheld"
+        self._orders.put(Order(token, self.root / "anna.png", garments, options, output, receipt, {}, rungs, withheld))
+        return self.heard.next_end()
+
+    def picture(self, token: int) -> np.ndarray:
+        with Image.open(self.root / f"{token}.png") as picture:
+            return np.asarray(picture.convert("RGB")).astype(int)
+
+    @property
+    def lowered(self) -> list[tuple[Rung, Rung]]:
+        return [(message.tried, message.rung) for message in self.heard if isinstance(message, Lowered)]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="module")
+def whole(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    """The picture that nothing was saved for."""
+    bench = Bench(bundle, tmp_path_factory.mktemp("whole"))
+    made = bench.make(0)
+    assert isinstance(made, Done) and (made.result.rung, made.result.shortages) == ("full", {}) and not bench.lowered
+    return bench.picture(0)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_shortage_in_any_stage_ends_in_a_picture_one_rung_lower(
+    bundle: Path, tmp_path: Path, whole: np.ndarray, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    monkeypatch.setenv(VARIABLE, f"memory.full.{stage}:{2 if stage == 'step' else 1}:ENOMEM")
+    bench = Bench(bundle, tmp_path)
+    made = bench.make(1)
+    named = "denoise" if stage == "step" else stage
+    assert isinstance(made, Done), made
+    assert (made.result.rung, made.result.shortages) == ("halves", {"full": named})
+    assert bench.lowered == [(Rung.FULL, Rung.HALVES)]
+    assert f"in the stage '{named}'" in next(message.reason for message in bench.heard if isinstance(message, Lowered))
+    np.testing.assert_allclose(bench.picture(1), whole, atol=1)
+
+    monkeypatch.delenv(VARIABLE)
+    again = bench.make(2)
+    assert isinstance(again, Done) and again.result.shortages == {}, "nothing of the shortage is left"
+    assert again.result.rung == "full", "an order that knows no better begins at the top"
+    np.testing.assert_array_equal(bench.picture(2), whole)
+
+
+def test_a_shortage_while_the_networks_are_moved_leads_on(
+    bundle: Path, tmp_path: Path, whole: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "memory.full.decode:1:ENOMEM memory.halves.place:1:ENOMEM")
+    bench = Bench(bundle, tmp_path)
+    made = bench.make(1)
+    assert isinstance(made, Done), made
+    assert (made.result.rung, made.result.shortages) == ("offload", {"full": "decode", "halves": "place"})
+    np.testing.assert_allclose(bench.picture(1), whole, atol=1)
+
+
+def test_a_shortage_of_the_content_filter_is_one_of_the_look(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = write_classifier(tmp_path / "classifier", (3.0, 0.0, 0.0))
+    content_filter = ContentFilter.load(str(classifier), ("nsfw",), 0.5, "cpu", tmp_path)
+    monkeypatch.setenv(VARIABLE, "memory.full.filter:1:ENOMEM memory.halves.composite:1:ENOMEM")
+    made = Bench(bundle, tmp_path, content_filter).make(1)
+    assert isinstance(made, Done), made
+    assert (made.result.rung, made.result.shortages) == ("offload", {"full": "filter", "halves": "composite"})
+
+
+def test_pictures_shrink_with_permission_only(
+    bundle: Path, tmp_path: Path, whole: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = " ".join(f"memory.{rung}.decode:1:ENOMEM" for rung in Rung if rung is not Rung.SMALLER)
+    monkeypatch.setenv(VARIABLE, full)
+    bench = Bench(bundle, tmp_path)
+    refused = bench.make(1)
+    assert isinstance(refused, Failed) and refused.kind == "memory"
+    assert "Tried: full (decode), halves (decode), offload (decode), sequential (decode), tiles (decode)." in (
+        refused.message
     )
-    answers = [message for line in done.stdout.splitlines() if isinstance(message := read_message(line), Failed)]
-    return done.returncode, list(answers), len((root / "asked").read_text().split())
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        'RuntimeError("CUDA error: an illegal memory access was encountered")',
-        'type("AcceleratorError", (RuntimeError,), {})("unspecified launch failure")',
-        'RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")',
-        'RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasGemmEx")',
-    ],
-)
-def test_nothing_more_is_tried_in_a_poisoned_context(tmp_path: Path, error: str) -> None:
-    exit_code, answers, asked = run(tmp_path, error)
-    assert exit_code == WorkerExit.DEVICE_UNUSABLE
-    assert asked == 1
-    assert [answer.token for answer in answers if isinstance(answer, Failed)] == [0], "the failure was told before"
-
-
-def test_an_error_of_one_look_leaves_the_process_to_the_next(tmp_path: Path) -> None:
-    exit_code, answers, asked = run(tmp_path, 'ValueError("odd")')
-    assert (exit_code, asked, len(answers)) == (99, 3, 3)
-
-
-def test_a_process_above_its_memory_ends_after_its_look_and_not_before(tmp_path: Path) -> None:
-    exit_code, answers, asked = run(tmp_path, 'ValueError("odd")', max_rss_bytes=1)
-    assert (exit_code, asked, len(answers)) == (WorkerExit.OUTGROWN, 1, 1)
-    (tmp_path / "asked").unlink()
-    assert run(tmp_path, 'ValueError("odd")', max_rss_bytes=2**40)[0] == 99
+    assert not (tmp_path / "1.png").exists()
+    made = bench.make(2, Rung.TILES, allow_smaller=True)
+    assert isinstance(made, Done) and made.result.rung == "smaller"
+    assert bench.picture(2).shape[0] < whole.shape[0]
