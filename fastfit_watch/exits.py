@@ -16,7 +16,7 @@ class ExitCode(IntEnum):
     ENGINE = 5
     STORAGE = 6
     DIFFERENT = 7
-    UNFIT = 7
+    UNFIT = 8
     INTERRUPTED = 130
 
     @property

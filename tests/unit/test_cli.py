@@ -55,6 +55,10 @@ def test_help_names_every_command_and_every_exit_code(capsys: pytest.CaptureFixt
     assert all(f"{code.value:3}  {code.name.lower()}" in text for code in ExitCode)
 
 
+def test_no_two_exit_codes_are_one() -> None:
+    assert list(ExitCode.__members__) == [code.name for code in ExitCode]
+
+
 def _every_command(parser: argparse.ArgumentParser, name: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Every command and every command below one, as the parser knows them."""
     inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
