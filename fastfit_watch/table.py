@@ -75,10 +75,13 @@ def _job_lines(jobs: Sequence[JobState], stream: TextIO, columns: int | None, co
         sizes[0] -= min(max(0, taken - columns), max(0, sizes[0] - 8))
     reasons = ["", *(one_line(state.job.reason) for state in jobs)]
     colours = [Colour.FAINT, *(_COLOURS.get(state.job.status, Colour.PLAIN) for state in jobs)]
-    return [
-        _row([pad(fit(row[column], sizes[column]), sizes[column]) for column in used], reason, shade, columns, colour)
-        for row, reason, shade in zip(rows, reasons, colours, strict=True)
-    ]
+    lines = []
+    for row, reason, shade in zip(rows, reasons, colours, strict=True):
+        # Where there are no pictures to count, the reason has their place: it is all that helps.
+        shown = used if any(row[2:]) else used[:2]
+        cells = [pad(fit(row[column], sizes[column]), sizes[column]) for column in shown]
+        lines.append(_row(cells, reason, shade, columns, colour))
+    return lines
 
 
 def _cells(state: JobState, bar_columns: int, stream: TextIO) -> tuple[str, str, str, str, str]:

@@ -61,7 +61,7 @@ class Uploads:
         """Tell of the jobs that changed."""
         news, self._news = self._news, []
         for job in news:
-            logger.bind(job=job.id).info("job {!r} is {}: {}", job.id, job.status.value, job.reason)
+            logger.bind(job=job.id).info("{}: {}", job.status.value, job.reason)
             self._on_change(job)
 
     def forget_news(self) -> None:
