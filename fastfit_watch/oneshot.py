@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastfit_watch.devices import find_devices
-from fastfit_watch.errors import ConfigError, UploadError
+from fastfit_watch.errors import ConfigError, OutOfMemory, UploadError
 from fastfit_watch.finish import Finish
 from fastfit_watch.limits import Limits
 from fastfit_watch.look import Category, ImageFormat, SamplingOptions, outfit_conflict
+from fastfit_watch.rungs import Rung, ladder
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from fastfit_watch.engine.tryon import TryOnResult
 
 _SEEDS = 2**32
 _EXTENSIONS = {".png": ImageFormat.PNG, ".jpg": ImageFormat.JPG, ".jpeg": ImageFormat.JPG, ".webp": ImageFormat.WEBP}
@@ -48,7 +51,8 @@ def format_of(output: Path) -> ImageFormat:
 def try_on(request: Request) -> None:
     """Make one picture, and print its seed, seconds and peak memory.
 
-    Everything that can be wrong with the request is found before a model is loaded.
+    Everything that can be wrong with the request is found before a model is loaded. Where a device is full, it is done
+    again one rung lower on the memory ladder, never in a smaller size.
 
     Raises
     ------
@@ -63,20 +67,33 @@ def try_on(request: Request) -> None:
     print(f"seed {seed}", flush=True)
 
     # Only now what takes seconds to import.
+    from fastfit_watch.engine.memory import descend
     from fastfit_watch.studio import open_studio
     from fastfit_watch.write import write_bytes
 
-    began_s = time.monotonic()
     device = find_devices((request.device,))[0]
-    studio = open_studio(request.bundle, request.models, device)
-    loaded_s = time.monotonic()
-    result, data = studio.make(request.person, request.garments, pictures, options, request.finish, progress_line())
+
+    def attempt(rung: Rung) -> tuple[TryOnResult, bytes, float, float]:
+        began_s = time.monotonic()
+        studio = open_studio(request.bundle, request.models, device, rung=rung)
+        loaded_s = time.monotonic()
+        made = studio.make(request.person, request.garments, pictures, options, request.finish, progress_line())
+        return *made, loaded_s - began_s, time.monotonic() - loaded_s
+
+    rungs = ladder(Rung.FULL, allow_smaller=False)
+    result, data, load_s, made_s = descend(rungs, attempt, _tell_shortage)
     write_bytes(request.output, data)
     stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in result.seconds.items())
-    print(f"{time.monotonic() - loaded_s:.1f} s on {device} after {loaded_s - began_s:.1f} s of loading ({stages})")
+    print(f"{made_s:.1f} s on {device} after {load_s:.1f} s of loading ({stages})")
+    if result.rung is not rungs[0]:
+        print(f"made on rung '{result.rung}' of the memory ladder")
     peak = result.peak_vram_bytes
     print(f"peak VRAM {peak / 2**30:.2f} GiB" if peak is not None else "peak VRAM: none, it ran on the CPU")
     print(request.output)
+
+
+def _tell_shortage(tried: Rung, error: OutOfMemory) -> None:
+    print(f"on rung '{tried}': {error.message} Trying the next.", file=sys.stderr, flush=True)
 
 
 def _refuse_impossible(request: Request) -> None:

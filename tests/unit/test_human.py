@@ -23,6 +23,7 @@ from fastfit_watch.engine.toolkit.human import DATASETS, HumanToolkit
 from fastfit_watch.engine.toolkit.schp import SCHP, parse_with
 from fastfit_watch.engine.toolkit.schp_network import AugmentCE2P
 from fastfit_watch.errors import BundleError, EngineError
+from fastfit_watch.failpoints import VARIABLE
 from fastfit_watch.protocol import CannotLoad, WorkerExit, read_message
 from fastfit_watch.resident import worker_command
 from fastfit_watch.weights import BY_HAND, State, locate, survey
@@ -182,12 +183,17 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_try_on_makes_a_picture_from_the_released_layout(models: Path, tmp_path: Path) -> None:
+    """Offline, and short of memory while it loads and again while it decodes."""
     Image.effect_noise((300, 400), 90).convert("RGB").save(tmp_path / "anna.png")
     Image.new("RGB", (300, 400), "navy").save(tmp_path / "shirt.png")
     options = ["--person", "anna.png", "--upper", "shirt.png", "--steps", "2", "--seed", "1", "--device", "cpu"]
     command = [sys.executable, "-c", WITHOUT_NETWORK, "try-on", *options, "--bundle", NAME, "--models", str(models)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    short = {**os.environ, VARIABLE: "memory.full.load:1:ENOMEM memory.halves.decode:1:ENOMEM"}
+    done = subprocess.run(command, cwd=tmp_path, env=short, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "on rung 'full': The device cpu ran out of memory in the stage 'load'. Trying the next." in done.stderr
+    assert "on rung 'halves': The device cpu ran out of memory in the stage 'decode'." in done.stderr
+    assert "made on rung 'offload' of the memory ladder" in done.stdout and "peak VRAM: none" in done.stdout
     with Image.open(tmp_path / "output.png") as picture:
         assert picture.size == (SMALL[1], SMALL[0])
         assert len(picture.convert("RGB").getcolors(10**6) or []) > 100, "it was painted"
