@@ -29,6 +29,7 @@ looks:
   plain: {upper: shirt.png, lower: jeans.png}
   photo: {upper: shirt.png, steps: 3, seed: 9, format: jpg, framing: paste_back, mask: worn}
   web: {lower: jeans.png, guidance: 1, format: webp}
+  quick: {upper: shirt.png, preset: draft, steps: 4}
 """
 OPTIONS = {
     "anna.plain.png": {
@@ -40,9 +41,15 @@ OPTIONS = {
         "format": "png",
     },
     "anna.photo.jpg": {"steps": "3", "seed": "9", "mask": "worn", "framing": "paste_back", "format": "jpg"},
-    "anna.web.webp": {"steps": "2", "seed": "5", "guidance": "1.0", "format": "webp"},
+    "anna.web.webp": {"steps": "2", "seed": "5", "guidance": "1.0", "format": "webp", "preset": "exact"},
+    "anna.quick.png": {"preset": "draft", "steps": "4", "seed": "5"},
 }
-GARMENTS = {"anna.plain.png": {"upper", "lower"}, "anna.photo.jpg": {"upper"}, "anna.web.webp": {"lower"}}
+GARMENTS = {
+    "anna.plain.png": {"upper", "lower"},
+    "anna.photo.jpg": {"upper"},
+    "anna.web.webp": {"lower"},
+    "anna.quick.png": {"upper"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +146,9 @@ def _reproduce(daemon: RunningDaemon, picture: Path, *options: str) -> subproces
     return subprocess.run(command, cwd=daemon.home, capture_output=True, text=True, check=False)
 
 
-def test_reproduce_gives_the_same_bytes(daemon: RunningDaemon) -> None:
-    done = _reproduce(daemon, _picture(daemon, "anna.photo.jpg"))
+@pytest.mark.parametrize("name", ["anna.photo.jpg", "anna.quick.png"])
+def test_reproduce_gives_the_same_bytes(name: str, daemon: RunningDaemon) -> None:
+    done = _reproduce(daemon, _picture(daemon, name))
     assert done.returncode == ExitCode.OK, done.stderr
     assert "the same: every byte" in done.stdout
 

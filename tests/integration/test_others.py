@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fastfit_watch.exits import ExitCode
 from fastfit_watch.ledger_letters import Outbox
+from fastfit_watch.places import LOG_FILE
 from fastfit_watch.webhook import SIGNATURE_HEADER, verify
 
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -184,7 +186,9 @@ def test_a_hook_runs_beside_the_work_and_speaks_in_the_job_s_log(house: House, t
 
 
 def test_prometheus_sees_what_the_daemon_does(house: House) -> None:
-    address, path = "127.0.0.1:19469", house.root / "fastfit.prom"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address, path = f"127.0.0.1:{probe.getsockname()[1]}", house.root / "fastfit.prom"
     tell(house, webhook={}, metrics={"textfile": str(path), "listen": address, "every_s": 0.2})
     house.upload("spring", "casual", "input")
     house.start()
@@ -202,3 +206,17 @@ def test_prometheus_sees_what_the_daemon_does(house: House) -> None:
     assert values["fastfit_engine_ready", "cpu"] == 1
     assert values["fastfit_stage_seconds_sum", "denoise"] == pytest.approx(0.1)
     wait_for(lambda: 'fastfit_jobs{status="failed"} 1.0' in path.read_text(), house)
+
+
+def test_in_json_every_event_is_one_line_with_the_same_keys(house: House) -> None:
+    tell(house, webhook={}, log={"format": "json", "level": "DEBUG"})
+    house.upload("spring", "casual", "input")
+    house.upload("bad name\n", "casual")
+    assert house.drain() == ExitCode.FAILED
+    lines = (house.root / "logs" / LOG_FILE).read_text(encoding="utf-8").splitlines()
+    events = [json.loads(line) for line in lines]
+    assert {tuple(event) for event in events} == {("time", "level", "job", "look", "message", "exception")}
+    assert {event["level"] for event in events} >= {"INFO", "WARNING"}
+    assert {event["look"] for event in events if event["job"] == "spring"} >= {None, "anna.casual", "anna.input"}
+    nameless = [event["message"] for event in events if event["job"] is None and "spring" in event["message"]]
+    assert nameless == [], "whatever is about a job has it as its key"
