@@ -65,7 +65,8 @@ def publish_final(config: Config, job: Job, looks: Sequence[LookRecord]) -> None
     folder = config.outputs / job.id
     make_folder(folder)
     sheets = write_sheets(folder, config.spool / "jobs" / job.id / "snapshot", job, looks)
-    publish_status(config, job, looks, None, 0)
+    # Nobody writes it again, so this one outlives a power cut, even where the same line stands already.
+    write_text(folder / STATUS_FILE, status_line(job, looks, None, 0) + "\n")
     write_json(folder / REPORT_FILE, build_report(job, looks, sheets))
 
 

@@ -176,6 +176,7 @@ class Spool(SpoolFolder):
                 except OSError as error:
                     if error.errno not in (*NO_FOLDER, errno.ENOTEMPTY, errno.EACCES, errno.EPERM):
                         raise
+            os.fsync(inputs_fd)  # before they are forgotten: one that a power cut brought back would be an upload
         ledger.forget_placeholders([inode for _, inode in useless])
         return [name for name, _ in useless]
 
