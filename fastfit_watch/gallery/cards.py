@@ -37,7 +37,8 @@ class Entry:
     """What a page tells of one job.
 
     folder: its folder in outputs/. base: the way there from the page, ending in a slash; empty on the job's own pages.
-    pictures: some finished looks of it. looks: names of its looks. progress: how far the look in hand is.
+    withheld: how many pictures the content filter keeps back. pictures: some finished looks of it. looks: names of its
+    looks. progress: how far the look in hand is.
     """
 
     job: Job
@@ -45,6 +46,7 @@ class Entry:
     base: str = ""
     made: int = 0
     total: int = 0
+    withheld: int = 0
     pictures: Sequence[LookRecord] = ()
     looks: Sequence[str] = ()
     progress: Progress | None = None
@@ -65,6 +67,7 @@ def card(entry: Entry, room: int) -> Markup:
         body.append(progress_bar(entry, entry.anchor))
     if job.status in (Status.FAILED, Status.INVALID, Status.STALLED):
         body += [reason(shorten(job.reason, _REASON)), remedy(job)]
+    body.append(review(entry))
     if gone:
         body.append(element("p", "Its folder in outputs/ was removed.", class_="faint"))
     else:
@@ -118,6 +121,15 @@ def remedy(job: Job) -> Markup | None:
         command = element("code", f"fastfit-watch retry {shlex.quote(job.id)}")
         return element("p", "To try again: ", command, f", or an empty file RETRY in {folder}.", class_="fix")
     return None
+
+
+def review(entry: Entry) -> Markup | None:
+    """What to do about pictures that were kept back; None where there are none."""
+    if not entry.withheld:
+        return None
+    command = element("code", f"fastfit-watch release {shlex.quote(entry.job.id)}")
+    kept = f"{pictures(entry.withheld)} held back by the content filter. To see why, and to release or discard: "
+    return element("p", kept, command, class_="fix")
 
 
 def progress_bar(entry: Entry, labelled_by: str) -> Markup:

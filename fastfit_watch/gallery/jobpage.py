@@ -19,6 +19,7 @@ from fastfit_watch.gallery.cards import (
     reason,
     remedy,
     result_picture,
+    review,
     small_picture,
     state,
     word,
@@ -98,6 +99,7 @@ def _head(page: JobPage) -> Markup:
         element("p", progress_line(entry.progress), class_="faint") if entry.progress else None,
         reason(job.reason) if not entry.total or entry.made < entry.total else None,
         remedy(job),
+        review(entry),
         element("nav", files, class_="files", aria_label="Files of this job") if files else None,
     ]
     return element("header", parts, class_="title", id="title")

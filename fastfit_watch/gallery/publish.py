@@ -238,13 +238,14 @@ class Gallery:
         if known is not None and known[0] == key:
             return known[1]
         tallies = self._ledger.tallies([job.id]).get(job.id, {})
-        made = tallies.get(LookStatus.DONE)
+        counts = {status: tally.looks for status, tally in tallies.items()}
         entry = Entry(
             job=job,
             folder=self._config.outputs / job.id,
             base=base,
-            made=made.looks if made is not None else 0,
-            total=sum(tally.looks for tally in tallies.values()),
+            made=counts.get(LookStatus.DONE, 0),
+            total=sum(counts.values()),
+            withheld=counts.get(LookStatus.WITHHELD, 0),
             pictures=some_pictures(self._ledger, job.id, _PICTURES, newest=not job.status.is_final),
             looks=look_names(self._ledger, job.id, _NAMES),
             progress=progress,

@@ -162,6 +162,22 @@ def test_failures_say_why_and_what_to_do(house: GalleryHouse) -> None:
     assert f"fastfit-watch retry {shlex.quote(chr(39).join(('it', 's')))}" in words
 
 
+def test_pictures_held_back_ask_for_somebody(house: GalleryHouse) -> None:
+    house.claim("it's")
+    house.finish("it's", "anna.casual")
+    house.ledger.start_attempt("it's", "anna.gala", 100.0)
+    house.ledger.withhold_look("it's", "anna.gala", "nsfw 0.98", 101.0)
+    house.ledger.settle_job("it's", 102.0)
+    house.claim("plain")
+    house.complete("plain")
+    _publish(house)
+    told = "1 picture held back by the content filter. To see why, and to release or discard: fastfit-watch release "
+    front, page = ("".join(_Page(house.read(*parts)).words) for parts in (("index.html",), ("it's", "index.html")))
+    assert front.count("held back") == 1 and told + shlex.quote("it's") in front
+    assert told + shlex.quote("it's") in page and "nsfw 0.98" in page and "Held back" in page
+    assert "held back" not in house.read("plain", "index.html")
+
+
 def test_a_halt_is_said_first(house: GalleryHouse) -> None:
     house.claim("spring")
     Gallery(house.config, house.ledger).publish({}, "only 3 MB are free", PATIENT_S)
