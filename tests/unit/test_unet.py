@@ -100,7 +100,7 @@ def test_reference_keys_and_values(references: ReferenceCache, golden: Vectors) 
 def test_denoise(unet: FastFitUNet, golden: Vectors, references: ReferenceCache, case: int, timestep: int) -> None:
     noise = unet.denoise(torch.from_numpy(golden[f"x{case}_t{timestep}"]), timestep, references)
     check(noise, golden[f"y{case}_t{timestep}"])
-    check(noise, golden[f"y{case}_t{timestep}_unfused"], 1e-6)
+    check(noise, golden[f"y{case}_t{timestep}_unfused"], 5e-6)
 
 
 def test_denoise_without_references(unet: FastFitUNet, golden: Vectors) -> None:
