@@ -215,8 +215,8 @@ class Workbench:
     def _make(self, ready: _Prepared, rung: Rung) -> tuple[Callable[[], TryOnResult], str | None]:
         """Make one look on one rung of the ladder; how to compose it, and the content filter's objection to it."""
         order, look = ready.order, ready.look
-        with self._moving:
-            if self._engine.rung is not rung:
+        if self._engine.rung is not rung:  # only this thread changes it, so the device never waits for a preparation
+            with self._moving:
                 # From where all networks wait elsewhere, every rung can be reached, and a failure leads back there.
                 self._engine = self._engine.at(Rung.OFFLOAD)
                 self._engine = self._engine.at(rung)

@@ -6,6 +6,7 @@ import argparse
 import queue
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tiny_classifier import write_classifier
 from tiny_networks import load_engine, write_bundle
 
 from fastfit_watch.engine.content_filter import ContentFilter
+from fastfit_watch.engine.tryon import FastFitEngine, PreparedLook
 from fastfit_watch.failpoints import VARIABLE
 from fastfit_watch.finish import Finish
 from fastfit_watch.look import Category, SamplingOptions
@@ -43,10 +45,32 @@ class Heard(list[Message]):
         return self._ends.get(timeout=PATIENCE_S)
 
 
+class SlowThird:
+    """An engine whose third look is prepared only when `may_go` is set."""
+
+    def __init__(self, engine: FastFitEngine, may_go: threading.Event) -> None:
+        self._engine, self._may_go, self._calls = engine, may_go, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def prepare(self, *given: Any) -> PreparedLook:
+        self._calls += 1
+        if self._calls == 3:
+            assert self._may_go.wait(PATIENCE_S)
+        return self._engine.prepare(*given)
+
+
 class Bench:
     """A bench at work in a thread, with one person and one shirt."""
 
-    def __init__(self, bundle: Path, root: Path, content_filter: ContentFilter | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Path,
+        root: Path,
+        content_filter: ContentFilter | None = None,
+        prepares: threading.Event | None = None,
+    ) -> None:
         self.root, self.heard = root, Heard()
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         for number, name in enumerate(("anna", "shirt")):
@@ -54,16 +78,20 @@ class Bench:
             Image.fromarray(pixels).save(root / f"{name}.png")
         settings = argparse.Namespace(device="cpu", finish=Finish(), max_rss_bytes=0)
         versions = what_runs("tiny", "1", "none", "float32", "cpu")
-        bench = Workbench(load_engine(bundle), content_filter, self.heard, settings, versions)  # type: ignore[arg-type]
+        engine = load_engine(bundle) if prepares is None else SlowThird(load_engine(bundle), prepares)
+        bench = Workbench(engine, content_filter, self.heard, settings, versions)  # type: ignore[arg-type]
         threading.Thread(target=bench.work, args=(self._orders,), daemon=True).start()
 
     def make(self, token: int, start: Rung = Rung.FULL, *, allow_smaller: bool = False) -> Message:
+        self.order(token, start, allow_smaller=allow_smaller)
+        return self.heard.next_end()
+
+    def order(self, token: int, start: Rung = Rung.FULL, *, allow_smaller: bool = False) -> None:
         output, receipt = self.root / f"{token}.png", self.root / f"{token}.json"
         rungs, options = ladder(start, allow_smaller=allow_smaller), SamplingOptions(steps=2, seed=5)
         garments = {Category.UPPER: self.root / "shirt.png"}
         withheld = self.root / "withheld"
         self._orders.put(Order(token, self.root / "anna.png", garments, options, output, receipt, {}, rungs, withheld))
-        return self.heard.next_end()
 
     def picture(self, token: int) -> np.ndarray:
         with Image.open(self.root / f"{token}.png") as picture:
@@ -146,3 +174,16 @@ def test_pictures_shrink_with_permission_only(
     made = bench.make(2, Rung.TILES, allow_smaller=True)
     assert isinstance(made, Done) and made.result.rung == "smaller"
     assert bench.picture(2).shape[0] < whole.shape[0]
+
+
+def test_a_look_never_waits_for_the_preparation_of_the_next(bundle: Path, tmp_path: Path) -> None:
+    may_go = threading.Event()
+    bench = Bench(bundle, tmp_path, prepares=may_go)
+    for token in range(3):
+        bench.order(token)
+    try:
+        # The third is being prepared all the while.
+        assert [type(bench.heard.next_end()) for _ in range(2)] == [Done, Done]
+    finally:
+        may_go.set()
+    assert isinstance(bench.heard.next_end(), Done)
