@@ -71,6 +71,10 @@ def test_withheld_released_discarded(home: Home) -> None:
     assert [(look["status"], look["reason"]) for look in report["looks"]] == [("withheld", reason)] * 2
     assert report["status"] == "done" and report["reason"].startswith("0 pictures made; 2 withheld: p0.look0: the")
     assert "withheld: p0.look0: the content filter sees nsfw" in home.status()
+    gallery = (home.root / "outputs" / "index.html").read_text(encoding="utf-8")
+    assert "2 pictures held back by the content filter" in gallery and "fastfit-watch release spring" in gallery
+    said = home.command("status").stdout
+    assert "withheld" in said and "the content filter sees nsfw" in said
 
     listed = home.command("release", "spring").stdout
     assert f"{LOOK}: {reason}" in listed and f"{LOOK}.png" in listed

@@ -6,6 +6,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from fastfit_watch.engine.bundle import SHIPPED_MINI, Bundle
 from fastfit_watch.engine.garments import read_references
 from fastfit_watch.engine.measure import is_out_of_memory
 from fastfit_watch.engine.memory import at_work, descend, place, shrink
+from fastfit_watch.engine.picture import Picture
 from fastfit_watch.engine.sampling import work_device
 from fastfit_watch.engine.tryon import FastFitEngine, TryOnResult
 from fastfit_watch.errors import OutOfMemory
@@ -123,6 +125,12 @@ def test_every_way_down_and_up_again_leads_to_the_same_bytes(engine: FastFitEngi
         engine = engine.at(Rung.FULL)
     assert engine.rung is Rung.FULL
     np.testing.assert_array_equal(levels(engine.try_on(PERSON, OUTFIT, OPTIONS)), levels(full))
+
+
+def test_what_was_kept_is_let_go_on_the_way_down(engine: FastFitEngine) -> None:
+    engine.try_on(PERSON, {slot: Picture(partial(image.copy), slot) for slot, image in OUTFIT.items()}, OPTIONS)
+    assert engine.cache.use.host_bytes > 0
+    assert engine.at(Rung.HALVES).cache.use.host_bytes == 0
 
 
 def test_loading_on_a_low_rung(root: Path, full: TryOnResult) -> None:

@@ -54,14 +54,29 @@ def _job(ledger: Ledger, job_id: str) -> Job:
     return job
 
 
-def _finish(config: Config, ledger: Ledger, job_id: str, key: str, now_s: float = 110.0) -> None:
+def _finish(
+    config: Config, ledger: Ledger, job_id: str, key: str, now_s: float = 110.0, peak_bytes: int | None = None
+) -> None:
     """Make one look's picture, as an engine would."""
     ledger.start_attempt(job_id, key, now_s - 5)
     folder = config.outputs / job_id
     folder.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (192, 256), (10, 200, 30)).save(folder / f"{key}.png")
-    result = LookResult(f"{key}.png", "ab" * 32, 256, 192, {"denoise": 2.5, "decode": 0.5}, None, "cpu")
+    result = LookResult(f"{key}.png", "ab" * 32, 256, 192, {"denoise": 2.5, "decode": 0.5}, peak_bytes, "cpu")
     ledger.finish_look(job_id, key, result, now_s)
+
+
+def test_the_peak_of_graphics_memory_stands_in_the_report(config: Config, ledger: Ledger) -> None:
+    job = _claim(config, ledger, "spring", ("anna.jpg",))
+    peaks = {"anna.casual": 6 * 2**30, "anna.gala": 5 * 2**30}
+    for key, peak_bytes in peaks.items():
+        _finish(config, ledger, job.id, key, peak_bytes=peak_bytes)
+    final = ledger.settle_job(job.id, 113.0)
+    assert final is not None
+    report.publish_final(config, final, ledger.looks(job.id))
+    written = json.loads((config.outputs / job.id / "report.json").read_text(encoding="utf-8"))
+    assert {look["look"]: look["peak_vram_bytes"] for look in written["looks"]} == peaks
+    assert written["peak_vram_bytes"] == 6 * 2**30
 
 
 def test_status_lines_through_a_job_s_life(config: Config, ledger: Ledger) -> None:
