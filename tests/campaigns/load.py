@@ -214,6 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--idle-s", type=float, default=60.0)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where to work")
     chosen = parser.parse_args(arguments)
+    chosen.folder.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="load-", dir=chosen.folder))
     print(
         f"{platform.node()}: {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"

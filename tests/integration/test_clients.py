@@ -130,7 +130,7 @@ def test_every_client_gets_its_picture(house: House, ssh: LoopbackSsh, tmp_path:
         job = house.job(name)
         assert job is not None and job.status is Status.DONE, (name, job)
         assert len(list((house.outputs / name).glob("*.png"))) == 1, name
-    assert sorted(path.name for path in house.outputs.iterdir() if path.is_dir()) == sorted(CLIENTS), "no job twice"
+    assert {path.parent.name for path in house.outputs.glob("*/report.json")} == set(CLIENTS), "no job twice"
 
 
 def _slow_scp(ssh: LoopbackSsh, source: Path, house: House) -> subprocess.Popen[bytes]:
@@ -240,4 +240,4 @@ def test_another_account_uploads_and_its_folder_is_left_alone(house: House, tmp_
     wait_for(lambda: house.status("guest").startswith("done"), house)
     time.sleep(1.5)
     assert {"anna.png", "outfit.yaml"} <= {path.name for path in (house.inputs / "guest").iterdir()}
-    assert [path.name for path in house.outputs.iterdir() if path.is_dir()] == ["guest"], "taken once"
+    assert [path.parent.name for path in house.outputs.glob("*/report.json")] == ["guest"], "taken once"

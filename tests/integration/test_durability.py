@@ -93,6 +93,7 @@ def test_a_receipt_is_durable_before_its_picture_has_a_name(run: Run) -> None:
 def test_the_report_comes_last_and_is_durable(run: Run) -> None:
     folder = run.box.outputs / "j0"
     at = run.named("report.json")
+    assert sum(each.new_name == "report.json" for each in run.records) == 1, "one before would mean complete, too"
     for path in folder.glob("*.*"):
         if path.name not in ("report.json", "job.log", "index.html"):
             assert run.named(path.name) < at, f"{path.name} comes after the report, which means complete"
@@ -112,10 +113,17 @@ def test_the_copies_are_durable_before_the_claim_and_the_move_before_the_queue(r
     created = max(at for at, each in enumerate(run.records) if each.parent == run.records[made].inode)
     assert run.synced_at(run.records[made].inode, created) < begun
     moved = run.named("upload")
-    assert begun < moved
+    assert run.synced_at(run.records[begun].inode, begun) < moved, "the intent must be durable before the move"
     queued = run.ledger_says("2 pictures to make")
     for folder in (run.records[moved].parent, run.records[moved].other):
         assert run.synced_at(folder, moved) < queued
+
+
+def test_the_empty_folder_is_gone_for_good_before_it_is_forgotten(run: Run) -> None:
+    inputs = run.box.inputs.stat().st_ino
+    gone = next(at for at, each in enumerate(run.records) if (each.kind, each.parent, each.name) == ("u", inputs, "j0"))
+    told = next(at for at, each in enumerate(run.records) if at > gone and each.inode in run.journals)
+    assert run.synced_at(inputs, gone) < told
 
 
 @pytest.mark.slow

@@ -117,6 +117,22 @@ def test_a_dead_observer_is_replaced(inputs: Path, bell: Bell, watcher: Watcher)
     assert len(threading.enumerate()) <= len(before), "no thread is left behind"
 
 
+def test_an_observer_without_the_thread_that_reads_for_it_is_replaced(
+    inputs: Path, bell: Bell, watcher: Watcher
+) -> None:
+    """It still says it is alive, and hears nothing."""
+    observer = watcher._observer
+    assert observer is not None
+    for emitter in list(observer.emitters):
+        emitter.stop()
+        emitter.join(PATIENCE_S)
+    assert observer.is_alive()
+    watcher.revive()
+    assert watcher.mode == EVENTS and watcher._observer is not observer
+    (inputs / "spring").mkdir()
+    assert bell.wait(PATIENCE_S)
+
+
 def test_polling_on_request(inputs: Path, bell: Bell) -> None:
     watcher = Watcher(inputs, bell, "poll")
     watcher.start()

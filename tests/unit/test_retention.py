@@ -151,6 +151,16 @@ def test_what_is_not_finished_never_goes(house: House) -> None:
     assert all(house.has(name) == (True, True) for name in ("queued", "running", "unreported", "retried"))
 
 
+def test_a_job_that_was_begun_again_never_leaves(house: House) -> None:
+    """Even if its time had begun: what is unfinished is protected twice."""
+    house.add("again", Status.QUEUED)
+    with house.ledger.writing("test") as db:
+        db.execute("UPDATE jobs SET kept_since_s = 0")
+    house.step()
+    house.step(400 * DAY_S)
+    assert house.has("again") == (True, True)
+
+
 def test_an_upload_that_stands_in_inputs_is_not_touched(house: House) -> None:
     (house.config.inputs / "a").mkdir()
     house.ledger.sight("a", 1.0)

@@ -361,6 +361,49 @@ def test_a_racing_symlink_is_never_followed(inputs: Path, spool: Spool, tmp_path
     assert b"refused" in outcomes and b"secret" not in outcomes
 
 
+def test_a_link_is_never_opened(inputs: Path, tmp_path: Path) -> None:
+    folder = make_upload(inputs)
+    (tmp_path / "secret").write_text("secret")
+    (folder / "outfit.yaml").unlink()
+    (folder / "outfit.yaml").symlink_to(tmp_path / "secret")
+    with open_folder(folder) as folder_fd, pytest.raises(OSError, match="symbolic links"):
+        read_small(folder_fd, "outfit.yaml", 1000)
+
+
+def test_a_manifest_that_grows_while_it_is_read_is_refused(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its size was right when it was opened."""
+    folder, read = make_upload(inputs), os.read
+
+    def grow(handle: int, count: int) -> bytes:
+        with (folder / "outfit.yaml").open("ab") as file:
+            file.write(bytes(100))
+        return read(handle, count)
+
+    monkeypatch.setattr(os, "read", grow)
+    size = (folder / "outfit.yaml").stat().st_size
+    with open_folder(folder) as folder_fd, pytest.raises(UploadError, match="is larger"):
+        for _ in range(20):
+            read_small(folder_fd, "outfit.yaml", size + 50)
+
+
+def test_a_file_that_changes_while_it_is_copied_is_not_taken(
+    inputs: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same size, so that only its times tell."""
+    folder, read = make_upload(inputs), os.read
+    marks = [mark for mark in look_into(folder).fingerprint if mark.name == "anna.jpg"]
+
+    def change(handle: int, count: int) -> bytes:
+        data = read(handle, count)
+        with (folder / "anna.jpg").open("r+b") as file:
+            file.write(b"changed")
+        return data
+
+    monkeypatch.setattr(os, "read", change)
+    with open_folder(folder) as folder_fd, pytest.raises(FileChanged):
+        spool.snapshot("spring", folder_fd, marks)
+
+
 def test_limits_are_kept(inputs: Path, spool: Spool) -> None:
     folder = make_upload(inputs)
     assert "more than 2 files" in " ".join(look_into(folder, Limits(files=2)).faults)
