@@ -28,8 +28,9 @@ _WORDS: Mapping[str, str] = {
     "withheld": "Held back",
     "cancelled": "Cancelled",
 }
-# Faults of a manifest stand in one line, each beginning with its place: outfit.yaml:3: ...
-_NEXT_FAULT = re.compile(r"; (?=[^ ;]+:\d+: )")
+# Faults of a manifest stand in one line, each beginning with its place, outfit.yaml:3: ..., and so do those of a job's
+# looks, each beginning with its key, anna.casual: ..., after how many there are.
+_NEXT_FAULT = re.compile(r"(?<=looks failed: )|; (?=[^ ;]+:\d+: |[^;:]+\.[^;:]+: |and \d+ more|\d+ withheld: )")
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,12 @@ def card(entry: Entry, room: int) -> Markup:
     if job.status in (Status.FAILED, Status.INVALID, Status.STALLED):
         body += [reason(shorten(job.reason, _REASON)), remedy(job)]
     body.append(review(entry))
+    tiles: list[Markup] = []
     if gone:
         body.append(element("p", "Its folder in outputs/ was removed.", class_="faint"))
     else:
-        body += _shown_pictures(entry, room - len(join(body)))
+        tiles = list(_tiles_within(entry, room - len(join(body))))
+        body += _shown_pictures(entry, tiles)
     if len(join(body)) > room:
         body = [head]
     names: list[str] = []
@@ -81,7 +84,7 @@ def card(entry: Entry, room: int) -> Markup:
     return element(
         "article",
         body,
-        class_="job",
+        class_=f"job {_breadth(job, len(tiles))}".rstrip(),
         id=entry.anchor,
         data_item=True,
         data_state=job.status.value,
@@ -105,7 +108,8 @@ def reason(text: str) -> Markup:
     faults = _NEXT_FAULT.split(text)
     if len(faults) == 1:
         return element("p", text, class_="reason", dir="auto")
-    return element("ul", (element("li", fault, dir="auto") for fault in faults), class_="reason")
+    before = element("p", faults.pop(0), class_="reason") if faults[0].endswith(": ") else None
+    return join((before, element("ul", (element("li", fault, dir="auto") for fault in faults), class_="reason")))
 
 
 def remedy(job: Job) -> Markup | None:
@@ -216,8 +220,14 @@ def _words(text: str) -> Markup:
     return element("span", text, dir="auto")
 
 
-def _shown_pictures(entry: Entry, room: int) -> Iterator[Markup]:
-    tiles = list(_tiles_within(entry, room))
+def _breadth(job: Job, tiles: int) -> str:
+    """The columns a card needs, as a class of the style sheet, so that small ones share a row. Empty: all of them."""
+    if job.status not in (Status.QUEUED, Status.DONE, Status.CANCELLED):
+        return ""
+    return ("brief", "single", "double", "")[min(tiles, 3)]
+
+
+def _shown_pictures(entry: Entry, tiles: Sequence[Markup]) -> Iterator[Markup]:
     if tiles:
         yield element("ul", tiles, class_="tiles")
     if tiles and entry.made > len(tiles):

@@ -9,6 +9,7 @@ from fastfit_watch.gallery.markup import Markup, document, element, join
 
 _BUSY_S = 5  # seconds until an open page looks for news while work goes on
 _CALM_S = 30
+FRONT = "index.html"
 _LIVE_HELP = "Look for news by itself"
 
 
@@ -17,6 +18,7 @@ def page(title: str, stamp: str, home: str, main: Markup, now_s: float, *, busy:
     head = element(
         "header",
         element("a", "fastfit-watch", href=home, class_="brand"),
+        element("a", "← Gallery", href=home) if home != FRONT else None,
         element("p", news, role="status", id="news") if news else None,
         element("p", "written ", moment(now_s), class_="faint", id="written"),
         element("button", "Live", type="button", id="live", aria_pressed="true", hidden=True, title=_LIVE_HELP),

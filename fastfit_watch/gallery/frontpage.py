@@ -69,7 +69,7 @@ def build_front_page(front: FrontPage, draw: Draw, now_s: float) -> str:
     parts.append(_shelf_list(front.shelves))
     busy = any(front.counts.get(status) for status in (Status.RUNNING, Status.QUEUED, Status.WAITING))
     news = _news(front.counts)
-    return frame.page(news.removesuffix("."), "", "index.html", join(parts), now_s, busy=busy, news=news)
+    return frame.page(news.removesuffix("."), "", frame.FRONT, join(parts), now_s, busy=busy, news=news)
 
 
 def shelf_file(number: int) -> str:

@@ -74,7 +74,7 @@ def build_job_page(config: Config, page: JobPage, stamp: str, now_s: float) -> s
     )
     parts: list[Markup | None] = [_head(page) if page.number == 1 else _short_head(page)]
     if page.records:
-        parts += [_filters(page), frame.nothing_matches(), figures, _pager(page)]
+        parts += [_filters(page), _extent(page), frame.nothing_matches(), figures, _pager(page)]
     where = f" ({page.number} of {page.pages})" if page.pages > 1 else ""
     pending = any(record.status in (LookStatus.QUEUED, LookStatus.RUNNING) for record in page.records)
     busy = pending or job.status is Status.WAITING
@@ -84,8 +84,9 @@ def build_job_page(config: Config, page: JobPage, stamp: str, now_s: float) -> s
 def _head(page: JobPage) -> Markup:
     job, entry = page.entry.job, page.entry
     facts: list[Markup] = [state(job.status)]
-    if entry.total:
-        facts.append(element("span", f"{entry.made} of {pictures(entry.total)} made"))
+    made = f"{entry.made} of {pictures(entry.total)} made" if entry.total else ""
+    if made:
+        facts.append(element("span", made))
     if job.started_s is not None and job.finished_s is not None:
         facts.append(element("span", duration(job.finished_s - job.started_s)))
     facts.append(element("span", "first seen ", moment(job.first_seen_s)))
@@ -97,7 +98,7 @@ def _head(page: JobPage) -> Markup:
         element("p", facts, class_="facts"),
         progress_bar(entry, "job") if entry.total and not job.status.is_final else None,
         element("p", progress_line(entry.progress), class_="faint") if entry.progress else None,
-        reason(job.reason) if not entry.total or entry.made < entry.total else None,
+        None if entry.total and (entry.made == entry.total or job.reason == made) else reason(job.reason),
         remedy(job),
         review(entry),
         element("nav", files, class_="files", aria_label="Files of this job") if files else None,
@@ -220,6 +221,15 @@ def _again(config: Config, job: Job, record: LookRecord) -> Markup:
 
 def _has_uploads(snapshot: Path, record: LookRecord) -> bool:
     return all((snapshot / file).is_file() for file in (record.look.person, *record.look.garments.values()))
+
+
+def _extent(page: JobPage) -> Markup | None:
+    """Which pictures of a large job are on this page: the filters are for these alone."""
+    if page.pages == 1:
+        return None
+    first, last = page.records[0].position + 1, page.records[-1].position + 1
+    told = f"Pictures {first} to {last} of {page.entry.total} are on this page."
+    return element("p", told, class_="faint", id="extent")
 
 
 def _pager(page: JobPage) -> Markup | None:

@@ -12,7 +12,7 @@ from importlib import resources
 from typing import TypeAlias
 from urllib.parse import quote
 
-LAYOUT = 3
+LAYOUT = 4
 """Counts up when the pages look different, so that those of an older version are written anew."""
 _STAMP = '<meta name="fastfit-stamp" content="'
 _VOID = frozenset({"img", "input", "meta", "br"})

@@ -82,3 +82,55 @@ def test_the_line_and_the_page_name_every_option(house: GalleryHouse) -> None:
     page = house.read("spring", "index.html")
     for name, value in asdict(other).items():
         assert re.search(rf"<dt>{name}</dt><dd[^>]*>{re.escape(str(value))}</dd>", page), name
+
+
+def test_small_jobs_share_a_row_and_those_that_need_somebody_do_not(house: GalleryHouse) -> None:
+    for name, looks in (("one", 1), ("two", 2), ("three", 3), ("bad", 1)):
+        house.claim(name, looks=[f"look{number}" for number in range(looks)])
+    house.claim("line")
+    for name in ("one", "two", "three"):
+        house.complete(name)
+    house.ledger.start_attempt("bad", "anna.look0", 100.0)
+    house.ledger.fail_look("bad", "anna.look0", "nobody was found in the picture", 101.0)
+    house.ledger.settle_job("bad", 102.0)
+    (house.config.outputs / "bad").mkdir()
+    Gallery(house.config, house.ledger).publish({}, "", 1e6)
+    found = re.findall(r'<article class="(job[^"]*)".*?<h3.*?<bdi>([^<]*)', house.read("index.html"))
+    assert {name: breadth for breadth, name in found} == {
+        "one": "job single",
+        "two": "job double",
+        "three": "job",
+        "bad": "job",
+        "line": "job brief",
+    }
+
+
+def test_the_reasons_of_several_looks_are_a_list(house: GalleryHouse) -> None:
+    house.claim("spring", looks=[f"look {number}" for number in range(7)])
+    for number in range(7):
+        house.ledger.start_attempt("spring", f"anna.look {number}", 100.0)
+        house.ledger.fail_look("spring", f"anna.look {number}", "no head; no feet: bad", 101.0)
+    house.ledger.settle_job("spring", 102.0)
+    (house.config.outputs / "spring").mkdir(parents=True)
+    Gallery(house.config, house.ledger).publish({}, "", 1e6)
+    title = house.read("spring", "index.html").partition('id="title"')[2].partition("</header>")[0]
+    assert '<p class="reason">7 of 7 looks failed: </p>' in title
+    faults = re.findall(r"<li[^>]*>([^<]*)</li>", title)
+    assert faults == [*(f"anna.look {number}: no head; no feet: bad" for number in range(5)), "and 2 more"]
+
+
+def test_a_job_in_work_says_once_how_far_it_is(house: GalleryHouse) -> None:
+    house.claim("spring", looks=("casual", "gala"))
+    house.finish("spring", "anna.casual")
+    assert house.job("spring").reason == "1 of 2 pictures made"
+    Gallery(house.config, house.ledger).publish({}, "", 1e6)
+    assert house.read("spring", "index.html").count("1 of 2 pictures made") == 1
+
+
+def test_each_page_of_a_large_job_says_which_pictures_it_holds(house: GalleryHouse) -> None:
+    house.claim("spring", looks=[f"look{number}" for number in range(45)])
+    house.claim("small")
+    Gallery(house.config, house.ledger).publish({}, "", 1e6)
+    assert "Pictures 1 to 40 of 45 are on this page." in house.read("spring", "index.html")
+    assert "Pictures 41 to 45 of 45 are on this page." in house.read("spring", "page-2.html")
+    assert "on this page" not in house.read("small", "index.html")
