@@ -136,6 +136,32 @@ def test_the_marks_shown_are_those_of_a_picture(tmp_path: Path) -> None:
     assert {name for name in real if not name.startswith("version_")} <= shown | options
 
 
+def test_the_numbers_of_the_speed_page_are_those_of_the_bench() -> None:
+    """Its tables and sentences, rounded as they stand there, made again from what the bench wrote."""
+    bench = json.loads((DOCS / "bench-h200.json").read_text(encoding="utf-8"))
+    page = read("speed.md").partition("<!-- measured")[2].partition("<!-- end of measured")[0].replace("\n", " ")
+    singles = {single["outfit"]: single for single in bench["singles"]}
+    jobs = {job["name"]: job for job in bench["jobs"]}
+    step_s = bench["limits"]["ideal_step_s"] / bench["share_of_ceilings"]
+    attention_s = 5 * min(bench["limits"]["kernels"].values())
+    said = [f"A step takes {1000 * step_s:.0f} ms, {100 * bench['share_of_ceilings']:.0f} % of"]
+    said += [f"about {round(attention_s / step_s, 1):.0%} of it is".replace("%", " %")]
+    said += [f"first picture written {bench['cold_start_s']:.0f} s after"]
+    said += [f"gain little, {100 * (1 - bench['batches']['4'] / bench['batches']['1']):.0f} % for four"]
+    said += [f"full outfit is {singles['full outfit']['peak_vram_bytes'] / 2**30:.1f} GiB"]
+    for shown, name in (("one garment",) * 2, ("two garments",) * 2, ("two garments, shoe and bag", "full outfit")):
+        ours_s, theirs_s = singles[name]["seconds"], singles[name]["rival_seconds"]
+        said.append(f"| {shown} | {ours_s:.2f} s | {theirs_s:.2f} s | {theirs_s / ours_s:.1f} |")
+    said += [f"`preset: {preset}` | {bench['presets'][preset]:.2f} s |" for preset in ("fast", "draft")]
+    said += [f"report written | {jobs['single']['seconds']:.2f} s |"]
+    for shown, name in (("eight people, one outfit", "people"), ("one person, eight outfits", "outfits")):
+        job = jobs[name]
+        each_s, hourly = job["seconds"] / job["pictures"], f"{job['pictures_per_hour']:,.0f}".replace(",", " ")
+        said.append(f"| {shown} | {each_s:.2f} s | {hourly} | {100 * job['busy_share']:.0f} % |")
+    said += [f"after the other | {bench['rival_job_seconds_each']:.2f} s |"]
+    assert [words for words in said if words not in page] == []
+
+
 def test_every_page_is_in_the_index_and_every_picture_on_a_page() -> None:
     index = read("README.md")
     assert [page.name for page in DOCS.glob("*.md") if page.name != "README.md" and f"({page.name})" not in index] == []
