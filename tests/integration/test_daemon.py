@@ -226,6 +226,7 @@ def test_sighup_applies_what_can_change_and_names_the_rest(house: House) -> None
     assert house.looks("spring")["engine"].attempts == 1
 
 
+@pytest.mark.alone
 def test_an_idle_daemon_costs_next_to_nothing(house: House) -> None:
     daemon = psutil.Process(house.start().pid)
     wait_for(lambda: "ready" in (house.read(lambda ledger: ledger.note("daemon")) or ""), house)

@@ -11,7 +11,7 @@ from fastfit_watch.engine.tryon import FastFitEngine
 from fastfit_watch.mini.evaluate import Evaluation, evaluate
 from fastfit_watch.mini.feed import HELD_OUT_SEEDS
 
-LOOKS = 24
+LOOKS = 12
 
 
 @pytest.fixture(scope="module")

@@ -345,6 +345,7 @@ def test_no_page_is_larger_than_300_kb(house: GalleryHouse, letter: str) -> None
     assert house.read(f"{long}0", "index.html").count('class="figure"') == 40
 
 
+@pytest.mark.alone
 def test_one_picture_among_5000_jobs_takes_under_100_ms(house: GalleryHouse) -> None:
     """CPU time of the whole update: the thumbnail, the job's page, its shelf and the front page."""
     looks = ("casual", "gala", "city", "night")

@@ -159,6 +159,7 @@ def test_detectron2_where_it_is_missing_is_refused_in_words(models: Path, toolki
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
         last = [read_message(line) for line in worker.stdout][-1]
+        worker.wait(timeout=60)  # before its orders end: that would be a reason to end, too
     assert isinstance(last, CannotLoad) and worker.returncode == WorkerExit.CANNOT_LOAD
     assert "detectron2 with its DensePose project is not installed" in last.message
     assert "set 'engine.densepose: builtin'" in last.message

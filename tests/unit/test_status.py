@@ -218,7 +218,8 @@ def test_follow_draws_over_itself_and_ends_cleanly_at_ctrl_c(busy: Ledger, place
     pid, terminal = pty.fork()
     if pid == 0:
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 38, 0, 0))
-        os.execve(sys.executable, [sys.executable, *command(places, "--follow")], {**os.environ, "TERM": "xterm"})  # noqa: S606
+        environment = {**{name: value for name, value in os.environ.items() if name != "COLUMNS"}, "TERM": "xterm"}
+        os.execve(sys.executable, [sys.executable, *command(places, "--follow")], environment)  # noqa: S606
     said = _read_until(terminal, lambda text: text.count("\x1b[H") >= 1 and "\x1b[J" in text)
     finish(busy, "summer", 0, NOW_S)
     said += _read_until(terminal, lambda text: re.search(r"summer +\x1b\[\d*mdone", text) is not None)

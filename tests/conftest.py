@@ -1,0 +1,39 @@
+"""Tests run side by side, a few at a time (pytest-xdist): most of them wait for a daemon to do something.
+
+Those marked `alone` measure times, so nothing else runs beside them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+# Threads of several tests would wait for each other. Set before anything imports torch; children inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@contextmanager
+def _holding(path: Path, kind: int) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, kind)
+        yield
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let a test that is to be alone wait for all others, and them for it."""
+    folder: Path = item.session.config._tmp_path_factory.getbasetemp().parent  # type: ignore[attr-defined]
+    door, room = folder / "door.lock", folder / "room.lock"
+    alone = item.get_closest_marker("alone") is not None
+    with _holding(door, fcntl.LOCK_EX):  # whoever waits for an empty room keeps the door closed meanwhile
+        entering = _holding(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        entering.__enter__()
+    try:
+        return (yield)
+    finally:
+        entering.__exit__(None, None, None)
