@@ -61,10 +61,9 @@ def test_no_two_exit_codes_are_one() -> None:
 
 def _every_command(parser: argparse.ArgumentParser, name: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Every command and every command below one, as the parser knows them."""
-    inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    if name and not inner:
+    if name:
         yield name
-    for action in inner:
+    for action in (each for each in parser._actions if isinstance(each, argparse._SubParsersAction)):
         for word, below in action.choices.items():
             yield from _every_command(below, (*name, word))
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema  # type: ignore[import-untyped]
@@ -94,6 +95,14 @@ def busy(ledger: Ledger, places: Places) -> Ledger:
 
 def table(ledger: Ledger, places: Places, stream: io.StringIO, columns: int | None = None) -> list[str]:
     return draw(take_overview(ledger, places, NOW_S, limit=30), stream, columns, 30)
+
+
+@pytest.fixture(autouse=True)
+def heeded_ctrl_c() -> Iterator[None]:
+    """What a shell starts in the background ignores Ctrl-C, and so do its children: nothing here would end by it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_the_table_has_bars_and_time_left_from_measured_speed(busy: Ledger, places: Places) -> None:
