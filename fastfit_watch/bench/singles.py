@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,11 +16,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fastfit_watch.bench.rival import Rival
 from fastfit_watch.bench.weights import draw_picture
-from fastfit_watch.engine.attention import AttentionBuffers
 from fastfit_watch.engine.backends import Kernel, Shape, time_kernels
+from fastfit_watch.engine.buffers import AttentionBuffers
 from fastfit_watch.engine.cache import ContentCache, HitList
-from fastfit_watch.engine.fused_unet import FusedUNet, LayerShape
+from fastfit_watch.engine.fused_unet import FusedUNet
 from fastfit_watch.engine.garments import fit_garment, read_rows
+from fastfit_watch.engine.geometry import Size
 from fastfit_watch.engine.parsing import Parsing
 from fastfit_watch.engine.sampling import Pixels, SeededNoise, cover_person, draw_posterior_noise
 from fastfit_watch.engine.schedule import NoiseSchedule
@@ -184,12 +185,12 @@ def measure_limits(engine: FastFitEngine) -> Limits | None:
     left, right = (torch.randn(_MATRIX_SIDE, _MATRIX_SIDE, device=device, dtype=dtype) for _ in range(2))
     seconds, _ = _median(partial(torch.matmul, left, right), 5, engine.device)
     height, width = (side // fast.vae.stride for side in engine.bundle.person_size)
-    tokens = {
-        slot: math.prod(side // fast.vae.stride for side in engine.bundle.garment_sizes[slot]) for slot in Category
-    }
     shapes = fast.unet.layer_shapes((height, width))
-    ratio = 1 + sum(tokens[slot] for slot in OUTFITS["full outfit"]) / (height * width)
-    attention = sum(4 * 2 * shape.tokens * shape.tokens * ratio * shape.channels for shape in shapes.values())
+    garments = [engine.bundle.garment_sizes[slot] for slot in OUTFITS["full outfit"]]
+    sizes = [(side[0] // fast.vae.stride, side[1] // fast.vae.stride) for side in garments]
+    buffers = _buffers(fast.unet, (height, width), sizes)
+    attention, rest = _count_step(fast.unet, (height, width), buffers)
+    ratio = max(parts[-1].keys.shape[2] / parts[-1].own for parts in buffers.layers.values())
     largest = max(shapes.values(), key=lambda shape: shape.tokens)
     shape = Shape(largest.channels // largest.heads, largest.tokens)
     kernels = time_kernels(shape, 2 * largest.heads, int(ratio * shape.queries), device, dtype)
@@ -201,22 +202,29 @@ def measure_limits(engine: FastFitEngine) -> Limits | None:
         kernel.value,
         {name.value: value for name, value in kernels.items()},
         attention,
-        _count_step(fast.unet, (height, width)) - _own_attention(shapes.values()),
+        rest,
     )
 
 
-def _count_step(unet: FusedUNet, size: tuple[int, int]) -> float:
-    """Operations of one guided step without references, as PyTorch counts them."""
-    buffers = AttentionBuffers.empty(unet.layer_shapes(size), 2, {}, unet.device, unet.dtype)
-    picture = torch.zeros((2, *size, unet.input_channels), device=unet.device, dtype=unet.dtype)
+def _buffers(unet: FusedUNet, size: Size, garments: Sequence[Size]) -> AttentionBuffers:
+    """What a guided step of one look reads; sizes are those of latents, (height, width)."""
+    seen, merged = ([read(each) for each in garments] for read in (unet.layer_shapes, unet.alike))
+    shapes = unet.layer_shapes(size)
+    many = {name: sum(each[name].tokens for each in seen) for name in shapes}
+    few = {name: sum(each[name].tokens for each in (merged if name in merged[0] else seen)) for name in shapes}
+    return AttentionBuffers.empty(shapes, 2, many, unet.device, unet.dtype, few)
+
+
+def _count_step(unet: FusedUNet, size: Size, buffers: AttentionBuffers) -> tuple[float, float]:
+    """Operations of one guided step: those of attention, and all others as PyTorch counts them."""
+    picture = torch.zeros((1, *size, unet.input_channels), device=unet.device, dtype=unet.dtype)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         unet.predict(picture, unet.time_offsets([500]), buffers)
-    return float(counter.get_total_flops())
-
-
-def _own_attention(shapes: Iterable[LayerShape]) -> float:
-    """Of these, the attention among a step's own tokens."""
-    return float(sum(4 * 2 * shape.tokens * shape.tokens * shape.channels for shape in shapes))
+    attention = sum(
+        4 * part.scores * part.keys.shape[1] * part.keys.shape[3] for parts in buffers.layers.values() for part in parts
+    )
+    counts = counter.get_flop_counts()["Global"]
+    return float(attention), float(sum(count for kind, count in counts.items() if "attention" not in str(kind)))
 
 
 def prepare(

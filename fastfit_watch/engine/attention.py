@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -19,10 +18,14 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class KeysValues:
-    """Keys and values of one attention layer, each (B, heads, tokens, head width)."""
+    """Keys and values of one attention layer, each (B, heads, tokens, head width).
+
+    copies : int64 (tokens,), how many equal tokens each stands for (see `alike`); None: each for itself alone.
+    """
 
     keys: Tensor
     values: Tensor
+    copies: Tensor | None = None
 
     @classmethod
     def copy(cls, keys: Tensor, values: Tensor) -> KeysValues:
@@ -99,79 +102,6 @@ class ReferenceCache:
                 for name in caches[0].layers
             }
         )
-
-
-class LayerShape(Protocol):
-    """Size of one attention layer: tokens of the sample itself, heads, and channels of all heads."""
-
-    @property
-    def tokens(self) -> int: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def channels(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class AttentionBuffers:
-    """Keys and values of all layers in one piece each: the references first, the sample's own tokens at the end.
-
-    References are filled in once for each look, own tokens at every step. All tensors are (B, heads, tokens, head
-    width), laid out (B, tokens, heads, head width). own: how many tokens at the end are the sample's own.
-    """
-
-    layers: Mapping[str, KeysValues]
-    own: Mapping[str, int]
-
-    @classmethod
-    def empty(
-        cls,
-        shapes: Mapping[str, LayerShape],
-        batch: int,
-        reference_tokens: Mapping[str, int],
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> AttentionBuffers:
-        """Take memory for `batch` rows. reference_tokens: by layer; a layer that is not named sees no references."""
-        layers = {}
-        for name, shape in shapes.items():
-            size = (batch, reference_tokens.get(name, 0) + shape.tokens, shape.heads, shape.channels // shape.heads)
-            keys, values = (torch.empty(size, device=device, dtype=dtype).transpose(1, 2) for _ in range(2))
-            layers[name] = KeysValues(keys, values)
-        return cls(layers, {name: shape.tokens for name, shape in shapes.items()})
-
-    @property
-    def nbytes(self) -> int:
-        """Memory held, in bytes."""
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers.values())
-
-    def rows(self, chosen: slice) -> AttentionBuffers:
-        """The same memory, seen by these rows of the batch only."""
-        return AttentionBuffers(
-            {name: KeysValues(layer.keys[chosen], layer.values[chosen]) for name, layer in self.layers.items()},
-            self.own,
-        )
-
-    def fill(self, references: Sequence[ReferenceCache]) -> None:
-        """Put garments side by side; their order changes the result by rounding only. They must fill it exactly."""
-        for name, layer in self.layers.items():
-            room, given = layer.keys.shape[2] - self.own[name], sum(c.layers[name].keys.shape[2] for c in references)
-            if given != room:
-                raise ValueError(f"{name}: {given} reference tokens do not fit in {room}.")
-            begin = 0
-            for cache in references:
-                seen = cache.layers[name]
-                end = begin + seen.keys.shape[2]
-                layer.keys[:, :, begin:end] = seen.keys
-                layer.values[:, :, begin:end] = seen.values
-                begin = end
-
-    def complete(self, name: str, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the own keys and values of a layer; returns all it attends to."""
-        layer, begin = self.layers[name], -self.own[name]
-        layer.keys[:, :, begin:] = keys
-        layer.values[:, :, begin:] = values
-        return layer.keys, layer.values
 
 
 class ReferenceAttention:

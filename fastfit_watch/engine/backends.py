@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+Run = Callable[[Tensor, Tensor, Tensor, float | None], Tensor]
+
 _CLEARLY = 0.93  # another kernel must take less than this share of the preferred one's time
 _REPEATS = 5
 _CHECKED = 320  # tokens
@@ -49,9 +51,12 @@ class Attention:
     def __init__(self) -> None:
         self._choices: dict[Shape, Kernel] = {}
 
-    def __call__(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Softmax attention for (B, heads, tokens, head size); keys and values may be longer than the queries."""
-        return _RUN[self.kernel_for(query)](query, keys, values)
+    def __call__(self, query: Tensor, keys: Tensor, values: Tensor, scale: float | None = None) -> Tensor:
+        """Softmax attention for (B, heads, tokens, head size); keys and values may be longer than the queries.
+
+        scale : of the scores; None is 1 / sqrt(head size).
+        """
+        return _RUN[self.kernel_for(query)](query, keys, values, scale)
 
     def kernel_for(self, query: Tensor) -> Kernel:
         """The kernel measured for this head size at the nearest length; PyTorch's own choice where none was."""
@@ -107,21 +112,21 @@ def time_kernels(shape: Shape, heads: int, keys: int, device: torch.device, dtyp
     return seconds
 
 
-def _is_right(run: Callable[[Tensor, Tensor, Tensor], Tensor], query: Tensor, keys: Tensor, values: Tensor) -> bool:
+def _is_right(run: Run, query: Tensor, keys: Tensor, values: Tensor) -> bool:
     """Does it give what the plain formula gives? Called directly, cuDNN takes types that it cannot compute with."""
     query, keys, values = (tensor[:, :, :_CHECKED] for tensor in (query, keys, values))
     plain = functional.scaled_dot_product_attention(query.cpu().float(), keys.cpu().float(), values.cpu().float())
-    return torch.allclose(run(query, keys, values).cpu().float(), plain, rtol=0, atol=_TOLERANCE)
+    return torch.allclose(run(query, keys, values, None).cpu().float(), plain, rtol=0, atol=_TOLERANCE)
 
 
-def _time(run: Callable[[Tensor, Tensor, Tensor], Tensor], query: Tensor, keys: Tensor, values: Tensor) -> float:
+def _time(run: Run, query: Tensor, keys: Tensor, values: Tensor) -> float:
     for _ in range(2):
-        run(query, keys, values)
+        run(query, keys, values, None)
     times: list[float] = []
     for _ in range(_REPEATS):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         begin.record()
-        run(query, keys, values)
+        run(query, keys, values, None)
         end.record()
         end.synchronize()
         times.append(begin.elapsed_time(end) / 1000)
@@ -141,27 +146,29 @@ _LARGEST_PRODUCT = 2**29
 _PRODUCT_SCORES = 2**26  # held at once: 256 MB of float32
 
 
-def _cudnn(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    mixed: Tensor = torch.ops.aten._scaled_dot_product_cudnn_attention(query, keys, values, None, False)[0]
+def _cudnn(query: Tensor, keys: Tensor, values: Tensor, scale: float | None) -> Tensor:
+    mixed: Tensor = torch.ops.aten._scaled_dot_product_cudnn_attention(query, keys, values, None, False, scale=scale)[0]
     return mixed
 
 
-def _flash(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    mixed: Tensor = torch.ops.aten._scaled_dot_product_flash_attention(query, keys, values)[0]
+def _flash(query: Tensor, keys: Tensor, values: Tensor, scale: float | None) -> Tensor:
+    mixed: Tensor = torch.ops.aten._scaled_dot_product_flash_attention(query, keys, values, scale=scale)[0]
     return mixed
 
 
-def _efficient(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    mixed: Tensor = torch.ops.aten._scaled_dot_product_efficient_attention(query, keys, values, None, False)[0]
+def _efficient(query: Tensor, keys: Tensor, values: Tensor, scale: float | None) -> Tensor:
+    mixed: Tensor = torch.ops.aten._scaled_dot_product_efficient_attention(
+        query, keys, values, None, False, scale=scale
+    )[0]
     return mixed
 
 
-def _product(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def _product(query: Tensor, keys: Tensor, values: Tensor, scale: float | None) -> Tensor:
     """Both products as plain matrix products, the softmax between them in float32; some queries at a time."""
     batch, heads, queries, size = query.shape
     query, keys, values = (tensor.reshape(batch * heads, -1, size) for tensor in (query, keys, values))
     keys = keys.transpose(1, 2)
-    scale = 1 / math.sqrt(size)
+    scale = 1 / math.sqrt(size) if scale is None else scale
     mixed = []
     for part in torch.split(query, max(1, _PRODUCT_SCORES // (len(query) * keys.shape[2])), dim=1):
         scores = torch.bmm(part, keys, out_dtype=torch.float32).mul_(scale)
@@ -169,12 +176,16 @@ def _product(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     return torch.cat(mixed, dim=1).view(batch, heads, queries, size)
 
 
-_RUN: Mapping[Kernel, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+def _default(query: Tensor, keys: Tensor, values: Tensor, scale: float | None) -> Tensor:
+    return functional.scaled_dot_product_attention(query, keys, values, scale=scale)
+
+
+_RUN: Mapping[Kernel, Run] = {
     Kernel.CUDNN: _cudnn,
     Kernel.FLASH: _flash,
     Kernel.EFFICIENT: _efficient,
     Kernel.PRODUCT: _product,
-    Kernel.DEFAULT: functional.scaled_dot_product_attention,
+    Kernel.DEFAULT: _default,
 }
 
 

@@ -43,6 +43,11 @@ class Convolution:
         bias = functional.pad(self.bias, (0, outputs - old_outputs))
         return Convolution(grown.contiguous(memory_format=torch.channels_last), bias, self.stride, self.padding)
 
+    @property
+    def reach(self) -> int:
+        """How many pixels to either side it sees."""
+        return self.weight.shape[-1] // 2
+
     def __call__(self, picture: Tensor) -> Tensor:
         """(B, H, W, inputs) to (B, H', W', outputs), without the bias."""
         planes = functional.conv2d(picture.permute(0, 3, 1, 2), self.weight, None, self.stride, self.padding)
@@ -92,6 +97,11 @@ class Resnet:
     def offset(self) -> Tensor:
         """What is added between the convolutions if there is no embedding: the first one's bias, (1, C)."""
         return self._first.bias[None]
+
+    @property
+    def reach(self) -> int:
+        """How many pixels to either side it sees."""
+        return self._first.reach + self._second.reach
 
     def __call__(self, picture: Tensor, offset: Tensor) -> Tensor:
         """(B, H, W, inputs) to (B, H, W, outputs). offset: (B, outputs) or (1, outputs), embedding and first bias."""

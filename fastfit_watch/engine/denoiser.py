@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastfit_watch.engine.attention import AttentionBuffers, ReferenceCache
+from fastfit_watch.engine.attention import ReferenceCache
+from fastfit_watch.engine.buffers import AttentionBuffers
 from fastfit_watch.engine.fused_unet import LATENT_CHANNELS, FusedUNet
 from fastfit_watch.engine.graphs import capture, may_capture
 from fastfit_watch.engine.sampling import Noise, OnStep
@@ -54,6 +55,7 @@ class _Key:
     batch: int
     size: tuple[int, int]
     reference_tokens: tuple[tuple[str, int], ...]
+    unconditional_tokens: tuple[tuple[str, int], ...]
     guided: bool
     clip: float | None
 
@@ -148,7 +150,8 @@ class Denoiser:
 
     def _desk(self, schedule: NoiseSchedule, job: Job) -> _Desk:
         height, width = job.condition.shape[2:]
-        key = _Key(len(job.noise), (height, width), self._reference_tokens(job), job.guidance > 1, schedule.clip)
+        tokens = self._reference_tokens(job, 1), self._reference_tokens(job, 0)
+        key = _Key(len(job.noise), (height, width), *tokens, job.guidance > 1, schedule.clip)
         if not self._on_gpu:
             return _Desk(self._unet, key)
         if key not in self._desks:
@@ -158,9 +161,10 @@ class Denoiser:
         self._desks.move_to_end(key)
         return self._desks[key]
 
-    def _reference_tokens(self, job: Job) -> tuple[tuple[str, int], ...]:
+    def _reference_tokens(self, job: Job, half: int) -> tuple[tuple[str, int], ...]:
+        """What every look sees of its garments in each layer, in the unconditional (0) or the conditional (1) half."""
         counts = [
-            tuple((layer, sum(cond.layers[layer].keys.shape[2] for _, cond in worn)) for layer in self._unet.layers)
+            tuple((layer, sum(pair[half].layers[layer].keys.shape[2] for pair in worn)) for layer in self._unet.layers)
             for worn in job.references
         ]
         if any(count != counts[0] for count in counts):
@@ -173,10 +177,15 @@ class _Desk:
 
     def __init__(self, unet: FusedUNet, key: _Key) -> None:
         self.key = key
-        device, rows = unet.device, key.batch * (2 if key.guided else 1)
-        self.picture = torch.zeros((rows, *key.size, unet.input_channels), device=device, dtype=unet.dtype)
+        device = unet.device
+        self.picture = torch.zeros((key.batch, *key.size, unet.input_channels), device=device, dtype=unet.dtype)
         self.buffers = AttentionBuffers.empty(
-            unet.layer_shapes(key.size), rows, dict(key.reference_tokens), device, unet.dtype
+            unet.layer_shapes(key.size),
+            key.batch * (2 if key.guided else 1),
+            dict(key.reference_tokens),
+            device,
+            unet.dtype,
+            dict(key.unconditional_tokens) if key.guided else None,
         )
         self.latents, self.previous, self.fresh = (
             torch.zeros((key.batch, *key.size, LATENT_CHANNELS), device=device) for _ in range(3)
@@ -194,27 +203,19 @@ class _Desk:
     def lay_out(self, job: Job) -> None:
         """Put a job on the desk. Every number that the last one left is written over, or zeroed."""
         batch = self.key.batch
-        rows = self.picture.shape[0]
         condition = job.condition.to(self.picture.device, self.picture.dtype).permute(0, 2, 3, 1)
-        for begin in range(0, rows, batch):
-            self.picture[begin : begin + batch, ..., LATENT_CHANNELS : LATENT_CHANNELS + condition.shape[-1]] = (
-                condition
-            )
-        for row in range(rows):
+        self.picture[..., LATENT_CHANNELS : LATENT_CHANNELS + condition.shape[-1]] = condition
+        for row in range(self.buffers.rows):
             half = 0 if self.key.guided and row < batch else 1
-            worn = [pair[half] for pair in job.references[row % batch]]
-            self.buffers.rows(slice(row, row + 1)).fill(worn)
+            self.buffers.fill(row, [pair[half] for pair in job.references[row % batch]])
         self.previous.zero_()
         self.guidance.fill_(job.guidance)
 
     def step(self, unet: FusedUNet, guided: bool) -> None:
         """One step, from and to this desk (section 2, step 10)."""
-        batch, rows = self.key.batch, self.picture.shape[0]
-        first = 0 if guided or rows == batch else batch
-        picture = self.picture[first:]
-        picture.view(-1, *self.latents.shape[:3], picture.shape[-1])[..., :LATENT_CHANNELS] = self.latents
-        buffers = self.buffers if first == 0 else self.buffers.rows(slice(first, None))
-        predicted = unet.predict(picture, self.offsets, buffers).float()
+        self.picture[..., :LATENT_CHANNELS] = self.latents
+        buffers = self.buffers if guided == self.key.guided else self.buffers.conditional()
+        predicted = unet.predict(self.picture, self.offsets, buffers).float()
         if guided:
             unconditional, conditional = predicted.chunk(2)
             predicted = unconditional + self.guidance * (conditional - unconditional)

@@ -12,6 +12,7 @@ from torch import Tensor
 from fastfit_watch.engine import kernels
 from fastfit_watch.engine.attention import ReferenceCache
 from fastfit_watch.engine.backends import Attention, Shape
+from fastfit_watch.engine.buffers import SPARE_CHANNELS
 from fastfit_watch.engine.denoiser import Denoiser, Job
 from fastfit_watch.engine.fused_unet import FusedUNet
 from fastfit_watch.engine.fused_vae import FusedVAE
@@ -83,10 +84,13 @@ class FastNetworks:
 
     def _attention_shapes(self, person_size: Size) -> Iterator[tuple[Shape, int, int]]:
         height, width = (side // self.vae.stride for side in person_size)
+        merged = {name for name, kinds in self.unet.alike((height, width)).items() if kinds.is_worth_it}
         seen = set()
-        for layer in self.unet.layer_shapes((height, width)).values():
-            shape = Shape(layer.channels // layer.heads, layer.tokens)
-            if shape not in seen:
-                seen.add(shape)
-                yield shape, 2 * layer.heads, _USUAL_RATIO
+        for name, layer in self.unet.layer_shapes((height, width)).items():
+            head_size = layer.channels // layer.heads
+            calls = [(Shape(head_size, layer.tokens), 2 * layer.heads, _USUAL_RATIO)]
+            if name in merged:  # the unconditional half on its own: it sees little but itself
+                calls.append((Shape(head_size + SPARE_CHANNELS, layer.tokens), layer.heads, 1))
+            yield from (call for call in calls if call[0] not in seen)
+            seen |= {shape for shape, _, _ in calls}
         yield Shape(self.vae.widest_head, height * width), 1, 1

@@ -8,18 +8,19 @@ reference pass ends with its last keys and values. Holds weights only, so two th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fastfit_watch.engine import kernels
-from fastfit_watch.engine.attention import AttentionBuffers, KeysValues, ReferenceCache, split_heads
+from fastfit_watch.engine.alike import Alike, Axis
+from fastfit_watch.engine.attention import KeysValues, ReferenceCache
 from fastfit_watch.engine.backends import Attention
 from fastfit_watch.engine.blocks import Convolution, Norm, Resnet, enlarge, round_up
+from fastfit_watch.engine.buffers import AttentionBuffers, LayerShape
 from fastfit_watch.engine.graphs import Recorder
+from fastfit_watch.engine.rooms import Embeddings, Room, Stage, Transformer, repeat
 from fastfit_watch.engine.unet import FastFitUNet
 
 LATENT_CHANNELS = 4
@@ -35,9 +36,9 @@ class FusedUNet:
             door: Convolution.of(module).padded(round_up(module.in_channels), module.out_channels)
             for door, module in (("sample", unet.conv_in), ("reference", unet.condition_conv_in))
         }
-        self._embeddings = _Embeddings()
+        self._embeddings = Embeddings()
         self._down = [
-            _Stage(
+            Stage(
                 self._rooms(block, f"down_blocks.{index}"),
                 Convolution.of(block.downsamplers[0].conv) if block.downsamplers else None,
             )
@@ -45,7 +46,7 @@ class FusedUNet:
         ]
         self._middle = self._middle_rooms(unet.mid_block)
         self._up = [
-            _Stage(
+            Stage(
                 self._rooms(block, f"up_blocks.{index}"),
                 Convolution.of(block.upsamplers[0].conv) if block.upsamplers else None,
             )
@@ -54,7 +55,7 @@ class FusedUNet:
         self._embeddings.join()
         self._last_norm = Norm.of(unet.conv_norm_out)
         self._last = Convolution.of(unet.conv_out).padded(unet.conv_out.in_channels, round_up(LATENT_CHANNELS))
-        rooms = [room for stage in (*self._down, _Stage(self._middle, None), *self._up) for room in stage.rooms]
+        rooms = [room for stage in (*self._down, Stage(self._middle, None), *self._up) for room in stage.rooms]
         self.layers = {room.transformer.layer: room.transformer for room in rooms if room.transformer is not None}
         self._last_room = [room for room in rooms if room.transformer is not None][-1]
         self._readings = Recorder(self._read)
@@ -79,6 +80,27 @@ class FusedUNet:
         """Read garments, (B, 4, h, w), into keys and values (FastFit inference specification, section 1.4)."""
         return self._readings(self._keep, latents.to(self.dtype), labels)
 
+    def read_nothing(self, size: tuple[int, int], label: int) -> ReferenceCache:
+        """Read a latent of zeros, (height, width): what the unconditional half sees of a slot (section 2, step 8)."""
+        latents = torch.zeros((1, LATENT_CHANNELS, *size), device=self.device)
+        whole = self.read_reference(latents, torch.full((1,), label, device=self.device))
+        alike = self.alike(size)
+        layers = {name: alike[name].merge(layer) if name in alike else layer for name, layer in whole.layers.items()}
+        return ReferenceCache(layers)
+
+    def alike(self, size: tuple[int, int]) -> dict[str, Alike]:
+        """Which tokens of a latent of zeros, (height, width), are equal in the layers on the way down."""
+        found = {}
+        axes = [Axis(length).convolved(self._doors["reference"].reach) for length in size]
+        for stage in self._down:
+            for room in stage.rooms:
+                axes = [axis.convolved(room.resnet.reach) for axis in axes]
+                if room.transformer is not None:
+                    found[room.transformer.layer] = Alike(*axes)
+            if stage.resize is not None:
+                axes = [axis.halved() for axis in axes]
+        return found
+
     @property
     def kept_bytes(self) -> int:
         """Memory that recordings hold between looks."""
@@ -94,7 +116,8 @@ class FusedUNet:
         tokens = {} if references is None else references.tokens_by_layer
         buffers = AttentionBuffers.empty(self.layer_shapes((height, width)), batch, tokens, self.device, self.dtype)
         if references is not None:
-            buffers.fill([references])
+            for row in range(batch):
+                buffers.fill(row, [references.half(row)])
         picture = functional.pad(sample.to(self.dtype).permute(0, 2, 3, 1), (0, self.input_channels - channels))
         return self.predict(picture, self.time_offsets([timestep]), buffers).permute(0, 3, 1, 2)
 
@@ -103,13 +126,15 @@ class FusedUNet:
 
         Parameters
         ----------
-        picture : (B, h, w, `input_channels`): noisy latents 4, mask 1, masked person's latents 4, then zeros.
+        picture : (B, h, w, `input_channels`): noisy latents 4, mask 1, masked person's latents 4, then zeros. Both
+            halves of guidance begin with the same picture, and are one until they first see references.
         offsets : a row of `time_offsets`, (1, offsets).
-        buffers : filled with references; the sample's own keys and values are written into their ends.
+        buffers : filled with references for B rows, or for the 2B rows of both halves; the sample's own keys and values
+            are written into their ends.
 
         Returns
         -------
-        (B, h, w, 4).
+        (B or 2B, h, w, 4).
         """
         features = self._run(self._doors["sample"].with_bias(picture), offsets, buffers, None)
         features = self._last.with_bias(self._last_norm(features))
@@ -156,7 +181,8 @@ class FusedUNet:
         buffers: AttentionBuffers | None,
         collected: dict[str, KeysValues] | None,
     ) -> Tensor:
-        skips = [features]
+        rows = len(features) if buffers is None else buffers.rows
+        skips = [repeat(features, rows)]
         for stage in self._down:
             for room in stage.rooms:
                 features = room(features, offsets, buffers, collected)
@@ -177,10 +203,10 @@ class FusedUNet:
                 features = stage.resize.with_bias(enlarge(features, (skips[-1].shape[1], skips[-1].shape[2])))
         return features
 
-    def _rooms(self, block: Any, name: str) -> list[_Room]:
+    def _rooms(self, block: Any, name: str) -> list[Room]:
         attentions = getattr(block, "attentions", None) or [None] * len(block.resnets)
         return [
-            _Room(
+            Room(
                 Resnet(resnet),
                 self._embeddings.add(resnet),
                 None if attention is None else self._transformer(attention, f"{name}.attentions.{index}"),
@@ -188,125 +214,15 @@ class FusedUNet:
             for index, (resnet, attention) in enumerate(zip(block.resnets, attentions, strict=True))
         ]
 
-    def _middle_rooms(self, block: Any) -> list[_Room]:
+    def _middle_rooms(self, block: Any) -> list[Room]:
         """The middle block has a resnet more than it has transformers, at its end."""
         rooms = []
         for index, resnet in enumerate(block.resnets):
             attention = block.attentions[index] if index < len(block.attentions) else None
             name = f"mid_block.attentions.{index}"
             transformer = None if attention is None else self._transformer(attention, name)
-            rooms.append(_Room(Resnet(resnet), self._embeddings.add(resnet), transformer))
+            rooms.append(Room(Resnet(resnet), self._embeddings.add(resnet), transformer))
         return rooms
 
-    def _transformer(self, module: Any, name: str) -> _Transformer:
-        return _Transformer(module, f"{name}.transformer_blocks.0.attn1", self._attention)
-
-
-@dataclass(frozen=True)
-class LayerShape:
-    """What one attention layer sees: size is (height, width) of its tokens, channels are those of all heads."""
-
-    size: tuple[int, int]
-    heads: int
-    channels: int
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of the sample itself."""
-        return self.size[0] * self.size[1]
-
-
-class _Embeddings:
-    """The time embedding layers of all resnets as one product; the resnets' first biases ride along."""
-
-    def __init__(self) -> None:
-        self._weights: list[Tensor] = []
-        self._biases: list[Tensor] = []
-        self._width = 0
-        self._weight = self._bias = torch.empty(0)
-
-    def add(self, resnet: Any) -> slice:
-        """Take in one resnet's layer; returns its place among the offsets."""
-        self._weights.append(resnet.time_emb_proj.weight.detach())
-        self._biases.append(resnet.time_emb_proj.bias.detach() + resnet.conv1.bias.detach())
-        begin, self._width = self._width, self._width + len(self._biases[-1])
-        return slice(begin, self._width)
-
-    def join(self) -> None:
-        """Put all layers together."""
-        self._weight, self._bias = torch.cat(self._weights), torch.cat(self._biases)
-        self._weights.clear()
-        self._biases.clear()
-
-    def offsets(self, embedding: Tensor) -> Tensor:
-        """(B, embedding) to (B, offsets)."""
-        return functional.linear(functional.silu(embedding), self._weight, self._bias)
-
-
-class _Transformer:
-    """One transformer block with its projections (section 1.2)."""
-
-    def __init__(self, module: Any, layer: str, attention: Attention) -> None:
-        block = module.transformer_blocks[0]
-        attn = block.attn1
-        self.layer, self.heads = layer, attn.heads
-        self._attention = attention
-        self._norm = Norm.of(module.norm)
-        self._enter = module.proj_in.weight.detach()[:, :, 0, 0].contiguous(), module.proj_in.bias.detach()
-        self._leave = module.proj_out.weight.detach()[:, :, 0, 0].contiguous(), module.proj_out.bias.detach()
-        self._norms = [(norm.weight.detach(), norm.bias.detach(), norm.eps) for norm in (block.norm1, block.norm3)]
-        self._project = torch.cat([attn.to_q.weight, attn.to_k.weight, attn.to_v.weight]).detach()
-        self._mix = attn.to_out[0].weight.detach(), attn.to_out[0].bias.detach()
-        self._widen = block.ff.net[0].proj
-        self._narrow = block.ff.net[2].weight.detach(), block.ff.net[2].bias.detach()
-        self.width = self._project.shape[1]
-
-    def __call__(
-        self, picture: Tensor, buffers: AttentionBuffers | None, collected: dict[str, KeysValues] | None, last: bool
-    ) -> Tensor:
-        """(B, h, w, C) to the same. With `last`, the work ends with the keys and values."""
-        batch, height, width, _ = picture.shape
-        tokens = functional.linear(self._norm(picture, silu=False), *self._enter).view(batch, height * width, -1)
-        projected = functional.linear(kernels.norm(tokens, *self._norms[0]), self._project)
-        query, keys, values = (split_heads(part, self.heads) for part in projected.chunk(3, dim=-1))
-        if collected is not None:
-            collected[self.layer] = KeysValues(keys, values)
-            if last:
-                return picture
-        if buffers is not None:
-            keys, values = buffers.complete(self.layer, keys, values)
-        mixed = self._attention(query, keys, values).transpose(1, 2).flatten(2)
-        mixed = functional.linear(mixed, self._mix[0])
-        tokens, normal = kernels.add_norm(mixed, tokens, self._mix[1], *self._norms[1])
-        wide = kernels.gate(self._widen(normal))
-        tokens = kernels.add(functional.linear(wide, self._narrow[0]), tokens, self._narrow[1])
-        left = functional.linear(tokens, self._leave[0]).view(picture.shape)
-        return kernels.add(left, picture, self._leave[1])
-
-
-@dataclass(frozen=True)
-class _Room:
-    """A resnet and the transformer after it, if there is one. place: the resnet's part of the offsets."""
-
-    resnet: Resnet
-    place: slice
-    transformer: _Transformer | None
-
-    def __call__(
-        self,
-        picture: Tensor,
-        offsets: Tensor,
-        buffers: AttentionBuffers | None,
-        collected: dict[str, KeysValues] | None,
-        last: bool = False,
-    ) -> Tensor:
-        picture = self.resnet(picture, offsets[:, self.place])
-        return picture if self.transformer is None else self.transformer(picture, buffers, collected, last)
-
-
-@dataclass(frozen=True)
-class _Stage:
-    """Rooms of one size, and the convolution that leads to the next size."""
-
-    rooms: list[_Room]
-    resize: Convolution | None
+    def _transformer(self, module: Any, name: str) -> Transformer:
+        return Transformer(module, f"{name}.transformer_blocks.0.attn1", self._attention)

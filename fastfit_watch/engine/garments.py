@@ -148,12 +148,13 @@ def read_rows(
     pairs = []
     for reference in references:
         category, latents = reference.category, reference.latents
+        size = latents.shape[2], latents.shape[3]
         read = partial(_read_row, unet, category, latents)
         conditional = hits.fetch("keys", reference.key("row"), read, movable=False)
         unconditional = conditional
         if guidance > 1:
-            read = partial(_read_row, unet, category, torch.zeros_like(latents))
-            unconditional = hits.fetch("", ("empty row", category, *latents.shape[2:]), read, movable=False)
+            read = partial(unet.read_nothing, size, category.label)
+            unconditional = hits.fetch("", ("empty row", category, *size), read, movable=False)
         pairs.append((unconditional, conditional))
     return pairs
 

@@ -20,8 +20,9 @@ from tiny_networks import load_engine, make_unet, make_vae, read_meta, read_vect
 from torch import Tensor
 
 from fastfit_watch.engine import backends, blocks, kernels
-from fastfit_watch.engine.attention import AttentionBuffers, ReferenceCache
+from fastfit_watch.engine.attention import ReferenceCache
 from fastfit_watch.engine.backends import Attention, Kernel, Shape
+from fastfit_watch.engine.buffers import AttentionBuffers
 from fastfit_watch.engine.cache import ContentCache, HitList
 from fastfit_watch.engine.fast import FastNetworks
 from fastfit_watch.engine.fused_unet import FusedUNet
@@ -234,9 +235,9 @@ def test_buffers_must_be_filled_exactly(unet: FusedUNet, references: ReferenceCa
     buffers = AttentionBuffers.empty(
         unet.layer_shapes((16, 16)), 2, references.tokens_by_layer, unet.device, unet.dtype
     )
-    buffers.fill([references])
+    buffers.fill(1, [references])
     with pytest.raises(ValueError, match="do not fit in 588"):
-        buffers.fill([references, references])
+        buffers.fill(1, [references, references])
 
 
 # Work done once
@@ -365,7 +366,7 @@ def test_product_attention_is_attention() -> None:
     expected = torch.nn.functional.scaled_dot_product_attention(query, keys, values)
     if torch.cuda.is_available():
         query, keys, values = (tensor.cuda() for tensor in (query, keys, values))
-        check(backends._product(query, keys, values).cpu(), expected.numpy(), 1e-4)
+        check(backends._product(query, keys, values, None).cpu(), expected.numpy(), 1e-4)
     assert Attention()(query, keys, values).shape == expected.shape
 
 

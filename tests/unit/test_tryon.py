@@ -128,9 +128,10 @@ def predicted_rows(engine: FastFitEngine, options: SamplingOptions) -> list[int]
     rows: list[int] = []
     predict = engine.fast.unet.predict
 
-    def watched(picture: Tensor, *rest: Any) -> Tensor:
-        rows.append(picture.shape[0])
-        return predict(picture, *rest)
+    def watched(*inputs: Any) -> Tensor:
+        noise = predict(*inputs)
+        rows.append(noise.shape[0])
+        return noise
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine.fast.unet, "predict", watched)
