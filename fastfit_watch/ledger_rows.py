@@ -183,12 +183,23 @@ def sum_up(db: Connection, job_id: str) -> tuple[Status, str]:
 
 
 def _reasons(db: Connection, job_id: str, status: LookStatus, count: int) -> str:
-    rows = db.execute(
-        "SELECT key, reason FROM looks WHERE job_id = ? AND status = ? ORDER BY position LIMIT ?",
+    """Why looks are in this state; those with the same reason share a sentence."""
+    chosen = "FROM looks WHERE job_id = ? AND status = ?"
+    groups = db.execute(
+        f"SELECT reason, count(*) AS looks {chosen} GROUP BY reason ORDER BY min(position) LIMIT ?",
         (job_id, status, REASONS_SHOWN),
-    )
-    shown = "; ".join(f"{row['key']}: {row['reason']}" for row in rows)
-    return shown if count <= REASONS_SHOWN else f"{shown}; and {count - REASONS_SHOWN} more"
+    ).fetchall()
+    sentences = []
+    for group in groups:
+        rows = db.execute(
+            f"SELECT key {chosen} AND reason = ? ORDER BY position LIMIT ?",
+            (job_id, status, group["reason"], REASONS_SHOWN),
+        )
+        keys = [row["key"] for row in rows]
+        more = group["looks"] - len(keys)
+        sentences.append(f"{', '.join(keys)}{f' and {more} more' if more else ''}: {group['reason']}")
+    unsaid = count - sum(group["looks"] for group in groups)
+    return "; ".join([*sentences, f"and {unsaid} more"] if unsaid else sentences)
 
 
 def retry_looks(db: Connection, job: Job, now_s: float) -> Job:
