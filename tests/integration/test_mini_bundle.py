@@ -11,13 +11,13 @@ from fastfit_watch.engine.tryon import FastFitEngine
 from fastfit_watch.mini.evaluate import Evaluation, evaluate
 from fastfit_watch.mini.feed import HELD_OUT_SEEDS
 
-LOOKS = 12
+LOOKS = 24
 
 
 @pytest.fixture(scope="module")
 def evaluation() -> Evaluation:
     engine = FastFitEngine.load(Bundle.open(SHIPPED_MINI), "cpu")
-    return evaluate(engine, range(HELD_OUT_SEEDS, HELD_OUT_SEEDS + LOOKS), steps=15)[0]
+    return evaluate(engine, range(HELD_OUT_SEEDS, HELD_OUT_SEEDS + LOOKS), steps=10)[0]
 
 
 def test_weights_are_small_enough_to_ship() -> None:
