@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from fastfit_watch.bench.person import StandingPerson
 from fastfit_watch.bench.rival import Rival
 from fastfit_watch.bench.weights import draw_picture
 from fastfit_watch.engine.backends import Kernel, Shape, time_kernels
@@ -22,7 +23,6 @@ from fastfit_watch.engine.cache import ContentCache, HitList
 from fastfit_watch.engine.fused_unet import FusedUNet
 from fastfit_watch.engine.garments import fit_garment, read_rows
 from fastfit_watch.engine.geometry import Size
-from fastfit_watch.engine.parsing import Parsing
 from fastfit_watch.engine.sampling import Pixels, SeededNoise, cover_person, draw_posterior_noise
 from fastfit_watch.engine.schedule import NoiseSchedule
 from fastfit_watch.engine.tryon import FastFitEngine, PreparedLook
@@ -74,24 +74,6 @@ class Compared:
     def times(self) -> float:
         """How many times as fast as the rival."""
         return self.rival_seconds / self.seconds
-
-
-class StandingPerson:
-    """Stands in every picture: a parser in place of those that need real weights. It is not timed."""
-
-    networks: tuple[torch.nn.Module, ...] = ()
-
-    def parse(self, image: Pixels) -> Parsing:
-        """One box of clothes below a face; the pose is a line."""
-        height, width = image.shape[:2]
-        maps = {name: np.zeros((height, width), np.uint8) for name in ("densepose", "lip", "atr")}
-        for top, bottom, labels in ((0.05, 0.2, (23, 13, 11)), (0.2, 0.5, (1, 5, 4)), (0.5, 0.9, (7, 9, 6))):
-            rows, columns = slice(int(top * height), int(bottom * height)), slice(int(0.3 * width), int(0.7 * width))
-            for name, label in zip(maps, labels, strict=True):
-                maps[name][rows, columns] = label
-        pose = np.zeros((height, width, 3), np.uint8)
-        pose[height // 5 : height // 2, 9 * width // 20 : 11 * width // 20] = (255, 0, 0)
-        return Parsing(pose, **maps)
 
 
 def time_single(engine: FastFitEngine, outfit: str, options: SamplingOptions, repeats: int) -> Single:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from fastfit_watch.engine.bundle import SHIPPED_MINI
 from fastfit_watch.engine.unet import FastFitUNet
@@ -68,6 +69,16 @@ SMALL = _scale([32, 32, 64, 64], 1, 4, [32, 32, 32, 32], (128, 96), (64, 48))
 
 def write_bundle(root: Path, scale: Scale, device: str) -> Path:
     """Write UNet and VAE of this scale with seeded random weights, bfloat16, and the mini parser and scheduler."""
+    with torch.random.fork_rng():
+        torch.manual_seed(_SEED)
+        return store_bundle(root, scale, device, _in_half)
+
+
+def store_bundle(root: Path, scale: Scale, device: str, weights_of: Callable[[nn.Module], dict[str, Tensor]]) -> Path:
+    """Write a new bundle of this scale with the mini parser and scheduler.
+
+    device : where the networks are made. weights_of : the tensors to store of each, on the CPU.
+    """
     root.mkdir(parents=True)
     for part in ("parser", "scheduler"):
         shutil.copytree(SHIPPED_MINI / part, root / part)
@@ -81,14 +92,12 @@ def write_bundle(root: Path, scale: Scale, device: str) -> Path:
         "parser": "mini",
     }
     (root / "bundle.json").write_text(json.dumps(facts), encoding="utf-8")
-    with torch.random.fork_rng(), torch.device(device):
-        torch.manual_seed(_SEED)
+    with torch.device(device):
         networks = {"unet": FastFitUNet.from_config_dict(scale.unet), "vae": AutoencoderKL(**scale.vae)}
     for (name, network), config in zip(networks.items(), (scale.unet, scale.vae), strict=True):
         (root / name).mkdir()
         (root / name / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        weights = {key: value.detach().to("cpu", torch.bfloat16) for key, value in network.state_dict().items()}
-        save_file(weights, root / name / _WEIGHTS)
+        save_file(weights_of(network), root / name / _WEIGHTS)
     return root
 
 
@@ -96,3 +105,7 @@ def draw_picture(seed: int, height: int = 1200, width: int = 900) -> Image.Image
     """Coloured patches."""
     patches = np.random.default_rng(seed).integers(0, 256, (12, 9, 3), dtype=np.uint8)
     return Image.fromarray(patches).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _in_half(network: nn.Module) -> dict[str, Tensor]:
+    return {key: value.detach().to("cpu", torch.bfloat16) for key, value in network.state_dict().items()}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
 
+from fastfit_watch.bench.person import StandingPerson
 from fastfit_watch.engine.bundle import Bundle
 from fastfit_watch.engine.mini_parser import MiniParserNetwork
 from fastfit_watch.engine.parsing import Parsing
@@ -85,36 +86,15 @@ def load_engine(root: Path) -> FastFitEngine:
     return replace(FastFitEngine.load(Bundle.open(root), "cpu"), parser=DrawnParser())
 
 
-class DrawnParser:
-    """Sees a standing person in every picture: head, shirt, trousers, shoes and a bag, in fixed shares of its size.
-
-    A black picture has nobody in it.
-    """
-
-    networks: tuple[nn.Module, ...] = ()
+class DrawnParser(StandingPerson):
+    """Sees a standing person in every picture but a black one, which has nobody in it."""
 
     def parse(self, image: NDArray[np.uint8]) -> Parsing:
-        """Label fixed boxes; the pose is a red spine."""
-        height, width = image.shape[:2]
-        maps = {name: np.zeros((height, width), np.uint8) for name in ("densepose", "lip", "atr")}
-        pose = np.zeros((height, width, 3), np.uint8)
-        if not image.any():
-            return Parsing(pose, **maps)
-        # top, bottom, left, right as shares of the picture; then DensePose, LIP and ATR labels
-        for top, bottom, left, right, *labels in (
-            (0.05, 0.20, 0.40, 0.60, 23, 13, 11),
-            (0.20, 0.50, 0.30, 0.70, 1, 5, 4),
-            (0.50, 0.85, 0.35, 0.65, 7, 9, 6),
-            (0.85, 0.92, 0.35, 0.50, 5, 18, 9),
-            (0.85, 0.92, 0.50, 0.65, 6, 19, 10),
-            (0.45, 0.60, 0.72, 0.85, 0, 0, 16),
-        ):
-            rows = slice(int(top * height), int(bottom * height))
-            columns = slice(int(left * width), int(right * width))
-            for name, label in zip(maps, labels, strict=True):
-                maps[name][rows, columns] = label
-        pose[height // 5 : height // 2, 9 * width // 20 : 11 * width // 20] = (255, 0, 0)
-        return Parsing(pose, **maps)
+        """As a `StandingPerson`, or nobody."""
+        if image.any():
+            return super().parse(image)
+        nobody = np.zeros(image.shape[:2], np.uint8)
+        return Parsing(np.zeros((*nobody.shape, 3), np.uint8), nobody, nobody, nobody)
 
 
 def _write_network(folder: Path, config: dict[str, Any], network: nn.Module, name: str = _WEIGHTS) -> None:
