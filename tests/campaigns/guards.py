@@ -1,4 +1,4 @@
-"""Take each guard of the queue out, in a copy of this tree, and see that the test named for it fails.
+"""Take each guard of the queue, of fetching and of the memory ladder out, in a copy of this tree: does its test fail?
 
     python tests/campaigns/guards.py                 all of them: prints the table of tests/campaigns/results/guards.txt
     python tests/campaigns/guards.py --only hostile  those of one part, or with this word in their name
@@ -17,25 +17,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+from guard import Guard
+from guards_models import HUB, MEMORY
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("fastfit_watch", "tests", "configs", "pyproject.toml")
 LIMIT_S = 180.0
 FAILED = 1  # pytest's own: tests ran, and some failed
-
-
-@dataclass(frozen=True)
-class Guard:
-    """One guard: where it stands, its text, what is put in its place, and the test that must fail then."""
-
-    part: str
-    name: str
-    file: str
-    text: str
-    instead: str
-    test: str
 
 
 _INTAKE, _SPOOL = "integration/test_intake.py", "unit/test_spool.py"
@@ -467,12 +457,12 @@ FAIR = (
         "unit/test_retention.py::test_a_job_that_was_begun_again_never_leaves",
     ),
 )
-GUARDS = (*COMPLETE, *CRASH, *SUPERVISION, *HOSTILE, *FAIR)
+GUARDS = (*COMPLETE, *CRASH, *SUPERVISION, *HOSTILE, *FAIR, *HUB, *MEMORY)
 
 
 def run_tests(tree: Path, *tests: str) -> int:
     """Run tests in a tree, with its own package; pytest's exit code, -1 if they hang."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider"]
     command += [f"tests/{test}" for test in dict.fromkeys(tests)]
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     try:

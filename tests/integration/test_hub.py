@@ -401,6 +401,14 @@ def test_a_pinned_revision_stays_until_an_update(box: Box, hub: StandInHub) -> N
     assert box.listed()["revision"].startswith(hub.repos[MODEL].main[:12])
 
 
+def test_a_lost_file_comes_from_the_pinned_commit(box: Box, hub: StandInHub) -> None:
+    box.pull()
+    hub.publish(MODEL, {**model_files(), UNET: safetensors("another", 900_000)})
+    (box.root / UNET).unlink()
+    box.pull()
+    box.assert_whole()
+
+
 def test_two_pulls_at_once_fetch_everything_once(box: Box, hub: StandInHub) -> None:
     hub.bytes_per_s = 1_500_000
     processes = [box.start("models", "pull") for _ in range(2)]
@@ -471,6 +479,20 @@ def test_the_single_reference_bundle_and_a_directory(box: Box, hub: StandInHub) 
     assert (code, "Did you mean 'fastfit-mr-1024'?" in text) == (ExitCode.USAGE, True)
     assert "comes with the program" in box.run("models", "pull", "mini")[1]
     assert hub.seen == []
+
+
+def test_a_directory_named_by_its_path_is_never_fetched(box: Box, hub: StandInHub) -> None:
+    box.pull()
+    moved = Path(shutil.move(box.root, box.home / NAME))
+    (moved / UNET).unlink()
+    (moved / "fetched.json").unlink()
+    (moved / "bundle.json").unlink()
+    hub.seen.clear()
+    Image.new("RGB", (300, 400), "teal").save(box.home / "anna.png")
+    outfit = ("--person", "anna.png", "--upper", "anna.png")
+    code, text = box.run("try-on", *outfit, "--device", "cpu", "--bundle", f"./{NAME}")
+    assert (code, hub.seen) == (ExitCode.ENGINE, [])
+    assert f"lacks the unet's weights ({UNET})" in text
 
 
 WITHOUT_NETWORK = """
