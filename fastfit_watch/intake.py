@@ -136,6 +136,10 @@ class Intake:
                 self._spool.lock()
             except ConfigError as error:
                 raise StorageError(error.message, hint=error.hint) from error
+            logger.warning(
+                "{} is another folder now (made again, or a disk was mounted or unmounted): its own queue counts.",
+                self._inputs,
+            )
             self._uploads.known.clear()
             self._start_over()
         for job in self._spool.recover(self._ledger, now_s):

@@ -225,6 +225,31 @@ def test_inputs_taken_away_are_said_and_used_again_when_they_return(house: House
     assert house.status("second").startswith("done")
 
 
+def test_a_disk_unmounted_and_mounted_again_loses_and_doubles_nothing(house: House, tmp_path: Path) -> None:
+    bare, house.inputs = house.inputs, house.root / "disk"
+    house.inputs.mkdir()
+    mount = f"mount --bind {shlex.quote(str(house.inputs))} {shlex.quote(str(bare))}"
+    unmount = f"umount -l {shlex.quote(str(bare))}"  # lazily: the daemon holds files open on it
+    probe = subprocess.run(["unshare", "-rm", "sh", "-c", f"{mount} && {unmount}"], capture_output=True, check=False)
+    if probe.returncode:
+        pytest.skip("no user namespaces here")
+    daemon = house.start(through=["unshare", "-rm", "sh", "-c", f'{mount} && exec "$0" "$@"'])
+    house.upload("first", "look")
+    wait_for(lambda: house.is_final("first"), house)
+    within = ["nsenter", "-t", str(daemon.pid), "-U", "-m", "--preserve-credentials", "sh", "-c"]
+    run([*within, unmount])
+    house.upload("away", "look")
+    prepare(tmp_path / "mine" / "between").rename(bare / "between")
+    wait_for(lambda: house.status("between").startswith("done"), house)
+    assert house.status("away") == "", "it came to a disk that is not there"
+    run([*within, mount])
+    house.upload("last", "look")
+    wait_for(lambda: house.is_final("away") and house.is_final("last"), house)
+    assert {path.parent.name for path in house.outputs.glob("*/report.json")} == {"first", "between", "away", "last"}
+    assert house.begun() == ["first/anna.look", "between/anna.look", "away/anna.look", "last/anna.look"]
+    assert "is another folder now" in (house.root / "stderr").read_text()
+
+
 def test_another_account_uploads_and_its_folder_is_left_alone(house: House, tmp_path: Path) -> None:
     """The daemon may read but not move what another account uploads into a sticky folder: it takes a copy, once."""
     if os.geteuid() != 0:
