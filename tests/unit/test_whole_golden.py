@@ -17,12 +17,15 @@ import test_dwpose
 import test_geometry
 import test_sampling
 import test_schp
+import test_unet
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from tiny_networks import make_vae, read_meta
+from tiny_networks import make_unet, make_vae, read_meta
 
-from fastfit_watch.engine.sampling import decode, to_tensor
+from fastfit_watch.engine.attention import ReferenceCache
+from fastfit_watch.engine.geometry import adjust
+from fastfit_watch.engine.sampling import cover_person, decode, encode, to_tensor
 from fastfit_watch.engine.toolkit import densepose_boxes, densepose_detector, dwpose, schp
 from fastfit_watch.engine.toolkit.densepose_network import DensePoseNetwork, PartPredictor
 from fastfit_watch.engine.toolkit.schp import LABELS, SCHP, Dataset
@@ -58,6 +61,11 @@ def test_geometry_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     for index in range(5):
         resized = Image.fromarray(whole[f"s{index}_in"]).resize((96, 128))
         np.testing.assert_array_equal(np.asarray(resized), whole[f"s{index}_default_resize_96x128"])
+    assert whole["prep_labels"].tolist() == ["upper", "lower", "overall", "shoe", "bag"]
+    assert [name for name, worn in zip(whole["prep_labels"], whole["prep_masks"], strict=True) if worn] == [
+        name.removeprefix("prep_in_") for name in whole if name.startswith("prep_in_")
+    ]
+    assert {tuple(size) for size in whole["prep_sizes_wh"]} == {(384, 512)}, "what test_geometry prepares them for"
 
 
 @needs_whole
@@ -85,6 +93,10 @@ def test_schp_networks(case: str, dataset: Dataset) -> None:
     logits = SCHP(network, dataset).predict(torch.from_numpy(schp.cut_square(image, side)[None]))
     stride = 2 if case == "lip1" else 1
     np.testing.assert_allclose(logits[:, :, ::stride, ::stride], whole[f"{case}_net_out"], rtol=0, atol=1e-4)
+    *centre, width, height = whole[f"{case}_center_scale"]
+    to_square = schp.square_warp(image.shape[:2], side)[0]
+    np.testing.assert_allclose(to_square @ [*centre, 1], [(side - 1) / 2] * 2, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(to_square[0, 0] * np.array([width, height]), side - 1, rtol=1e-12)
     planes = list(schp.warp_back(schp.raise_logits(logits, side)[0].numpy(), image.shape[:2]))
     np.testing.assert_allclose(np.stack(planes, -1)[::8, ::8], whole[f"{case}_logits_strided8"], rtol=0, atol=1e-4)
 
@@ -101,17 +113,63 @@ def test_schp_labels(case: str, dataset: Dataset) -> None:
 
 
 @needs_whole
+def test_unet_with_an_absent_slot_and_a_mask_of_half_a_batch() -> None:
+    whole = read("unet_tiny_io.npz")
+    worn = [index for index in range(5) if whole[f"ref{index}_mask"].all()]
+    assert tuple(worn) == test_unet.WORN
+    unet = make_unet(json.loads(str(whole["config_json"])), int(whole["fill_seed"]))
+    with torch.inference_mode():
+        references = ReferenceCache.join([test_unet.read_reference(unet, whole, index) for index in worn])
+        noise = unet.denoise(torch.from_numpy(whole["x0_t981"]), 981, references)
+    # As published, a mask for one row of a batch changes nothing; the unfused path that heeds it is not the published.
+    test_unet.check(noise, whole["y_mixedmask_fused"])
+
+
+def check_encoder(whole: Vectors, tolerance: float) -> None:
+    """Compare mean and spread of every picture that is encoded: the covered person, and what is worn."""
+    meta = read_meta(whole)
+    vae = make_vae(meta["vae_config"], meta["vae_fill_seed"])
+    for index in np.flatnonzero([1, *meta["ref_masks"]]):
+        pixels = torch.from_numpy(whole[f"vae_in{index}"])
+        mean, log_variance = np.split(whole[f"vae_moments{index}"], 2, axis=1)
+        with torch.inference_mode():
+            for draw in (torch.zeros, torch.ones):
+                latents = (mean + float(draw(1)) * np.exp(log_variance / 2)) * 0.18215
+                test_sampling.check(encode(vae, pixels, draw), latents, tolerance)
+
+
+@needs_whole
 @pytest.mark.parametrize("name", ["mr", "nopose", "cfg1"])
 def test_pipelines(name: str) -> None:
     whole = read(f"pipeline_{name}.npz")
     meta = read_meta(whole)
     for index in range(len(meta["labels"])):
         np.testing.assert_allclose(to_tensor(whole[f"in_ref{index}"]), whole[f"vae_in{index + 1}"], rtol=0, atol=1e-6)
+    check_encoder(whole, 2e-4)
     vae = make_vae(meta["vae_config"], meta["vae_fill_seed"])
     with torch.inference_mode():
         decoded = decode(vae, torch.from_numpy(whole[f"step{meta['steps'] - 1}_latents_out"]))
     # Recorded before it is brought from -1..1 to 0..1.
     test_sampling.check(decoded, whole["vae_decoded"])
+
+
+@needs_whole
+@pytest.mark.slow
+def test_adjusted_pipeline() -> None:
+    whole = read("pipeline_adjust.npz")
+    meta = read_meta(whole)
+    adjustment = adjust(Image.fromarray(whole["in_person"]), Image.fromarray(whole["in_mask"]), (1024, 768))
+    person, mask = np.asarray(adjustment.crop), np.asarray(adjustment.crop_mask)
+    pose = np.asarray(Image.fromarray(whole["in_pose"]).resize((768, 1024)))
+    pixels = {"vae_in0": cover_person(person, mask, pose).numpy(), "vae_in1": to_tensor(whole["in_ref0"]).numpy()}
+    check_encoder({**whole, **pixels}, 1e-3)
+    run = test_sampling.replay(whole, person, mask, pose)
+    assert run.schedule.timesteps == tuple(int(whole[f"step{index}_t"]) for index in range(meta["steps"]))
+    test_sampling.check(run.unet_inputs[0], whole["ref_unet_in0"], 1e-3)
+    test_sampling.check(run.unet_inputs[1], whole["unet_in_step0"], 1e-3)
+    for index in range(meta["steps"]):
+        test_sampling.check(run.schedule.predicted[index], whole[f"step{index}_eps"], 1e-3)
+        test_sampling.check(run.schedule.latents[index], whole[f"step{index}_latents_out"], 1e-3)
 
 
 @needs_whole
