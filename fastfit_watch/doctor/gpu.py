@@ -135,10 +135,16 @@ def _judge_torch(found: dict[str, Any] | str, needed: int) -> Finding:
 
 
 def _judge_memory(config: Config, gpus: Sequence[Gpu]) -> Finding:
-    """Against what the settings begin with. A small GPU still works, lower on the memory ladder."""
+    """Against what the settings allow and begin with. A small GPU still works, lower on the memory ladder."""
     smallest = min(gpus, key=lambda gpu: gpu.memory_mib)
     what = f"{smallest.memory_mib / 1024:.1f} GiB on {smallest.name}"
-    if config.bundle == "mini" or smallest.memory_mib >= _AMPLE_MIB:
+    allowed_mib = config.engine.memory_bytes // 2**20 or smallest.memory_mib
+    if allowed_mib > smallest.memory_mib:
+        message = f"{what}: the settings allow {allowed_mib / 1024:.1f} GiB, so they are meant for a larger card."
+        return poor("vram", message, "Take this card's profile from configs/, or correct engine.memory_bytes.")
+    if allowed_mib < smallest.memory_mib:
+        what = f"{allowed_mib / 1024:.1f} GiB allowed of {what}"
+    if config.bundle == "mini" or allowed_mib >= _AMPLE_MIB:
         return good("vram", what)
     if config.memory.start.reaches(Rung.OFFLOAD):
         return good("vram", f"{what}; the settings begin at '{config.memory.start.value}'")

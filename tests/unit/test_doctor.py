@@ -20,7 +20,7 @@ from tiny_networks import write_bundle
 
 from fastfit_watch.catalogue import KNOWN
 from fastfit_watch.cli import main
-from fastfit_watch.config import Config, ContentFilter, Engine
+from fastfit_watch.config import Config, ContentFilter, Engine, load_config
 from fastfit_watch.doctor.finding import Level
 from fastfit_watch.doctor.gpu import examine_gpus
 from fastfit_watch.doctor.parsers import examine_parsers
@@ -126,6 +126,20 @@ def test_little_graphics_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "memory.start: offload" in words_of(findings, "vram")
     assert level_of(examine_gpus(Config.model_validate({"memory": {"start": "offload"}})), "vram") is Level.OK
     assert level_of(examine_gpus(Config(bundle="mini")), "vram") is Level.OK
+
+
+def test_graphics_memory_against_what_the_settings_allow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _driver(tmp_path, monkeypatch, memory_mib=12288)
+    _torch(tmp_path, monkeypatch)
+    profile = load_config(Path(__file__).parents[2] / "configs" / "rtx3060-12gb.yaml")
+    findings = examine_gpus(profile)
+    assert level_of(findings, "vram") is Level.OK
+    assert "11.0 GiB allowed of 12.0 GiB" in words_of(findings, "vram")
+    assert level_of(examine_gpus(Config(engine=Engine(memory_bytes=4 * 2**30))), "vram") is Level.WARN
+    _driver(tmp_path, monkeypatch, memory_mib=10240)
+    findings = examine_gpus(profile)
+    assert level_of(findings, "vram") is Level.WARN
+    assert "meant for a larger card" in words_of(findings, "vram")
 
 
 # Weights

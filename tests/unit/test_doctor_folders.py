@@ -219,6 +219,25 @@ def test_a_small_disk_in_memory(tmp_path: Path) -> None:
         assert "inodes" in words_of(findings, "space")
 
 
+@pytest.mark.parametrize(
+    ("kind", "level", "words"),
+    [
+        ("ext4", Level.OK, "is on ext4"),
+        ("", Level.OK, "does not name"),
+        ("nfs4", Level.WARN, "scanned by time"),
+        ("fuse.sshfs", Level.WARN, "scanned by time"),
+        ("vfat", Level.WARN, "no owners"),
+        ("overlay", Level.WARN, "in the container"),
+    ],
+)
+def test_kinds_of_disks(kind: str, level: Level, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's answer is played: a machine for tests has no server to mount."""
+    monkeypatch.setattr("fastfit_watch.doctor.folders.filesystem_kind", lambda path: kind)
+    findings = examine_folders(make_places(tmp_path), None)
+    assert level_of(findings, "filesystem") is level
+    assert words in words_of(findings, "filesystem")
+
+
 def test_a_disk_that_may_only_be_read(tmp_path: Path) -> None:
     with _mounted(tmp_path / "disk", "size=1m"):
         config = make_places(tmp_path / "disk")
