@@ -27,6 +27,13 @@ HUB = (
         "test_a_pull_brings_what_is_needed_pins_and_records_it",
     ),
     _hub(
+        "progress is counted",
+        "fetch.py",
+        "                    meter.count(len(chunk))",
+        "                    pass",
+        "test_a_terminal_shows_a_bar_that_grows",
+    ),
+    _hub(
         "interrupted at half: asked again",
         "fetch.py",
         "            if idle >= _ATTEMPTS:",

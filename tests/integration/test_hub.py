@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import pty
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -157,6 +160,25 @@ def test_a_pull_brings_what_is_needed_pins_and_records_it(box: Box, hub: StandIn
     listed = box.listed()
     assert (listed["state"], listed["revision"]) == ("complete", said["revision"])
     assert listed["bytes"] >= TOTAL_BYTES
+
+
+def test_a_terminal_shows_a_bar_that_grows(box: Box, hub: StandInHub) -> None:
+    hub.bytes_per_s = 300_000
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "fastfit_watch", "models", "pull"]
+    with subprocess.Popen(
+        command, cwd=box.home, env=box.environment({}), stdout=subprocess.DEVNULL, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # a terminal that nobody writes to any more ends so
+            while part := os.read(ours, 4096):
+                shown += part
+        assert process.wait(PATIENCE_S) == ExitCode.OK
+    os.close(ours)
+    shares = [int(share) for share in re.findall(rb"fetching FastFit-MR-1024: (\d+) %", shown)]
+    assert shares == sorted(shares) and len(set(shares)) > 2, shown
+    assert b"of 1 MB" in shown
 
 
 def test_what_is_complete_never_needs_the_hub_again(box: Box, hub: StandInHub) -> None:
