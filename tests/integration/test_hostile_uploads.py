@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -213,29 +214,33 @@ def _is_plain(text: str) -> bool:
 def test_a_racer_swapping_file_and_link_never_gets_a_secret_in(house: House) -> None:
     secret = house.root / "secret.png"
     Image.new("RGB", (48, 64), "lime").save(secret)
+    (house.root / "other").symlink_to(secret)
     house.start()
-    folder = fill(house.inputs / "race")
+    folder = fill(house.root / "race")
+    honest = (folder / "anna.png").read_bytes()
+    (folder / "READY").touch()  # so that it is looked at, and copied, in the middle of the race
     racer = (
         "import ctypes, os, sys, time\n"
-        "folder, other = sys.argv[1:]\n"
-        "os.chdir(folder)\n"
+        "os.chdir(sys.argv[1])\n"  # wherever the claim takes the folder
+        "os.rename(sys.argv[1], sys.argv[3])\n"
         "libc, here, exchange = ctypes.CDLL(None, use_errno=True), -100, 2\n"
         "for swap in range(1, 100_001):\n"
-        "    if libc.renameat2(here, b'anna.png', here, other.encode(), exchange):\n"
+        "    if libc.renameat2(here, b'anna.png', here, sys.argv[2].encode(), exchange):\n"
         "        sys.exit(os.strerror(ctypes.get_errno()))\n"
-        "    time.sleep(0.4 if swap % 4999 == 0 else 0)\n"  # once with the link in place, once with the file
+        "    time.sleep(0.001 if swap % 10 == 0 else 0)\n"
         "print(swap)\n"
     )
-    (house.root / "other").symlink_to(secret)
-    command = [sys.executable, "-c", racer, str(folder), str(house.root / "other")]
-    # The claim takes the folder away under the racer, whose working directory goes with it.
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert int(run.stdout) == 100_000
-    wait_for(lambda: house.status("race").startswith(("done", "invalid", "waiting")), house)
-    wait_for(lambda: (job := house.job("race")) is not None and job.status is not Status.RUNNING, house)
-    leaked = secret.read_bytes()
-    copies = [path for path in (house.inputs / ".spool").rglob("*") if path.is_file() and not path.is_symlink()]
-    snapshots = [path for path in copies if "snapshot" in path.parts]
-    assert not any(path.read_bytes() == leaked for path in snapshots)
+    command = [sys.executable, "-c", racer, str(folder), str(house.root / "other"), str(house.inputs / "race")]
+    racing = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    copy = house.inputs / ".spool" / "jobs" / "race" / "snapshot" / "anna.png"
+    leaked, copied, tried = secret.read_bytes(), set(), False
+    while racing.poll() is None:
+        with contextlib.suppress(FileNotFoundError):  # a copy that was not taken is removed
+            copied.add(copy.read_bytes())
+        tried |= copy.parent.exists()
+    assert int(racing.communicate()[0]) == 100_000
+    wait_for(lambda: house.is_final("race"), house)
+    assert tried and leaked not in copied
+    assert copy.read_bytes() == honest
     house.upload("good", "look")
     wait_for(lambda: house.is_final("good"), house)
