@@ -1,4 +1,4 @@
-"""Take each guard of the queue, of fetching and of the memory ladder out, in a copy of this tree: does its test fail?
+"""Take each guard of the queue and of the models out, in a copy of this tree, and see that the test named for it fails.
 
     python tests/campaigns/guards.py                 all of them: prints the table of tests/campaigns/results/guards.txt
     python tests/campaigns/guards.py --only hostile  those of one part, or with this word in their name
@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 
 from guard import Guard
-from guards_models import HUB, MEMORY
+from guards_memory import MEMORY
+from guards_models import HUB, WEIGHTS
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("fastfit_watch", "tests", "configs", "pyproject.toml")
@@ -457,7 +458,7 @@ FAIR = (
         "unit/test_retention.py::test_a_job_that_was_begun_again_never_leaves",
     ),
 )
-GUARDS = (*COMPLETE, *CRASH, *SUPERVISION, *HOSTILE, *FAIR, *HUB, *MEMORY)
+GUARDS = (*COMPLETE, *CRASH, *SUPERVISION, *HOSTILE, *FAIR, *HUB, *WEIGHTS, *MEMORY)
 
 
 def run_tests(tree: Path, *tests: str) -> int:

@@ -1,4 +1,7 @@
-"""The guards of fetching bundles (part "hub") and of the memory ladder (part "memory"), for guards.py."""
+"""The guards of the models, for guards.py.
+
+Parts: "hub", fetching bundles; "weights", reading them, and the other models beside them.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,14 @@ from guard import Guard
 
 _HUB = "integration/test_hub.py"
 _REFUSALS = f"{_HUB}::test_refusals_are_sentences"
-_MEMORY, _BENCH, _NOTES = "unit/test_memory.py", "unit/test_workbench.py", "unit/test_rung_notes.py"
-_ANY_STAGE = f"{_BENCH}::test_a_shortage_in_any_stage_ends_in_a_picture_one_rung_lower"
 
 
 def _hub(name: str, file: str, text: str, instead: str, test: str) -> Guard:
     return Guard("hub", name, file, text, instead, test if "::" in test else f"{_HUB}::{test}")
 
 
-def _memory(name: str, file: str, text: str, instead: str, test: str) -> Guard:
-    return Guard("memory", name, file, text, instead, test)
+def _weights(name: str, file: str, text: str, instead: str, test: str) -> Guard:
+    return Guard("weights", name, file, text, instead, test)
 
 
 HUB = (
@@ -272,138 +273,89 @@ HUB = (
         "test_two_pulls_at_once_fetch_everything_once",
     ),
 )
-MEMORY = (
-    _memory(
-        "torch's error becomes one of its stage",
-        "engine/measure.py",
-        "        if not is_out_of_memory(error):\n            raise\n",
-        "        raise\n",
-        _ANY_STAGE,
+WEIGHTS = (
+    _weights(
+        "code in a .pth never runs",
+        "engine/toolkit/convert.py",
+        "weights_only=True",
+        "weights_only=False",
+        "unit/test_schp.py::test_code_in_a_checkpoint_never_runs",
     ),
-    _memory(
-        "so do those of CUDA's libraries",
-        "engine/measure.py",
-        "isinstance(error, RuntimeError) and any(phrase in said for phrase in _FULL_DEVICE)",
-        "False",
-        f"{_MEMORY}::test_what_a_full_device_says",
+    _weights(
+        "code in a pickle never runs",
+        "engine/toolkit/densepose_checkpoint.py",
+        'raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}, which weights never need")',
+        "return super().find_class(module_name, global_name)",
+        "unit/test_densepose_checkpoint.py::test_code_in_a_pickle_is_refused_and_never_run",
     ),
-    _memory(
-        "a shortage leads one rung down",
-        "engine/memory.py",
-        "        except OutOfMemory as error:\n            note(rung, error)",
-        "        except ZeroDivisionError as error:\n            note(rung, error)",
-        _ANY_STAGE,
+    _weights(
+        "a converted copy is used while it belongs to its file",
+        "engine/toolkit/convert.py",
+        "if _stamp_of_copy(copy) == stamp:",
+        "if copy.exists():",
+        "unit/test_schp.py::test_changed_checkpoint_is_converted_again",
     ),
-    _memory(
-        "also while loading",
-        "engine/tryon.py",
-        'with memory_errors(device, "load"):',
-        "if True:",
-        f"{_MEMORY}::test_loading_goes_down_the_ladder",
+    _weights(
+        "names of the released parsers",
+        "engine/toolkit/schp.py",
+        "_RENAMES.get(name, name)",
+        "name",
+        "unit/test_schp.py::test_every_tensor_finds_its_place",
     ),
-    _memory(
-        "also while the networks are moved",
-        "engine/tryon.py",
-        'with memory_errors(self.device, "place"):',
-        "if True:",
-        f"{_BENCH}::test_a_shortage_while_the_networks_are_moved_leads_on",
+    _weights(
+        "LIP's and ATR's files swapped",
+        "engine/toolkit/schp.py",
+        "        if tensor is None or tensor.shape != wanted.shape:",
+        "        if tensor is None:",
+        "unit/test_schp.py::test_swapped_datasets_are_noticed",
     ),
-    _memory(
-        "also in a preparation beside another look",
-        "workbench.py",
-        "            except OutOfMemory as error:\n                say(",
-        "            except ZeroDivisionError as error:\n                say(",
-        f"{_ANY_STAGE}[parse]",
+    _weights(
+        "DWPose's two files swapped",
+        "engine/toolkit/dwpose.py",
+        "    if fixed != input_shape:",
+        "    if False:",
+        "unit/test_dwpose.py::test_swapped_files_are_refused_at_load",
     ),
-    _memory(
-        "also in the content filter",
+    _weights(
+        "DWPose on a GPU is seen to hold (get_providers)",
+        "engine/toolkit/dwpose.py",
+        "if wanted[0][0] not in session.get_providers():",
+        "if False:",
+        "unit/test_dwpose.py::test_cuda_is_never_swapped_for_the_cpu_in_silence",
+    ),
+    _weights(
+        "a content filter's pickles are never read",
         "engine/content_filter.py",
-        'with memory_errors(self._device, "filter"):',
-        "if True:",
-        f"{_BENCH}::test_a_shortage_of_the_content_filter_is_one_of_the_look",
-    ),
-    _memory(
-        "the failed attempt is gone before the next",
-        "engine/memory.py",
-        "            note(rung, error)\n",
-        "            note(rung, error)\n            kept = error\n",
-        f"{_MEMORY}::test_an_attempt_is_gone_before_the_next_begins",
-    ),
-    _memory(
-        "networks that do not fit wait in the machine's memory",
-        "engine/memory.py",
-        "                network.to(_AWAY)\n            raise\n",
-        "                pass\n            raise\n",
-        f"{_MEMORY}::test_networks_that_do_not_fit_wait_in_the_machines_memory",
-    ),
-    _memory(
-        "only the network at work is on the device",
-        "engine/memory.py",
-        "        for network in moved:\n            network.to(_AWAY)\n        if moved:",
-        "        if moved:",
-        f"{_MEMORY}::test_offload_keeps_only_the_network_at_work_on_the_device",
-    ),
-    _memory(
-        "halves are shown to the network one by one",
-        "engine/tryon.py",
-        "halves = self.rung.reaches(Rung.HALVES)",
-        "halves = False",
-        f"{_MEMORY}::test_halves_never_show_the_network_more_than_one_row",
-    ),
-    _memory(
-        "tiles are tiles",
-        "engine/memory.py",
-        "    vae.use_tiling = on",
-        "    vae.use_tiling = False",
-        f"{_MEMORY}::test_tiles_give_nearly_the_same_picture_and_really_tile",
-    ),
-    _memory(
-        "what was kept is let go on the way down",
-        "engine/tryon.py",
-        "        self.cache.clear()\n        with memory_errors(",
-        "        with memory_errors(",
-        f"{_MEMORY}::test_what_was_kept_is_let_go_on_the_way_down",
-    ),
-    _memory(
-        "pictures shrink with permission only",
-        "rungs.py",
-        " and (allow_smaller or rung is not Rung.SMALLER)",
+        "use_safetensors=True, ",
         "",
-        f"{_BENCH}::test_pictures_shrink_with_permission_only",
+        "unit/test_content_filter.py::test_pickled_weights_are_never_read",
     ),
-    _memory(
-        "the daemon is told before the next rung is tried",
-        "workbench.py",
-        "        self._channel.send(Lowered(order.token, tried, rung, error.message))\n",
-        "",
-        _ANY_STAGE,
+    _weights(
+        "its code is never run",
+        "engine/content_filter.py",
+        '"trust_remote_code": False',
+        '"trust_remote_code": True',
+        "unit/test_content_filter.py::test_code_of_a_model_is_never_run",
     ),
-    _memory(
-        "what was learnt serves the looks in hand",
-        "workbench.py",
-        "        self._shortage = (rung, time.monotonic())\n",
-        "",
-        "integration/test_memory_ladder.py::test_a_shortage_in_every_stage_costs_no_look_and_is_remembered",
+    _weights(
+        "a picture without a number is withheld",
+        "engine/content_filter.py",
+        "        if score < self._threshold:",
+        "        if not score >= self._threshold:",
+        "unit/test_content_filter.py::test_a_picture_without_a_number_is_withheld",
     ),
-    _memory(
-        "the rung that worked is remembered",
-        "rung_notes.py",
-        "        self._ledger.put_note(RUNG_NOTES + device, json.dumps(asdict(note)))",
-        "        asdict(note)",
-        f"{_NOTES}::test_the_rung_that_worked_is_used_by_the_next_daemon_too",
+    _weights(
+        "a fetched filter is pinned",
+        "engine/content_filter.py",
+        "network, processor = read(here_only=True)",
+        "network, processor = read(here_only=False)",
+        "integration/test_withheld.py::test_a_filter_from_the_hub_is_fetched_once_and_pinned",
     ),
-    _memory(
-        "and forgotten after a while",
-        "rung_notes.py",
-        "not 0 <= now_s - note.since_s < config.memory.remember_s",
-        "False",
-        f"{_NOTES}::test_after_a_day_the_top_is_tried_again",
-    ),
-    _memory(
-        "and where it did not work either",
-        "dispatch.py",
-        "self._unwritten.append(lambda now_s: self._rung_notes.forget(resident.device))",
-        "pass",
-        f"{_NOTES}::test_after_a_shortage_on_every_rung_the_next_attempt_begins_at_the_top",
+    _weights(
+        "doctor reminds of a filter",
+        "doctor/weights.py",
+        'return poor("filter", message, "Set content_filter.model, or have a person look at every result.")',
+        'return good("filter", message)',
+        "unit/test_doctor.py::test_the_reminder_of_a_content_filter",
     ),
 )
