@@ -43,6 +43,7 @@ from fastfit_watch.write import make_folder, remove_temporaries, sync_folder
 if TYPE_CHECKING:
     from loguru import Logger
 
+_FOUND = "its picture was finished before its engine process ended"
 AHEAD = 2  # looks in one engine process: one in work, one prepared meanwhile
 
 
@@ -74,7 +75,7 @@ class Dispatch:
             result = self._finished_before(record)
             if result is not None:
                 self._ledger.finish_look(record.job_id, record.look.key, result, now_s)
-                _log(record).info("its picture was finished before the restart")
+                _log(record).info(_FOUND)
             elif record.attempts >= max(self.config.engine.max_attempts, self.config.engine.max_deaths):
                 # A look whose work takes the whole machine down must not do so for ever.
                 self._fail(record, f"the daemon ended while making it (tried {record.attempts} times)", now_s)
@@ -200,20 +201,39 @@ class Dispatch:
         blamed = lost[:1] if exit_code not in BLAMELESS else []
         for token in blamed:
             reason = f"the engine process ended while making it ({describe_exit(exit_code)})"
-            _log(in_hand[token]).error(reason)
             # One that was handed to a process just dying is not to blame; yet none may be tried for ever.
             settle = self._count_death if token in begun else self._try_again
-            self._unwritten.append(partial(settle, in_hand[token], reason))
+            self._lose(in_hand[token], partial(self._blame, in_hand[token], reason, settle))
         if blamed:
             self._suspects.update(map(_place, in_hand.values()))
         for token in lost[len(blamed) :]:
             reason = "the engine process ended before its turn"
-            self._unwritten.append(partial(self._put_back, in_hand[token], reason, 0.0, attempt_counts=False))
+            self._lose(in_hand[token], partial(self._put_back, in_hand[token], reason, 0.0, attempt_counts=False))
 
     def _let_go(self, resident: Resident) -> None:
         for record in resident.in_hand.values():
-            self._unwritten.append(partial(self._put_back, record, "the daemon was stopped", 0.0, attempt_counts=False))
+            self._lose(record, partial(self._put_back, record, "the daemon was stopped", 0.0, attempt_counts=False))
         resident.in_hand.clear()
+
+    def _lose(self, record: LookRecord, settle: Callable[[float], None]) -> None:
+        """Settle a look whose process is gone; unless its picture is there, and only the word of it was lost."""
+
+        def write_down(now_s: float) -> None:
+            result = self._finished_before(record)
+            if result is None:
+                settle(now_s)
+            else:
+                self._suspects.discard(_place(record))
+                self._finish(record, result, now_s)
+                _log(record).info(_FOUND)
+
+        self._unwritten.append(write_down)
+
+    def _blame(
+        self, record: LookRecord, reason: str, settle: Callable[[LookRecord, str, float], None], now_s: float
+    ) -> None:
+        settle(record, reason, now_s)
+        _log(record).error(reason)  # once: what a full disk delays is repeated
 
     # What is written down. Each of these may be repeated after a full disk.
 
@@ -334,13 +354,16 @@ class Dispatch:
         return self._spool.receipts_folder(record.job_id) / f"{record.look.key}.json"
 
     def _finished_before(self, record: LookRecord) -> LookResult | None:
-        """The result of a look whose receipt and picture are both whole."""
+        """The result of a look whose receipt and picture are both whole; its name is durable then."""
         try:
             result = read_receipt(self._receipt_of(record).read_text(encoding="utf-8"))
         except (OSError, ValueError, TypeError):
             return None
         picture = self.config.outputs / record.job_id / result.file
-        return result if _hash_of(picture) == result.sha256 else None
+        if _hash_of(picture) != result.sha256:
+            return None
+        sync_folder(picture.parent)  # whoever gave it its name may have ended before this
+        return result
 
 
 def _place(record: LookRecord) -> tuple[str, str]:

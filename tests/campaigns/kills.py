@@ -68,7 +68,8 @@ def run(folder: Path, kills: int, jobs: int, seed: int) -> tuple[Counter[str], l
         hits[victim] += 1
         made = {path: path.stat().st_ino for path in box.outputs.glob("*/anna.*.png")}
         again = [path for path, inode in made.items() if inodes.setdefault(path, inode) != inode]
-        faults += [f"{path.name} of {path.parent.name} was made again" for path in again]
+        faults += [f"kill {number}: {path.name} of {path.parent.name} was made again" for path in again]
+        inodes.update(made)
         if victim == "daemon":
             box.start()
         state_file.write_text(json.dumps({"kills": number + 1, "hits": hits}))

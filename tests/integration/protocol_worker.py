@@ -15,8 +15,10 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import queue
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -63,8 +65,17 @@ def main(notes: Path) -> None:
 
     (notes / "pid").write_text(str(os.getpid()))
     _load(notes, say)
+    orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(orders,), daemon=True).start()
+    while True:
+        _obey(orders.get(), notes, say)
+
+
+def _read(orders: queue.SimpleQueue[Order]) -> None:
+    """As the real one does: the end of its orders ends the process, whatever it has in hand."""
     for line in sys.stdin:
-        _obey(read_order(line), notes, say)
+        orders.put(read_order(line))
+    os._exit(WorkerExit.STOPPED)
 
 
 def _load(notes: Path, say: Callable[[Message], None]) -> None:
@@ -115,6 +126,8 @@ def _obey(order: Order, notes: Path, say: Callable[[Message], None]) -> None:
     except StorageError as error:
         say(Failed(order.token, FailureKind.STORAGE, str(error)))
         return
+    if deed == "mute":
+        os.kill(os.getpid(), signal.SIGKILL)
     if deed == "orphan":
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(600)

@@ -127,6 +127,13 @@ def test_a_finished_picture_is_not_made_again_after_a_crash(house: House) -> Non
     assert house.begun().count("spring/anna.orphan") == 1
 
 
+def test_a_finished_picture_is_not_made_again_after_its_engine_died(house: House) -> None:
+    house.upload("spring", "casual", "mute-once", "gala")
+    assert house.drain() == ExitCode.OK
+    assert house.begun().count("spring/anna.mute-once") == 1
+    assert {look.status for look in house.looks("spring").values()} == {LookStatus.DONE}
+
+
 def test_sigterm_finishes_the_look_in_hand(house: House) -> None:
     house.upload("spring", "slow-a", "slow-b", "slow-c")
     daemon = house.start()

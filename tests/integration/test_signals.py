@@ -67,7 +67,7 @@ def _idle(house: House) -> Callable[[], object]:
 
 
 def _mid_look(house: House) -> Callable[[], object]:
-    house.upload("spring", "steps", "gala")
+    house.upload("spring", "steps", "slow")
     return house.begun
 
 
@@ -114,7 +114,12 @@ def test_reload_and_stop_in_every_state(
     assert "READY=1" not in texts[texts.index("STOPPING=1") :]
     looks = house.looks("spring")
     assert all(look.deaths == 0 for look in looks.values())
-    wanted = {"steps": LookStatus.DONE, "gala": LookStatus.QUEUED, "casual": LookStatus.QUEUED}
+    wanted = {
+        "steps": LookStatus.DONE,
+        "slow": LookStatus.QUEUED,
+        "gala": LookStatus.QUEUED,
+        "casual": LookStatus.QUEUED,
+    }
     assert {name: look.status for name, look in looks.items()} == {name: wanted[name] for name in looks}
 
     (house.notes / "load").unlink(missing_ok=True)

@@ -11,8 +11,10 @@ import stat
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from loguru import logger
 from PIL import Image
 
 from fastfit_watch import report
@@ -240,6 +242,51 @@ def test_a_look_being_saved_is_not_blamed_for_the_death_of_the_next(stage: Stage
     saving = stage.engine.says(Step(stage.engine.orders["a"].token, SAVING, 0, 30))
     stage.step(stage.engine.begins("a"), saving, stage.engine.begins("b"), stage.engine.dies())
     assert (stage.look("a").deaths, stage.look("b").deaths) == (0, 1)
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["in work", "not known to have begun"])
+def test_a_picture_whose_process_died_before_it_could_say_so_is_not_made_again(stage: Stage, begun: bool) -> None:
+    stage.claim("spring", "a", "b")
+    stage.step()
+    stage.engine.makes("a")  # and says nothing
+    stage.step(*([stage.engine.begins("a")] if begun else []), stage.engine.dies())
+    assert stage.look("a").status is LookStatus.DONE
+    assert (stage.look("a").attempts, stage.look("a").deaths, stage.look("b").deaths) == (1, 0, 0)
+    stage.step(after_s=400)
+    assert stage.in_hand() == ["b"]
+
+
+def test_a_picture_that_was_finished_when_the_daemon_stopped_is_not_made_again(stage: Stage) -> None:
+    stage.claim("spring", "a")
+    stage.step()
+    stage.engine.makes("a")
+    stage.dispatch.stop_now(stage.now_s)
+    assert stage.look("a").status is LookStatus.DONE
+
+
+def test_a_death_is_logged_once_however_long_the_disk_is_full(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}")
+    stage.claim("spring", "a")
+    stage.step()
+    with monkeypatch.context() as full:
+        full.setattr(stage.ledger, "put_back", Mock(side_effect=StorageError("The disk is full.")))
+        stage.step(stage.engine.begins("a"), stage.engine.dies())
+        for _ in range(5):
+            stage.step()
+    stage.step(after_s=60)
+    logger.remove(sink)
+    assert sum("ended while making it" in line for line in lines) == 1
+    assert stage.look("a").deaths == 1
+
+
+def test_half_a_picture_of_a_process_that_died_is_made_again(stage: Stage) -> None:
+    stage.claim("spring", "a")
+    stage.step()
+    stage.engine.makes("a")
+    stage.engine.orders["a"].output.write_bytes(PICTURE[:-1])
+    stage.step(stage.engine.begins("a"), stage.engine.dies())
+    assert (stage.look("a").status, stage.look("a").deaths) == (LookStatus.QUEUED, 1)
 
 
 def test_an_engine_that_has_outgrown_its_memory_is_renewed_at_once(stage: Stage) -> None:
