@@ -27,6 +27,7 @@ from fastfit_watch.engine.toolkit.schp_network import AugmentCE2P
 from fastfit_watch.look import Category
 
 _RECIPE = Path(__file__).parents[1] / "golden" / "fill_recipe.py"
+_RECORDED = Path(__file__).parents[1] / "unit" / "recorded_densepose.py"
 _SEED = 1234
 
 REAL, SMALL = weights.REAL, replace(weights.SMALL, person=(256, 192), accessory=(128, 96))
@@ -55,11 +56,16 @@ def write_bundle(root: Path, scale: weights.Scale) -> Path:
 
 
 def load_densepose(device: str) -> DensePose:
-    """DensePose with the recipe's weights."""
-    with torch.device("meta"):
-        network = DensePoseNetwork()
-    network.load_state_dict(fill(network, _SEED), assign=True)
-    return DensePose(network.requires_grad_(False).to(device))
+    """DensePose with the weights of its recording, not the recipe's: with those it sees nobody."""
+    recorded = runpy.run_path(str(_RECORDED))
+    network: DensePoseNetwork = recorded["build_network"](recorded["read_golden"]())
+    return DensePose(network.to(device))
+
+
+def draw_body(height: int, width: int) -> NDArray[np.uint8]:
+    """A picture, uint8 RGB, in which `load_densepose` sees people: that of its recording, enlarged."""
+    picture = runpy.run_path(str(_RECORDED))["read_golden"]()["image_bgr"][:, :, ::-1]
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def load_schp(dataset: Dataset, device: str) -> SCHP:

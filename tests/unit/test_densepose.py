@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from recorded_densepose import GOLDEN, build_network, read_golden, read_key_table
 from safetensors.torch import save_file
 
 from fastfit_watch.engine.toolkit import densepose_boxes, densepose_detector
@@ -24,7 +23,6 @@ from fastfit_watch.engine.toolkit.densepose_detectron2 import Detectron2DensePos
 from fastfit_watch.engine.toolkit.densepose_network import DensePoseNetwork, PartPredictor
 from fastfit_watch.errors import BundleError, EngineError
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 SETTINGS = {"small": DetectorSettings(shortest_side_px=192), "full": DetectorSettings()}
 CPU = torch.device("cpu")
 
@@ -45,40 +43,19 @@ class Run:
         return [self.features[f"p{level}"] for level in range(2, 7)]
 
 
-def fill(name: str, shape: list[int]) -> torch.Tensor:
-    """Seeded weights that keep the activations of this network in range."""
-    normal = torch.empty(shape).normal_(generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
-    if name.endswith("running_var"):
-        return 1 + 0.1 * normal.abs()
-    if name.endswith(("running_mean", "bias")):
-        return 0.1 * normal
-    return 0.02 * normal if len(shape) >= 2 else 1 + 0.1 * normal
-
-
 @pytest.fixture(scope="module")
 def golden() -> Golden:
-    with np.load(GOLDEN / "densepose.npz") as arrays:
-        return dict(arrays)
+    return read_golden()
 
 
 @pytest.fixture(scope="module")
 def key_table() -> dict[str, list[int]]:
-    table: dict[str, list[int]] = json.loads((GOLDEN / "densepose_keys.json").read_text())["keys"]
-    return table
+    return read_key_table()
 
 
 @pytest.fixture(scope="module")
-def network(golden: Golden, key_table: dict[str, list[int]]) -> DensePoseNetwork:
-    weights = {name: fill(name, shape) for name, shape in key_table.items()}
-    weights["roi_heads.box_predictor.cls_score.weight"] *= 8
-    weights["roi_heads.box_predictor.bbox_pred.weight"] *= 10
-    for key in golden:
-        if key.startswith("w/override/"):
-            weights[key.removeprefix("w/override/")] = torch.from_numpy(golden[key])
-    with torch.device("meta"):
-        network = DensePoseNetwork()
-    network.load_state_dict(weights, assign=True)
-    return network.requires_grad_(False).eval()
+def network(golden: Golden) -> DensePoseNetwork:
+    return build_network(golden)
 
 
 def look(name: str, network: DensePoseNetwork, golden: Golden) -> Run:

@@ -21,13 +21,14 @@ import test_unet
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from recorded_densepose import build_network
 from tiny_networks import make_unet, make_vae, read_meta
 
 from fastfit_watch.engine.attention import ReferenceCache
 from fastfit_watch.engine.geometry import adjust
 from fastfit_watch.engine.sampling import cover_person, decode, encode, to_tensor
 from fastfit_watch.engine.toolkit import densepose_boxes, densepose_detector, dwpose, schp
-from fastfit_watch.engine.toolkit.densepose_network import DensePoseNetwork, PartPredictor
+from fastfit_watch.engine.toolkit.densepose_network import PartPredictor
 from fastfit_watch.engine.toolkit.schp import LABELS, SCHP, Dataset
 
 Vectors = dict[str, NDArray[Any]]
@@ -175,16 +176,7 @@ def test_adjusted_pipeline() -> None:
 @needs_whole
 def test_densepose_branch() -> None:
     whole = read("densepose.npz")
-    table = json.loads((KEPT / "densepose_keys.json").read_text())["keys"]
-    weights = {key: test_densepose.fill(key, shape) for key, shape in table.items()}
-    weights["roi_heads.box_predictor.cls_score.weight"] *= 8
-    weights["roi_heads.box_predictor.bbox_pred.weight"] *= 10
-    overrides = {key.removeprefix("w/override/"): whole[key] for key in whole if key.startswith("w/override/")}
-    weights |= {key: torch.from_numpy(value) for key, value in overrides.items()}
-    with torch.device("meta"):
-        network = DensePoseNetwork()
-    network.load_state_dict(weights, assign=True)
-    network.requires_grad_(False).eval()
+    network = build_network(whole)
     run = test_densepose.look("small", network, whole)
     boxes = torch.from_numpy(whole["small/dp/given_boxes"])
     decoded = network.roi_heads.decoder(*run.pyramid[:4])
