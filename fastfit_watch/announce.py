@@ -165,7 +165,8 @@ class Announcer:
     def _report(self, job: Job) -> None:
         looks = self._ledger.looks(job.id)
         report.publish_final(self._config, job, looks)
-        self._ledger.confirm_report(job.id, write_letters(self._config, job, looks, time.time()))
+        if not self._ledger.confirm_report(job, write_letters(self._config, job, looks, time.time())):
+            return  # it is another story by now, which is told next
         self._progress.pop(job.id, None)
         self._gallery.note_report(job.id)
         logger.bind(job=job.id).info("{}: {}", job.status.value, job.reason)

@@ -341,8 +341,16 @@ class Ledger(Orders, Keeping, Withholding):
             ).fetchall()
         return [read_job(row) for row in rows]
 
-    def confirm_report(self, job_id: str, letters: Collection[Letter] = ()) -> None:
-        """The report of this final job is complete on disk. With the same commit, letters about it are to be sent."""
+    def confirm_report(self, job: Job, letters: Collection[Letter] = ()) -> bool:
+        """The report of this final job is complete on disk. With the same commit, letters about it are to be sent.
+
+        Returns False, and does nothing, if the job is not what the report says any more: it was tried again meanwhile.
+        """
         with self.writing("confirm_report") as db:
-            db.execute("UPDATE jobs SET reported = 1 WHERE id = ?", (job_id,))
-            add_letters(db, letters)
+            confirmed = db.execute(
+                "UPDATE jobs SET reported = 1 WHERE id = ? AND status = ? AND changed_s = ? AND finished_s IS ?",
+                (job.id, job.status, job.changed_s, job.finished_s),
+            ).rowcount
+            if confirmed:
+                add_letters(db, letters)
+        return bool(confirmed)

@@ -207,6 +207,14 @@ CRASH = (
     ),
     Guard(
         "crash",
+        "a report counts only for the state that it tells",
+        "ledger.py",
+        "reported = 1 WHERE id = ? AND status = ? AND changed_s = ? AND finished_s IS ?",
+        "reported = 1 WHERE id = ? AND ? > '' AND ? >= 0 AND ? IS NOT 'never'",
+        "unit/test_ledger.py::test_a_report_of_what_was_true_before_a_retry_is_not_the_last_word",
+    ),
+    Guard(
+        "crash",
         "a picture whose process died before saying so counts",
         "dispatch.py",
         "            result = self._finished_before(record)\n            if result is None:",

@@ -138,6 +138,21 @@ def test_the_final_state_follows_from_the_looks(ledger: Ledger) -> None:
     assert ledger.settle_job("unknown", 6.0) is None
 
 
+def test_a_report_of_what_was_true_before_a_retry_is_not_the_last_word(ledger: Ledger) -> None:
+    queue_job(ledger, "a", 1)
+    ledger.start_attempt("a", "anna.l0", 2.0)
+    ledger.fail_look("a", "anna.l0", "nobody is in the picture", 2.0)
+    ledger.settle_job("a", 2.0)
+    (failed,) = ledger.unreported()
+    ledger.retry("a", 3.0)
+    assert not ledger.confirm_report(failed), "it is queued again"
+    work(ledger, "a", "anna.l0")
+    ledger.settle_job("a", 4.0)
+    assert not ledger.confirm_report(failed), "it is done meanwhile"
+    (done,) = ledger.unreported()
+    assert done.status is Status.DONE and ledger.confirm_report(done) and ledger.unreported() == []
+
+
 def test_many_failures_stay_readable(ledger: Ledger) -> None:
     queue_job(ledger, "a", 16)
     for number in range(16):
@@ -159,7 +174,7 @@ def test_retry_gives_failed_looks_a_fresh_start(ledger: Ledger) -> None:
     ledger.fail_look("a", "anna.l1", "died", 3.0)
     ledger.settle_job("a", 3.0)
     assert [job.id for job in ledger.unreported()] == ["a"]
-    ledger.confirm_report("a")
+    assert ledger.confirm_report(known(ledger, "a"))
     assert ledger.unreported() == []
     assert ledger.retry("a", 4.0).status is Status.QUEUED
     (record,) = ledger.next_looks(4.0, 5)

@@ -70,7 +70,7 @@ class House:
             self.ledger.fail_look(name, look.key, "died", self.wall_s)
         self.ledger.settle_job(name, self.wall_s)
         if reported:
-            self.ledger.confirm_report(name)
+            assert all(self.ledger.confirm_report(job) for job in self.ledger.unreported() if job.id == name)
 
     def step(self, after_s: float = 0.0, *, wall_s: float | None = None) -> None:
         self.clock_s += after_s
@@ -165,7 +165,7 @@ def test_an_upload_that_stands_in_inputs_is_not_touched(house: House) -> None:
     (house.config.inputs / "a").mkdir()
     house.ledger.sight("a", 1.0)
     house.ledger.cancel("a", 1.0)
-    house.ledger.confirm_report("a")
+    assert all(house.ledger.confirm_report(job) for job in house.ledger.unreported())
     house.step()
     house.step(400 * DAY_S)
     assert (house.config.inputs / "a").is_dir()

@@ -141,12 +141,12 @@ def test_what_is_withheld_is_never_kept_for_its_time_and_removed(stage: Stage) -
     stage.claim("spring", "a")
     stage.step()
     stage.step(stage.engine.says(Withheld(stage.engine.orders["a"].token, "it sees x")))
-    stage.ledger.confirm_report("spring")
+    assert all(stage.ledger.confirm_report(job) for job in stage.ledger.unreported())
     assert stage.ledger.begin_keeping(stage.now_s, 10) == 0
     result = LookResult("anna.a.png", "0", 4, 3, {}, None, "cpu", shortages={"full": "decode"}, rung="halves")
     assert stage.ledger.judge_withheld("spring", "anna.a", result, stage.now_s).reason == "1 picture made"
     assert stage.look("a").result == result
-    stage.ledger.confirm_report("spring")
+    assert all(stage.ledger.confirm_report(job) for job in stage.ledger.unreported())
     assert stage.ledger.begin_keeping(stage.now_s, 10) == 1
 
 

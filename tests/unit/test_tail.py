@@ -78,7 +78,7 @@ def test_following_a_job_ends_by_itself_once_the_job_is_reported(places: Places)
     time.sleep(1.2)
     assert thread.is_alive(), "the last line comes with the report"
     add(job_log(places), "2026-01-01 10:00:03 INFO    [spring] failed\n")
-    ledger.confirm_report("spring")
+    assert all(ledger.confirm_report(job) for job in ledger.unreported())
     ledger.close()
     thread.join(PATIENCE_S)
     assert not thread.is_alive()

@@ -122,7 +122,7 @@ def test_a_letter_is_written_with_the_report_and_says_what_became_of_each_pictur
     finish_job(ledger, "spring")
     finish_job(ledger, "summer", fail=True)
     for job in ledger.unreported():
-        ledger.confirm_report(job.id, write_letters(config, job, ledger.looks(job.id), NOW_S))
+        ledger.confirm_report(job, write_letters(config, job, ledger.looks(job.id), NOW_S))
     outbox = Outbox(ledger.path)
     spring, summer = (json.loads(posted.letter.body) for posted in outbox.posted(WEBHOOK, 9))
     outbox.close()
@@ -319,7 +319,7 @@ def test_a_letter_about_a_job_says_the_same_every_time_it_is_sent(config: Config
     finish_job(ledger, "spring")
     (job,) = ledger.unreported()
     written = write_letter(WEBHOOK, config, job, ledger.looks("spring"), NOW_S)
-    ledger.confirm_report("spring", [written])
+    ledger.confirm_report(job, [written])
     outbox = Outbox(ledger.path)
     first = outbox.next_letter(WEBHOOK, NOW_S, 300.0)
     assert first is not None
