@@ -27,14 +27,14 @@ from fastfit_watch.write import remove_temporaries
 
 _ROUND_S = 1.0
 _SHARE = 20  # drawing takes at most one part in so many of this thread's time, however long the queue is
-_TELL_S = 0.5  # for how long one round writes first status lines, and reports
+_TELL_S = 0.25  # for how long one round writes first status lines, and reports
 _SHOWN_QUEUED = report.SHOWN_QUEUED
 _SHOWN_IN_HAND = 20
 _REPORTED = 100
 _AGAIN_S = 60.0
 _NEW_WEIGHT = 0.3
 _GALLERY_ROUND_S = 0.5
-_GALLERY_SHARE = 4  # the gallery takes at most a fifth of one core
+_GALLERY_SHARE = 9  # the gallery takes at most a tenth of one core
 _GALLERY_LAST_S = 10.0
 
 
