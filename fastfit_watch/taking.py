@@ -24,7 +24,7 @@ from fastfit_watch.uploads import Upload, Uploads
 from fastfit_watch.watch import Sighting
 
 # For how long one turn examines; and what is not still yet, only to say what is missing.
-EXAMINE_S, PREVIEW_S = 2.0, 0.5
+EXAMINE_S, PREVIEW_S = 4.0, 0.5
 # Uploads gathered for one claim, and for how long.
 GATHERED, GATHER_S = 64, 0.5
 
