@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 # protocol_worker takes 0.7 s for a look of this name.
 LOOK = "slow"
 PATIENCE = 5
-CALM_S, CALM_PATIENCE_S = 0.2, 180.0
+CALM_S, CALM_PATIENCE_S = 0.2, 900.0
 
 
 @dataclass(frozen=True)
