@@ -194,7 +194,7 @@ class Intake:
                 self._recognise(sighting, listing, now_s)
         for sighting, listing in listings:
             for order in listing.orders:
-                self._obey(sighting, order, now_s)
+                self._obey(sighting, listing, order, now_s)
         with self._uploads.together():
             for sighting, listing in listings:
                 if self._is_due(sighting, listing, sighting.name in arrivals, now_s, clock_s):
@@ -231,7 +231,7 @@ class Intake:
         upload.came_whole = came_whole or (upload.came_whole and not changed)
         upload.stillness = observe(upload.stillness, digest, clock_s)
         if changed:
-            upload.verdict = None
+            upload.verdict, upload.has_changed = None, True
         verdict = upload.verdict
         if verdict is None or self._uploads.is_settled(upload, clock_s):
             return True
@@ -266,7 +266,7 @@ class Intake:
             return True  # someone may have tidied up, and made the folder again to put an order in it
         return self._ledger.left(sighting.title, sighting.stamp[0])
 
-    def _obey(self, sighting: Sighting, order: Order, now_s: float) -> None:
+    def _obey(self, sighting: Sighting, listing: Listing, order: Order, now_s: float) -> None:
         """Do what a file RETRY or CANCEL asks for, and remove it."""
         title = sighting.title
         key = f"order:{title}:{order.name}"
@@ -285,6 +285,10 @@ class Intake:
                 self._uploads.known[title] = replace(self._uploads.known[title], job=changed, verdict=None)
             self._uploads.tell(changed)
             self._uploads.flush()
+        if listing.is_empty and job.claimed_s is not None:
+            # Without the order it is an empty folder again. One of a job that is done by now would pass for an upload.
+            self._ledger.take_placeholder(job.id, sighting.stamp[0])
+            self._moves = None
         try:
             with open_folder(self._inputs / sighting.name) as folder_fd:
                 removed = remove_order(folder_fd, order)

@@ -81,6 +81,11 @@ class Keeping(LedgerFile):
             query = "SELECT 1 FROM jobs WHERE name = ? AND ours = ?"
             return db.execute(query, (name, inode)).fetchone() is not None
 
+    def take_placeholder(self, job_id: str, inode: int) -> None:
+        """From now on this is the empty folder of a job: the one that it had was used for an order, or made again."""
+        with self.writing("take_placeholder") as db:
+            db.execute("UPDATE jobs SET ours = ? WHERE id = ?", (inode, job_id))
+
     def forget_placeholders(self, inodes: Collection[int]) -> None:
         """These empty folders are no more."""
         with self.writing("forget_placeholders") as db:

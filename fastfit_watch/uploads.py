@@ -34,6 +34,7 @@ class Upload:
     stillness: Stillness | None = None
     verdict: Verdict | None = None
     came_whole: bool = False
+    has_changed: bool = False
 
 
 class Uploads:
@@ -98,9 +99,13 @@ class Uploads:
         """Write a verdict to the ledger, if it is news. One that waits and is still for long has stalled."""
         limit_s = self._settings.stalled_after_s
         quiet_s = upload.stillness.quiet_s(clock_s) if upload.stillness is not None else 0.0
-        if verdict.status is Status.WAITING and quiet_s >= limit_s:
-            verdict = Verdict(Status.STALLED, f"{verdict.reason}; nothing has changed for {limit_s / 60:.0f} min")
-        if (upload.job.status, upload.job.reason) == (verdict.status, verdict.reason):
+        if verdict.status is Status.WAITING:
+            stalled = Verdict(Status.STALLED, f"{verdict.reason}; nothing has changed for {limit_s / 60:.0f} min")
+            rests = upload.job.status is Status.STALLED and not upload.has_changed
+            if rests and (verdict.until_still or _is_told(upload.job, stalled)):
+                return  # for how long it was quiet before a restart is not known, but it has not changed since
+            verdict = stalled if quiet_s >= limit_s else verdict
+        if _is_told(upload.job, verdict):
             return
         before, upload.job = upload.job, self._ledger.mark(upload.job.id, verdict.status, verdict.reason, now_s)
         if upload.job != before:
@@ -135,3 +140,7 @@ class Uploads:
         upload.verdict = None
         self.judge(upload, Verdict(Status.INVALID, reason), 0.0, now_s)
         self.flush()
+
+
+def _is_told(job: Job, verdict: Verdict) -> bool:
+    return (job.status, job.reason) == (verdict.status, verdict.reason)

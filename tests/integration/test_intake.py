@@ -241,9 +241,26 @@ def test_an_upload_left_alone_stalls_and_any_change_revives_it(desk: Desk) -> No
     for _ in range(20):
         desk.step(31.0)
     assert desk.said() == "stalled: missing anna.jpg, shirt.jpg; nothing has changed for 10 min"
+    for _ in range(2):  # settings read again, or another start: still nothing has changed
+        desk.restart()
+        desk.settle()
+    assert desk.said().startswith("stalled") and desk.told == []
     (folder / "anna.jpg").write_bytes(FILES["anna.jpg"])
     desk.step(31.0)
     assert desk.said() == "waiting: missing shirt.jpg"
+
+
+def test_a_stalled_upload_that_changed_in_place_waits_again(desk: Desk) -> None:
+    folder = desk.upload(files={**FILES, "anna.jpg": FILES["anna.jpg"][:300]})
+    for _ in range(21):
+        desk.step(31.0)
+    assert desk.said().startswith("stalled: anna.jpg")
+    desk.restart()
+    desk.settle()
+    assert desk.told == []
+    (folder / "anna.jpg").write_bytes(FILES["anna.jpg"][:350])
+    desk.settle()
+    assert desk.said().startswith("waiting: anna.jpg")
 
 
 def test_a_name_that_differs_by_capitals_gets_a_hint(desk: Desk) -> None:
@@ -387,6 +404,32 @@ def test_a_cancel_file_stops_a_claimed_job(desk: Desk) -> None:
     desk.step()
     assert desk.said().startswith("cancelled: cancelled by request")
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("order", ["CANCEL", "RETRY"])
+def test_an_order_for_a_job_that_is_done_leaves_no_phantom(desk: Desk, order: str) -> None:
+    """It comes between the last picture and the scan that would take the empty folder back."""
+    folder = desk.upload()
+    desk.settle()
+    desk.step()
+    desk.finish()
+    (folder / order).touch()
+    for _ in range(3):
+        desk.step(2.0)
+    assert not folder.exists()
+    assert [(job.id, job.status) for job in desk.ledger.jobs()] == [("spring", Status.DONE)]
+
+
+def test_an_upload_that_begins_with_an_order_is_not_taken_for_an_empty_folder(desk: Desk) -> None:
+    desk.upload()
+    desk.settle()
+    desk.finish()
+    desk.step()
+    desk.upload(files={"RETRY": b""})
+    desk.step(2.0)
+    desk.upload(files=FILES)
+    desk.settle()
+    assert desk.job("spring-2").status is Status.QUEUED
 
 
 def test_a_cancelled_upload_rests_until_retry(desk: Desk) -> None:
