@@ -73,6 +73,27 @@ def newest_jobs(ledger: Ledger, status: Sequence[Status], limit: int) -> list[Jo
     return [read_job(row) for row in rows]
 
 
+def oldest_jobs(ledger: Ledger, status: Sequence[Status], limit: int | None) -> list[Job]:
+    """The jobs with one of these states, in the order of the states, those that came first in front (None: all)."""
+    marks = ", ".join("?" * len(status))
+    ranks = " ".join(f"WHEN ? THEN {rank}" for rank in range(len(status)))
+    order = f"CASE status {ranks} END, coalesce(claimed_s, first_seen_s), serial"
+    with ledger.reading() as db:
+        rows = db.execute(
+            "SELECT * FROM jobs WHERE serial IN (SELECT serial FROM jobs"  # noqa: S608 - only '?' marks and numbers
+            f" WHERE status IN ({marks}) ORDER BY {order} LIMIT ?) ORDER BY {order}",
+            (*status, *status, -1 if limit is None else limit, *status),
+        ).fetchall()
+    return [read_job(row) for row in rows]
+
+
+def job_ids(ledger: Ledger, status: Sequence[Status]) -> list[str]:
+    """The names of all jobs with one of these states. Much cheaper than the jobs."""
+    with ledger.reading() as db:
+        rows = db.execute(f"SELECT id FROM jobs WHERE status IN ({', '.join('?' * len(status))})", status)  # noqa: S608
+        return [str(job_id) for (job_id,) in rows]
+
+
 def some_looks(ledger: Ledger, job_id: str, first: int, limit: int) -> list[LookRecord]:
     """The looks of a job from position `first` on."""
     with ledger.reading() as db:

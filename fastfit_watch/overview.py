@@ -8,6 +8,7 @@ from typing import Any
 
 from fastfit_watch.job import Job, LookStatus, Progress, Status, Tally
 from fastfit_watch.ledger import Ledger
+from fastfit_watch.ledger_views import job_ids, oldest_jobs
 from fastfit_watch.pace import PACE_FILE, SECONDS_NOTE, Pace, after_progress, read_pace, times_left_s
 from fastfit_watch.places import Places
 
@@ -75,11 +76,9 @@ def take_overview(ledger: Ledger, places: Places, now_s: float, limit: int | Non
     """Read how things are. limit: at most so many jobs, counted and timed as if all were there."""
     daemon = _read_daemon(ledger, now_s)
     pace = read_pace(places.spool / PACE_FILE, now_s) if daemon.state == "running" else Pace(now_s, 1)
-    unfinished = ledger.jobs(_UNFINISHED)
-    active = [job.id for job in unfinished if job.status in _ACTIVE]
-    unfinished.sort(key=lambda job: (_UNFINISHED.index(job.status), job.claimed_s or job.first_seen_s))
-    jobs = unfinished + list(reversed(ledger.jobs(_FINAL, limit=limit)))
-    jobs = jobs if limit is None else jobs[:limit]
+    active = job_ids(ledger, _ACTIVE)
+    jobs = oldest_jobs(ledger, _UNFINISHED, limit)
+    jobs += reversed(ledger.jobs(_FINAL, limit=None if limit is None else limit - len(jobs)))
     tallies = ledger.tallies(None if limit is None else {*active, *(job.id for job in jobs)})
     known = ledger.note(SECONDS_NOTE)
     seconds_per_step = float(known) if known else None

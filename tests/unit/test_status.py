@@ -223,6 +223,19 @@ def test_it_counts_all_and_shows_the_newest(ledger: Ledger, places: Places) -> N
     assert draw(overview, io.StringIO(), None, 30)[-1] == "(10 more: see --json)"
 
 
+@pytest.mark.parametrize("limit", [1, 3, 5, 8, 30])
+def test_the_first_jobs_of_all_are_shown(busy: Ledger, places: Places, limit: int) -> None:
+    """Those in work, then those in line, then uploads by state, each as they came; then the newest that ended."""
+    for number, state in enumerate((Status.INVALID, Status.STALLED, Status.WAITING, Status.STALLED)):
+        busy.mark(busy.sight(f"upload{number}", 50 - number).id, state, "why", NOW_S)
+    for number in range(3):
+        busy.cancel(busy.sight(f"ended{number}", 1.0).id, NOW_S + number)
+    every = [state.job.id for state in take_overview(busy, places, NOW_S).jobs]
+    uploads = ["upload2", "upload3", "upload1", "upload0", "half"]
+    assert every == ["spring", "summer", *uploads, "ended2", "ended1", "ended0", "autumn"]
+    assert [state.job.id for state in take_overview(busy, places, NOW_S, limit=limit).jobs] == every[:limit]
+
+
 def test_follow_draws_over_itself_and_ends_cleanly_at_ctrl_c(busy: Ledger, places: Places) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
