@@ -1,0 +1,133 @@
+"""Everything one daemon has for its intake, on real folders, with a clock that the test moves."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image, UnidentifiedImageError
+
+from fastfit_watch.config import Config, Watch
+from fastfit_watch.intake import Intake
+from fastfit_watch.job import Job, LookResult, Status
+from fastfit_watch.ledger import Ledger
+from fastfit_watch.limits import Limits
+from fastfit_watch.spool import Spool
+from fastfit_watch.watch import Bell, Watcher
+
+MANIFEST = b"person: anna.jpg\nupper: shirt.jpg\n"
+RESULT = LookResult("x.png", "00" * 32, 4, 3, {}, None, "cpu")
+SETTLE_S = 5.0
+
+
+def picture(seed: int = 0) -> bytes:
+    """A small JPEG, different for every seed."""
+    data = io.BytesIO()
+    Image.linear_gradient("L").rotate(seed).resize((48, 64)).convert("RGB").save(data, "JPEG")
+    return data.getvalue()
+
+
+FILES = {"outfit.yaml": MANIFEST, "anna.jpg": picture(1), "shirt.jpg": picture(2)}
+
+
+class Decoder:
+    """Decodes here and now what the real inspector decodes in a process of its own; counts how often."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def inspect(self, folder: Path, names: Sequence[str]) -> Mapping[str, object]:
+        self.seen += names
+        return {name: self._look_at(folder / name) for name in names}
+
+    def _look_at(self, path: Path) -> object:
+        try:
+            with Image.open(path) as image:
+                image.load()
+                return image.size
+        except UnidentifiedImageError:
+            return f"{path.name} is not a JPEG, PNG or WebP picture."
+        except OSError:
+            return f"{path.name} ends early."
+
+
+@dataclass
+class Desk:
+    """Everything one daemon has for its intake, with a clock that the test moves."""
+
+    inputs: Path
+    watch: Watch = field(default_factory=Watch)
+    limits: Limits = field(default_factory=lambda: Limits(min_free_bytes=0))
+    events: Literal["auto", "poll"] = "poll"
+    now_s: float = 1_000.0
+
+    @classmethod
+    @contextmanager
+    def at(cls, inputs: Path) -> Iterator[Desk]:
+        """A desk on a new folder, closed at the end."""
+        inputs.mkdir()
+        desk = cls(inputs)
+        desk.open()
+        try:
+            yield desk
+        finally:
+            desk.close()
+
+    def open(self) -> None:
+        config = Config(inputs=self.inputs, watch=self.watch, limits=self.limits)
+        self.spool = Spool(config)
+        self.spool.lock()
+        self.ledger = Ledger(self.spool.ledger_path)
+        self.decoder = Decoder()
+        self.bell = Bell()
+        self.watcher = Watcher(self.inputs, self.bell, self.events)
+        self.told: list[tuple[str, Status, str]] = []
+        self.intake = Intake(
+            config, self.ledger, self.spool, self.decoder, self.watcher, self.bell, on_change=self._hear
+        )
+
+    def _hear(self, job: Job) -> None:
+        self.told.append((job.id, job.status, job.reason))
+
+    def close(self) -> None:
+        self.ledger.close()
+        self.spool.unlock()
+
+    def restart(self) -> None:
+        self.close()
+        self.open()
+
+    def step(self, after_s: float = 0.0) -> float:
+        self.now_s += after_s
+        return self.intake.step(self.now_s)
+
+    def settle(self) -> None:
+        self.step()
+        self.step(SETTLE_S)
+
+    def upload(self, name: str = "spring", files: Mapping[str, bytes] = FILES) -> Path:
+        folder = self.inputs / name
+        folder.mkdir(exist_ok=True)
+        for file, data in files.items():
+            (folder / file).write_bytes(data)
+        return folder
+
+    def job(self, job_id: str = "spring") -> Job:
+        job = self.ledger.job(job_id)
+        assert job is not None
+        return job
+
+    def said(self, job_id: str = "spring") -> str:
+        job = self.job(job_id)
+        return f"{job.status.value}: {job.reason}"
+
+    def finish(self, job_id: str = "spring") -> None:
+        """What dispatch and the worker do, in no time."""
+        for record in self.ledger.looks(job_id):
+            if self.ledger.start_attempt(job_id, record.look.key, self.now_s) is not None:
+                self.ledger.finish_look(job_id, record.look.key, RESULT, self.now_s)
+        self.ledger.settle_job(job_id, self.now_s)

@@ -1,0 +1,174 @@
+"""Intake when the disk, the folder or the daemon fails, and as a running loop."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from intake_desk import FILES, MANIFEST, Desk, picture
+
+from fastfit_watch.config import Watch
+from fastfit_watch.failpoints import VARIABLE
+from fastfit_watch.intake import NOTE
+from fastfit_watch.job import Status
+from fastfit_watch.limits import Limits
+
+# Intake as the daemon runs it, until every upload is claimed; may be killed at any step.
+RUN_PROGRAM = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from intake_desk import Desk
+desk = Desk(Path(sys.argv[1]))
+desk.open()
+desk.step(); desk.step(5.0)
+desk.close()
+"""
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with Desk.at(tmp_path / "inputs") as desk:
+        yield desk
+
+
+@pytest.mark.parametrize(
+    "step", ["spool.copy", "spool.rename.before", "ledger.finish_claim.before", "ledger.sight.before"]
+)
+def test_a_full_disk_pauses_and_resumes_by_itself(desk: Desk, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    desk.upload()
+    monkeypatch.setenv(VARIABLE, f"{step}:1:ENOSPC")
+    desk.settle()
+    desk.step(2.0)
+    assert (desk.ledger.note(NOTE) or "").startswith("paused: ") and "No space left" in (desk.ledger.note(NOTE) or "")
+    assert all(job.status is Status.WAITING for job in desk.ledger.jobs()), "the job is not blamed"
+    monkeypatch.delenv(VARIABLE)
+    desk.settle()
+    assert (desk.job().status, desk.ledger.note(NOTE)) == (Status.QUEUED, "")
+
+
+def test_too_little_room_pauses_before_anything_is_copied(desk: Desk) -> None:
+    desk.limits = Limits(min_free_bytes=2**60)
+    desk.restart()
+    desk.upload()
+    desk.settle()
+    assert "MB are free" in (desk.ledger.note(NOTE) or "")
+    desk.limits = Limits(min_free_bytes=0)
+    desk.restart()
+    desk.settle()
+    assert desk.job().status is Status.QUEUED
+
+
+def test_inputs_removed_and_made_again(desk: Desk) -> None:
+    desk.upload("old", files={"outfit.yaml": MANIFEST})
+    desk.step()
+    shutil.rmtree(desk.inputs)
+    desk.step(2.0)
+    assert not desk.inputs.exists(), "a mount point that is gone is not filled"
+    desk.inputs.mkdir()
+    desk.upload()
+    desk.settle()
+    assert desk.job().status is Status.QUEUED
+    assert [job.id for job in desk.ledger.jobs()] == ["spring"]
+
+
+def test_an_upload_that_trips_us_stops_nobody(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.upload("a")
+    desk.upload("b")
+    inspect = desk.decoder.inspect
+
+    def trip(folder: Path, names: Sequence[str]) -> Mapping[str, object]:
+        if "/a/" in str(folder):
+            raise KeyError("surprise")
+        return inspect(folder, names)
+
+    monkeypatch.setattr(desk.decoder, "inspect", trip)
+    desk.settle()
+    assert desk.job("b").status is Status.QUEUED
+    assert desk.said("a").startswith("invalid: it could not be examined (KeyError('surprise'))")
+
+
+KILLS = (
+    "ledger.sight.before:2",
+    "ledger.mark.after:3",
+    "spool.copy:5",
+    "spool.copied:2",
+    "ledger.begin_claim.after:1",
+    "spool.rename.before:2",
+    "spool.rename.sync:3",
+    "spool.placeholder.after:1",
+    "ledger.finish_claim.before:2",
+    "ledger.finish_claim.after:3",
+)
+
+
+def test_one_kill_after_the_other_loses_and_doubles_no_upload(desk: Desk) -> None:
+    desk.close()
+    count = 0
+    for kill in KILLS:
+        for _ in range(3):
+            desk.upload(f"job{count}", {**FILES, "anna.jpg": picture(count)})
+            count += 1
+        done = subprocess.run(
+            [sys.executable, "-c", RUN_PROGRAM, str(desk.inputs), str(Path(__file__).parent)],
+            env={**os.environ, VARIABLE: kill},
+            check=False,
+        )
+        assert done.returncode == -signal.SIGKILL, f"{kill} was reached"
+    desk.open()
+    desk.settle()
+    jobs = desk.ledger.jobs()
+    assert sorted(job.id for job in jobs) == sorted(f"job{number}" for number in range(count))
+    assert {job.status for job in jobs} == {Status.QUEUED}
+    for number in range(count):
+        assert (desk.spool.snapshot_folder(f"job{number}") / "anna.jpg").read_bytes() == picture(number)
+        assert list((desk.inputs / f"job{number}").iterdir()) == []
+
+
+def test_the_running_loop_greets_within_two_seconds_and_claims_a_slow_upload(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "inputs", Watch(settle_s=1.0, scan_s=0.5, quiet_scan_s=30.0), events="auto")
+    desk.inputs.mkdir()
+    desk.open()
+    stop = threading.Event()
+    loop = threading.Thread(target=desk.intake.run, args=(stop,))
+    loop.start()
+    try:
+        time.sleep(1.0)
+        began_s = time.monotonic()
+        folder = desk.upload(files={"outfit.yaml": MANIFEST, "shirt.jpg": FILES["shirt.jpg"]})
+        while not desk.told:
+            assert time.monotonic() - began_s < 2.0
+            time.sleep(0.01)
+        with (folder / "anna.jpg").open("wb", buffering=0) as file:
+            data = FILES["anna.jpg"]
+            for start in range(0, len(data), len(data) // 8):
+                file.write(data[start : start + len(data) // 8])
+                time.sleep(0.3)
+                assert desk.job().status is Status.WAITING
+        while desk.job().status is Status.WAITING:
+            assert time.monotonic() - began_s < 15.0
+            time.sleep(0.05)
+        assert desk.job().status is Status.QUEUED
+        assert (desk.spool.snapshot_folder("spring") / "anna.jpg").read_bytes() == data
+    finally:
+        stop.set()
+        desk.bell.ring()
+        loop.join(10)
+        desk.close()
+    assert not loop.is_alive()
+
+
+def test_uploads_that_come_together_are_all_taken(desk: Desk) -> None:
+    for number in range(30):
+        desk.upload(f"job{number}")
+    desk.settle()
+    assert len(desk.ledger.jobs([Status.QUEUED])) == 30
+    assert {path.name for path in desk.inputs.iterdir() if any(path.iterdir())} == {".spool"}
