@@ -6,6 +6,8 @@ from guard import Guard
 
 _SPOOL = "unit/test_spool.py"
 _DISPATCH = "unit/test_dispatch.py"
+_DEATHS = "unit/test_dispatch_deaths.py"
+_STORAGE = "unit/test_dispatch_storage.py"
 _DURABILITY = "integration/test_durability.py"
 
 CRASH = (
@@ -71,7 +73,7 @@ CRASH = (
         "ledger.py",
         "attempts = attempts + 1, reason = ''",
         "reason = ''",
-        f"{_DISPATCH}::test_a_look_that_takes_the_daemon_down_is_not_tried_for_ever",
+        f"{_DEATHS}::test_a_look_that_takes_the_daemon_down_is_not_tried_for_ever",
     ),
     Guard(
         "crash",
@@ -95,7 +97,7 @@ CRASH = (
         "dispatch.py",
         "            result = self._finished_before(record)\n            if result is None:",
         "            result = None\n            if result is None:",
-        "unit/test_dispatch.py::test_a_picture_whose_process_died_before_it_could_say_so_is_not_made_again",
+        f"{_DEATHS}::test_a_picture_whose_process_died_before_it_could_say_so_is_not_made_again",
     ),
     Guard(
         "crash",
@@ -103,7 +105,7 @@ CRASH = (
         "dispatch.py",
         "        if _hash_of(picture) != result.sha256:\n            return None\n",
         "",
-        f"{_DISPATCH}::test_recovery_keeps_whole_pictures_and_queues_the_rest",
+        f"{_STORAGE}::test_recovery_keeps_whole_pictures_and_queues_the_rest",
     ),
     Guard(
         "crash",
@@ -135,6 +137,6 @@ CRASH = (
         "dispatch.py",
         "            self._unwritten[0](now_s)\n            self._unwritten.popleft()",
         "            self._unwritten.popleft()(now_s)",
-        f"{_DISPATCH}::test_a_result_that_cannot_be_recorded_is_recorded_later",
+        f"{_STORAGE}::test_a_result_that_cannot_be_recorded_is_recorded_later",
     ),
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from guard import Guard
 
-_DISPATCH = "unit/test_dispatch.py"
+_DEATHS = "unit/test_dispatch_deaths.py"
+_STORAGE = "unit/test_dispatch_storage.py"
 _RESIDENT = "unit/test_resident.py"
 _ENDS = "unit/test_workbench_ends.py"
 
@@ -47,7 +48,7 @@ SUPERVISION = (
         "dispatch.py",
         "if deaths >= self.config.engine.max_deaths:",
         "if False:",
-        f"{_DISPATCH}::test_suspects_are_tried_alone_so_that_the_guilty_one_is_found",
+        f"{_DEATHS}::test_suspects_are_tried_alone_so_that_the_guilty_one_is_found",
     ),
     Guard(
         "supervision",
@@ -55,7 +56,7 @@ SUPERVISION = (
         "dispatch.py",
         "return any(record.deaths > 0 or _place(record) in self._suspects for record in records)",
         "return False",
-        f"{_DISPATCH}::test_suspects_are_tried_alone_so_that_the_guilty_one_is_found",
+        f"{_DEATHS}::test_suspects_are_tried_alone_so_that_the_guilty_one_is_found",
     ),
     Guard(
         "supervision",
@@ -63,7 +64,7 @@ SUPERVISION = (
         "dispatch.py",
         "settle = self._count_death if token in begun else self._try_again",
         "settle = self._count_death",
-        f"{_DISPATCH}::test_a_look_handed_to_a_process_that_is_just_dying_is_not_to_blame",
+        f"{_DEATHS}::test_a_look_handed_to_a_process_that_is_just_dying_is_not_to_blame",
     ),
     Guard(
         "supervision",
@@ -71,7 +72,7 @@ SUPERVISION = (
         "dispatch.py",
         "elif record.attempts >= max(self.config.engine.max_attempts, self.config.engine.max_deaths):",
         "elif record.attempts < 0:",
-        f"{_DISPATCH}::test_a_look_that_takes_the_daemon_down_is_not_tried_for_ever",
+        f"{_DEATHS}::test_a_look_that_takes_the_daemon_down_is_not_tried_for_ever",
     ),
     Guard(
         "supervision",
@@ -95,7 +96,7 @@ SUPERVISION = (
         "dispatch.py",
         "if failure.kind is FailureKind.STORAGE:",
         "if False:",
-        f"{_DISPATCH}::test_a_storage_failure_holds_the_queue_until_the_disk_is_well",
+        f"{_STORAGE}::test_a_storage_failure_holds_the_queue_until_the_disk_is_well",
     ),
     Guard(
         "supervision",
@@ -103,7 +104,7 @@ SUPERVISION = (
         "hold.py",
         "            if free < min_free_bytes:",
         "            if False:",
-        f"{_DISPATCH}::test_nothing_is_started_with_too_little_space",
+        f"{_STORAGE}::test_nothing_is_started_with_too_little_space",
     ),
 )
 FAIR = (

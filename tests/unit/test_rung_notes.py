@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_dispatch import Stage
+from stage import Stage
 
 from fastfit_watch import report
 from fastfit_watch.config import Config, Memory

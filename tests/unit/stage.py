@@ -1,0 +1,115 @@
+"""A dispatch on a real ledger and real folders. Only the engine process is played by the test."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+from dataclasses import asdict
+from pathlib import Path
+
+from PIL import Image
+
+from fastfit_watch.announce import Announcer
+from fastfit_watch.config import Config, Engine
+from fastfit_watch.dispatch import Dispatch
+from fastfit_watch.images import encode_image
+from fastfit_watch.job import LookRecord, LookResult, Status
+from fastfit_watch.ledger import Ledger
+from fastfit_watch.limits import Limits
+from fastfit_watch.look import Category, ImageFormat, Look, SamplingOptions
+from fastfit_watch.protocol import Done, Failed, FailureKind, Message, Order, Ready, Step
+from fastfit_watch.resident import Ended, Event, Resident, ResidentState, Said
+from fastfit_watch.spool import Spool
+from fastfit_watch.write import write_json
+
+PICTURE = encode_image(Image.new("RGB", (48, 64)), ImageFormat.PNG, {})
+SIGSEGV = -11
+
+
+class Played(Resident):
+    """An engine process played by the test: it is ready at once, and keeps its orders for the test to answer."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__(device, [], Engine(), queue.SimpleQueue())
+        self.orders: dict[str, Order] = {}
+
+    def start(self, clock_s: float) -> None:
+        if self.state is ResidentState.OFF and clock_s >= self._not_before_s:
+            self._life += 1
+            self.hear(Ready(self.device, "played", 0.0, {}), clock_s)
+
+    def send(self, record: LookRecord, order: Order, clock_s: float) -> None:
+        super().send(record, order, clock_s)
+        self.orders[record.look.name] = order
+
+    def kill(self) -> None:
+        self.orders.clear()
+
+    def says(self, message: Message) -> Said:
+        return Said(self.device, self._life, message)
+
+    def makes(self, name: str) -> Said:
+        """Make a look's picture, as the worker does: the receipt first."""
+        order = self.orders[name]
+        result = LookResult(order.output.name, hashlib.sha256(PICTURE).hexdigest(), 4, 3, {"denoise": 2.0}, None, "cpu")
+        write_json(order.receipt, asdict(result))
+        order.output.write_bytes(PICTURE)
+        return self.says(Done(order.token, result))
+
+    def fails(self, name: str, kind: FailureKind) -> Said:
+        return self.says(Failed(self.orders[name].token, kind, "it went wrong"))
+
+    def begins(self, name: str) -> Said:
+        return self.says(Step(self.orders[name].token, "prepare", 0, 30))
+
+    def dies(self, exit_code: int = SIGSEGV) -> Ended:
+        return Ended(self.device, self._life, exit_code)
+
+
+class Stage:
+    """A dispatch with its ledger, its played engines and a clock that the test moves."""
+
+    def __init__(self, root: Path, *devices: str) -> None:
+        engine = Engine(max_attempts=2, backoff_s=10, max_deaths=3)
+        self.config = Config(
+            inputs=root / "inputs", outputs=root / "outputs", engine=engine, limits=Limits(min_free_bytes=0)
+        )
+        self.config.outputs.mkdir(exist_ok=True)
+        self.spool = Spool(self.config)
+        self.spool.lock()
+        self.ledger = Ledger(self.spool.ledger_path)
+        self.engines = {device: Played(device) for device in devices or ("cpu",)}
+        self.announcer = Announcer(self.config, self.ledger, len(self.engines))
+        self.dispatch = Dispatch(self.config, self.ledger, self.spool, list(self.engines.values()), self.announcer)
+        self.now_s = 1000.0
+
+    @property
+    def engine(self) -> Played:
+        return next(iter(self.engines.values()))
+
+    def claim(self, name: str, *looks: str) -> None:
+        self.ledger.sight(name, self.now_s)
+        wanted = [Look("anna.jpg", look, {Category.UPPER: "shirt.jpg"}, SamplingOptions(seed=7)) for look in looks]
+        self.ledger.begin_claim(name, "outfit.yaml", wanted, {}, "origin", self.now_s)
+        self.ledger.finish_claim(name, self.now_s)
+        for folder in (self.spool.snapshot_folder(name), self.spool.receipts_folder(name)):
+            folder.mkdir(parents=True)
+
+    def step(self, *events: Event, after_s: float = 1.0) -> None:
+        self.now_s += after_s
+        self.dispatch.step(events, self.now_s, self.now_s)
+
+    def look(self, name: str, job: str = "spring") -> LookRecord:
+        return next(record for record in self.ledger.looks(job) if record.look.name == name)
+
+    def job_status(self, name: str = "spring") -> Status:
+        job = self.ledger.job(name)
+        assert job is not None
+        return job.status
+
+    def in_hand(self, device: str = "cpu") -> list[str]:
+        return [record.look.name for record in self.engines[device].in_hand.values()]
+
+    def close(self) -> None:
+        self.ledger.close()
+        self.spool.unlock()
