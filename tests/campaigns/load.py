@@ -9,6 +9,7 @@ Ends with 1, naming it, if a limit is missed: see `Limits`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -34,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 # protocol_worker takes 0.7 s for a look of this name.
 LOOK = "slow"
 PATIENCE = 5
-CALM_S, CALM_PATIENCE_S = 0.2, 900.0
+CALM_S, CALM_PATIENCE_S = 30.0, 900.0
 
 
 @dataclass(frozen=True)
@@ -183,13 +184,21 @@ def rest(load: Load, idle_s: float) -> None:
 
 
 def calm_down(load: Load) -> float:
-    """Wait until the daemon has told everyone how things are; returns the seconds."""
-    began_s, spent_s = time.monotonic(), float("inf")
-    while spent_s > CALM_S and time.monotonic() - began_s < CALM_PATIENCE_S:
-        before_s = sum(load.daemon.cpu_times()[:2])
-        time.sleep(10)
-        spent_s = sum(load.daemon.cpu_times()[:2]) - before_s
+    """Wait until the daemon has told everyone how things are, and writes no page any more; returns the seconds."""
+    began_s = time.monotonic()
+    while time.time() - newest_s(load.outputs) < CALM_S and time.monotonic() - began_s < CALM_PATIENCE_S:
+        time.sleep(5)
     return time.monotonic() - began_s
+
+
+def newest_s(folder: Path) -> float:
+    """When the newest file below a folder was written, Unix seconds."""
+    newest = 0.0
+    for where, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):  # a page that is just being replaced
+                newest = max(newest, os.stat(os.path.join(where, name)).st_mtime)  # noqa: PTH116, PTH118 - many
+    return newest
 
 
 def come_late(load: Load) -> None:
