@@ -29,7 +29,8 @@ HELD_OUT_SEEDS = 1_000_000_000  # training draws seeds below this; evaluation an
 CHUNK = 32  # looks handed over at once
 _SLOTS = 24  # chunks in flight
 
-# Field of a look -> shape and dtype. Garments: `cloth` is upper or dress, `second` is lower.
+# Field of a look -> shape and dtype. Garments: `cloth` is upper or dress, `second` is lower. `worn` is a mask, `seen`
+# labels the garments of `truth`.
 _FIELDS: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
     "person": ((*PERSON_SIZE, 3), torch.uint8),
     "truth": ((*PERSON_SIZE, 3), torch.uint8),
@@ -39,6 +40,7 @@ _FIELDS: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
     "lip": (PERSON_SIZE, torch.uint8),
     "atr": (PERSON_SIZE, torch.uint8),
     "densepose": (PERSON_SIZE, torch.uint8),
+    "seen": (PERSON_SIZE, torch.uint8),
     "points": ((18, 2), torch.float32),
     "cloth": ((*PERSON_SIZE, 3), torch.uint8),
     "second": ((*PERSON_SIZE, 3), torch.uint8),
@@ -146,6 +148,7 @@ def _fill(buffers: dict[str, Tensor], row: int, look: DrawnLook) -> None:
         "lip": look.lip,
         "atr": look.atr,
         "densepose": look.densepose,
+        "seen": look.worn,
         "points": look.keypoints[:18],
     }
     fields |= {FIELD_OF[category]: picture for category, picture in look.garments.items()}

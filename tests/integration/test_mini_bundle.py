@@ -39,10 +39,10 @@ def test_results_resemble_the_truth(evaluation: Evaluation) -> None:
 
 
 def test_dressed_regions_resemble_their_own_garment(evaluation: Evaluation) -> None:
-    """By chance one in ten would."""
+    """By chance one in ten would; the shipped weights: 36 of 41 of these looks."""
     own = sum(own for own, _ in evaluation.identity.values())
     judged = sum(judged for _, judged in evaluation.identity.values())
-    assert judged >= 20 and own / judged > 0.5
+    assert judged >= 20 and own / judged > 0.7
 
 
 def test_a_picture_takes_at_most_eight_seconds(evaluation: Evaluation) -> None:

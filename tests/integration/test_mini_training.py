@@ -1,0 +1,51 @@
+"""The trainer of the mini bundle for a few steps of every stage: what it changes, and that a second run goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fastfit_watch.engine.bundle import SHIPPED_MINI, Bundle
+from fastfit_watch.engine.tryon import FastFitEngine
+
+VAE = "vae/diffusion_pytorch_model.safetensors"
+DECODER = ("decoder.", "post_quant_conv.")
+
+
+def train(folder: Path, stages: str, seconds: float) -> dict[str, dict[str, float]]:
+    """Run the trainer as people do; returns the clocks of its stages."""
+    command = [sys.executable, "-m", "fastfit_watch.mini.train", "--out", str(folder), "--stages", stages]
+    options = ["--device", "cpu", "--processes", "1", "--batch", "8", "--plan-seconds", "600", "--seconds"]
+    done = subprocess.run([*command, *options, str(seconds)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    clocks: dict[str, dict[str, float]] = json.loads((folder / "training.json").read_text())
+    return clocks
+
+
+def test_every_stage_from_nothing_makes_a_bundle(tmp_path: Path) -> None:
+    clocks = train(tmp_path, "parser,vae,unet,decoder", 1.0)
+    assert set(clocks) == {"parser", "vae", "unet", "decoder"}
+    assert all(clock["steps"] > 0 and clock["seconds"] >= 1.0 for clock in clocks.values())
+    FastFitEngine.load(Bundle.open(tmp_path), "cpu")
+
+
+def test_the_last_stage_changes_the_decoder_alone_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    shutil.copytree(SHIPPED_MINI, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "training.json").unlink()
+    before, config = load_file(tmp_path / VAE), json.loads((tmp_path / "vae" / "config.json").read_text())
+    first = train(tmp_path, "decoder", 1.0)["decoder"]
+    second = train(tmp_path, "decoder", 1.0)["decoder"]
+    assert second["seconds"] >= first["seconds"] + 1.0 and second["steps"] > first["steps"]
+    after = load_file(tmp_path / VAE)
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith(DECODER) for name in changed)
+    assert json.loads((tmp_path / "vae" / "config.json").read_text())["scaling_factor"] == pytest.approx(
+        config["scaling_factor"]
+    )
