@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from intake_desk import FILES, Desk, picture
 
+from fastfit_watch.failpoints import VARIABLE
+from fastfit_watch.intake import NOTE
 from fastfit_watch.job import Status
 from fastfit_watch.ledger import Ledger
 
@@ -53,6 +55,26 @@ def test_an_order_for_a_job_that_is_done_leaves_no_phantom(desk: Desk, order: st
     desk.step()
     desk.finish()
     (folder / order).touch()
+    for _ in range(3):
+        desk.step(2.0)
+    assert not folder.exists()
+    assert [(job.id, job.status) for job in desk.ledger.jobs()] == [("spring", Status.DONE)]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_full_disk_while_such_an_order_is_obeyed_leaves_no_phantom_either(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    folder = desk.upload()
+    desk.settle()
+    desk.step()
+    desk.finish()
+    (folder / "CANCEL").touch()
+    monkeypatch.setenv(VARIABLE, f"ledger.take_placeholder.{moment}:1:ENOSPC")
+    desk.step(2.0)
+    assert (folder / "CANCEL").exists() and (desk.ledger.note(NOTE) or "").startswith("paused")
+    monkeypatch.delenv(VARIABLE)
+    desk.restart()
     for _ in range(3):
         desk.step(2.0)
     assert not folder.exists()
