@@ -93,12 +93,17 @@ def sync_folder(path: Path) -> None:
             os.close(handle)
 
 
-def remove_temporaries(folder: Path, *, but_mine: bool = False) -> None:
-    """Remove what a killed process was still writing. but_mine: spare those of this process."""
-    mine = f"{TEMPORARY}{os.getpid()}-"
+def remove_temporaries(folder: Path, *, but_living: bool = False) -> None:
+    """Remove what a killed process was still writing. but_living: spare files of processes that live, as engines do."""
     for path in folder.glob(f"{TEMPORARY}*"):
-        if not (but_mine and path.name.startswith(mine)):
+        if not (but_living and _is_being_written(path.name)):
             path.unlink(missing_ok=True)
+
+
+def _is_being_written(name: str) -> bool:
+    """Does the process whose number is in the name of a temporary file live?"""
+    number = name.removeprefix(TEMPORARY).partition("-")[0]
+    return number.isdecimal() and Path("/proc", number).exists()
 
 
 @contextlib.contextmanager

@@ -143,7 +143,7 @@ class Gallery:
         if job.status.is_final and not (job.has_results and folder.is_dir()):
             return True  # somebody took the results away: they do not come back as an empty page
         for place in (folder, folder / THUMBS):
-            remove_temporaries(place, but_mine=True)
+            remove_temporaries(place, but_living=True)
         if self._is_written(job):
             return True
         marks = look_marks(self._ledger, job.id, PER_PAGE) or [""]

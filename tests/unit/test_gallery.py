@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -19,6 +20,7 @@ from fastfit_watch.gallery import Gallery
 from fastfit_watch.gallery.markup import element, link, show
 from fastfit_watch.job import Progress, Status
 from fastfit_watch.ledger import Ledger
+from fastfit_watch.write import TEMPORARY
 
 PATIENT_S = 1e6
 NASTY = "<img src=x onerror=alert(1)>&\"'`--><script>"
@@ -185,6 +187,18 @@ def test_a_halt_is_said_first(house: GalleryHouse) -> None:
 
 
 # What is written, and when
+
+
+def test_the_picture_that_an_engine_is_writing_is_left_alone(house: GalleryHouse) -> None:
+    """It was taken for a leftover, and the engine's process ended over it. The engine is another process, as here."""
+    house.claim("spring")
+    folder = house.config.outputs / "spring"
+    folder.mkdir(parents=True)
+    being_written, left_over = folder / f"{TEMPORARY}{os.getppid()}-0d2a5d3f", folder / f"{TEMPORARY}4194305-0d2a5d3f"
+    for path in (being_written, left_over):
+        path.write_bytes(b"half")
+    _publish(house)
+    assert being_written.exists() and not left_over.exists()
 
 
 def test_one_new_picture_writes_four_files(house: GalleryHouse) -> None:

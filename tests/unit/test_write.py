@@ -14,7 +14,7 @@ import pytest
 
 from fastfit_watch.errors import StorageError
 from fastfit_watch.failpoints import VARIABLE
-from fastfit_watch.write import TEMPORARY, commit, make_folder, write_bytes, write_json, write_text
+from fastfit_watch.write import TEMPORARY, commit, make_folder, remove_temporaries, write_bytes, write_json, write_text
 
 PLACES = ("write.create", "write.fsync", "write.rename", "write.folder")
 
@@ -136,3 +136,17 @@ def test_data_and_folder_are_synced_around_the_rename(tmp_path: Path, monkeypatc
     monkeypatch.setattr(Path, "replace", replace)
     write_bytes(tmp_path / "a", b"x")
     assert calls == ["sync file", "rename", "sync folder"]
+
+
+def test_what_a_living_process_writes_is_spared_and_what_a_dead_one_left_is_not(tmp_path: Path) -> None:
+    """The gallery tidies a folder while an engine, which is another process, writes its picture there."""
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as engine:
+        picture = tmp_path / f"{TEMPORARY}{engine.pid}-0d2a5d3f"
+        picture.write_bytes(b"half")
+        remove_temporaries(tmp_path, but_living=True)
+        assert picture.exists()
+    remove_temporaries(tmp_path, but_living=True)
+    assert not picture.exists(), "the engine has ended"
+    (tmp_path / f"{TEMPORARY}{os.getpid()}-00").touch()
+    remove_temporaries(tmp_path)
+    assert litter(tmp_path) == []
