@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -57,38 +58,55 @@ def fit_garment(image: Image.Image, size: Size) -> Pixels:
     return np.asarray(fitted)
 
 
-def encode_garments(
-    vae: AutoencoderKL | FusedVAE,
-    garments: Mapping[Category, Image.Image | Picture],
-    sizes: Mapping[Category, Size],
-    hits: HitList,
-) -> tuple[Reference, ...]:
-    """Encode the given garments, in `Category` order. Slots that are not given are never encoded.
+@dataclass(frozen=True)
+class FittedGarment:
+    """A garment on its way to the model's size. key : of its latents. pixels : waits for them, uint8 (H, W, 3)."""
 
-    One at a time: the latents of a garment must not depend, not even by rounding, on what it is worn with. Those that
-    were kept are neither opened nor encoded.
+    category: Category
+    digest: str
+    key: Key | None
+    pixels: Callable[[], Pixels]
+
+
+@contextmanager
+def fit_garments(
+    garments: Mapping[Category, Image.Image | Picture], sizes: Mapping[Category, Size], hits: HitList
+) -> Iterator[tuple[FittedGarment, ...]]:
+    """Open and fit the given garments, in `Category` order, beside what the enclosed block does.
+
+    Those whose latents were kept are opened only if they are asked for after all.
 
     Raises
     ------
-    EngineError : no garments, or one too narrow to fit.
+    EngineError : no garments, or, when its pixels are asked for, one too narrow to fit.
     """
     if not garments:
         raise EngineError("The look has no garments.", hint="Give at least one of upper, lower, dress, shoe and bag.")
-    pictures = {category: Picture.of(garments[category]) for category in Category if category in garments}
-    keys = {category: picture.key("latents", category, sizes[category]) for category, picture in pictures.items()}
+    fitted = []
+    with ThreadPoolExecutor(len(garments)) as threads:
+        for category in [slot for slot in Category if slot in garments]:
+            picture, size = Picture.of(garments[category]), sizes[category]
+            key, fit = picture.key("latents", category, size), partial(_open_and_fit, category, picture, size)
+            pixels = fit if hits.holds(key) else threads.submit(fit).result
+            fitted.append(FittedGarment(category, picture.digest, key, pixels))
+        yield tuple(fitted)
+
+
+def encode_garments(
+    vae: AutoencoderKL | FusedVAE, garments: Sequence[FittedGarment], hits: HitList
+) -> tuple[Reference, ...]:
+    """Encode the given garments. Slots that are not given are never encoded.
+
+    One at a time: the latents of a garment must not depend, not even by rounding, on what it is worn with.
+
+    Raises
+    ------
+    EngineError : one is too narrow to fit.
+    """
     references = []
-    with ThreadPoolExecutor(len(pictures)) as threads:
-        # All are opened and fitted at once, beside the encoding of the first.
-        fitted = {
-            category: threads.submit(_open_and_fit, category, picture, sizes[category])
-            for category, picture in pictures.items()
-            if not hits.holds(keys[category])
-        }
-        for category, picture in pictures.items():
-            open_now = partial(_open_and_fit, category, picture, sizes[category])
-            pixels = fitted[category].result if category in fitted else open_now
-            latents = hits.fetch("garment", keys[category], partial(_encode_pixels, vae, category, pixels))
-            references.append(Reference(category, latents, picture.digest))
+    for garment in garments:
+        make = partial(_encode_pixels, vae, garment.category, garment.pixels)
+        references.append(Reference(garment.category, hits.fetch("garment", garment.key, make), garment.digest))
     return tuple(references)
 
 

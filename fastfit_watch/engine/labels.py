@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -95,4 +96,4 @@ def select_clothes(lip: Labels, atr: Labels, names: Iterable[str]) -> Region:
 def _select(labels: Labels, values: Iterable[int]) -> Region:
     table = np.zeros(256, np.uint8)
     table[list(values)] = 1
-    return table[labels]
+    return np.asarray(cv2.LUT(labels, table), np.uint8)

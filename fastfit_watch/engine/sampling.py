@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Protocol
 
+import cv2
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
@@ -230,4 +231,6 @@ def composite(generated: Pixels, picture: Pixels, mask: Pixels) -> Pixels:
     ----------
     generated, picture : uint8 (H, W, 3). mask : uint8 (H, W).
     """
-    return np.where(mask[..., None] >= _MASKED, generated, picture)
+    result = picture.copy()
+    cv2.copyTo(generated, np.asarray(mask >= _MASKED, np.uint8), result)
+    return result

@@ -17,7 +17,7 @@ from fastfit_watch.engine.bundle import Bundle, load_parser, load_scheduler, loa
 from fastfit_watch.engine.cache import ContentCache, HitList
 from fastfit_watch.engine.fast import FastNetworks
 from fastfit_watch.engine.fused_vae import FusedVAE
-from fastfit_watch.engine.garments import Reference, encode_garments, read_references, read_rows
+from fastfit_watch.engine.garments import Reference, encode_garments, fit_garments, read_references, read_rows
 from fastfit_watch.engine.geometry import Size
 from fastfit_watch.engine.measure import PeakMemory, StageClock, memory_errors, peak_memory, simulate_shortage
 from fastfit_watch.engine.memory import at_work, free_memory, home_device, place, shrink
@@ -224,9 +224,11 @@ class FastFitEngine:
         """
         if options.seed is None:
             raise EngineError("The look has no seed.", hint="Draw and record a seed before the engine is asked.")
-        hits = HitList(self.cache)
-        with self._stream(lambda fast: fast.preparing):
-            clock, bundle = StageClock(self.device, self.rung), shrink(self.bundle, self.rung)
+        hits, bundle = HitList(self.cache), shrink(self.bundle, self.rung)
+        # Garments are opened and fitted beside the person's parsing, so that the device never waits for them.
+        fitting = fit_garments(garments, bundle.garment_sizes, hits)
+        with self._stream(lambda fast: fast.preparing), fitting as fitted:
+            clock = StageClock(self.device, self.rung)
             picture, place_of = Picture.of(person), _place_of(options, garments, bundle.person_size)
             with clock.stage("parse"), self._at_work(*self.parser.networks):
                 parse = partial(self._parse, picture, options.framing, bundle.person_size)
@@ -237,7 +239,7 @@ class FastFitEngine:
             with clock.stage("encode"), self._at_work(self.vae):
                 encode_person = partial(self._encode_person, masked)
                 condition = hits.fetch("encoding", picture.key("condition", *place_of), encode_person)
-                references = encode_garments(self._vae, garments, bundle.garment_sizes, hits)
+                references = encode_garments(self._vae, fitted, hits)
         peak = peak_memory(self.device)
         return PreparedLook(
             masked, condition, references, options, options.seed, clock.seconds, peak, dict(hits.counts)
