@@ -11,7 +11,7 @@ from pathlib import Path
 from fastfit_watch.errors import ManifestError, UploadError
 from fastfit_watch.exits import ExitCode
 from fastfit_watch.folders import list_folder, open_folder, read_small
-from fastfit_watch.inspector import Inspector
+from fastfit_watch.inspectors import Inspectors
 from fastfit_watch.limits import Limits
 from fastfit_watch.manifest import MANIFEST_NAMES, read_manifest
 
@@ -83,7 +83,7 @@ def describe(folder: Path, result: CheckResult) -> list[str]:
 
 def _picture_faults(folder: Path, names: Sequence[str], limits: Limits) -> list[str]:
     """What is wrong inside these pictures, in their order."""
-    with closing(Inspector(limits)) as inspector:
+    with closing(Inspectors(limits)) as inspector:
         found = inspector.inspect(folder, names)
     return [fact for fact in found.values() if isinstance(fact, str)]
 

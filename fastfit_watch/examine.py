@@ -29,8 +29,8 @@ NAMES_SHOWN = 5
 class PictureInspector(Protocol):
     """Decodes pictures of a folder, in a process that may be lost."""
 
-    def inspect(self, folder: Path, names: Sequence[str]) -> Mapping[str, object]:
-        """Return what each picture is, or a sentence (str) what is wrong with it."""
+    def inspect(self, folder: Path, names: Sequence[str], on_picture: Callable[[], None]) -> Mapping[str, object]:
+        """Return what each picture is, or a sentence (str) what is wrong with it. on_picture: called on progress."""
 
 
 @dataclass(frozen=True)
@@ -134,11 +134,8 @@ class Examiner:
 
     def _look_at_pictures(self, job: Job, manifest: Manifest, on_file: Callable[[], None]) -> Verdict | None:
         """All faults of all pictures. A picture that only ends early may still be completed."""
-        faults: list[str] = []
-        for name in manifest.files:
-            found = self._inspector.inspect(self._spool.snapshot_folder(job.id), [name])[name]
-            faults += [found] if isinstance(found, str) else []
-            on_file()
+        found = self._inspector.inspect(self._spool.snapshot_folder(job.id), manifest.files, on_file)
+        faults = [each for each in found.values() if isinstance(each, str)]
         if not faults:
             return None
         truncated = all("ends early" in fault for fault in faults)

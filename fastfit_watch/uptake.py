@@ -9,7 +9,7 @@ from collections.abc import Callable
 from loguru import logger
 
 from fastfit_watch.config import Config
-from fastfit_watch.inspector import Inspector
+from fastfit_watch.inspectors import Inspectors
 from fastfit_watch.intake import NOTE as INTAKE_NOTE
 from fastfit_watch.intake import Intake
 from fastfit_watch.job import Job, Status
@@ -99,8 +99,8 @@ class Uptake:
             self._last_step_s = began_s
         return wait_s
 
-    def _make(self) -> tuple[Inspector, Intake]:
+    def _make(self) -> tuple[Inspectors, Intake]:
         config = self._config
-        inspector = Inspector(config.limits)
+        inspector = Inspectors(config.limits)
         parts = (config, self._ledger, self._spool, inspector, self._watcher, self._bell)
         return inspector, Intake(*parts, on_change=self._on_change)

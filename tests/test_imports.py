@@ -57,7 +57,7 @@ FLOORS = (
         "ledger_views",
         "inspector",
     },
-    {"spool", "spool_folder", "rung_notes", "report", "sheet", "gallery", "announce", "hold"},
+    {"spool", "inspectors", "spool_folder", "rung_notes", "report", "sheet", "gallery", "announce", "hold"},
     {
         "engine",
         "release",

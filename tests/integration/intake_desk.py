@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,9 +40,13 @@ class Decoder:
     def __init__(self) -> None:
         self.seen: list[str] = []
 
-    def inspect(self, folder: Path, names: Sequence[str]) -> Mapping[str, object]:
+    def inspect(self, folder: Path, names: Sequence[str], on_picture: Callable[[], None]) -> Mapping[str, object]:
         self.seen += names
-        return {name: self._look_at(folder / name) for name in names}
+        found = {}
+        for name in names:
+            found[name] = self._look_at(folder / name)
+            on_picture()
+        return found
 
     def _look_at(self, path: Path) -> object:
         try:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -85,10 +85,10 @@ def test_an_upload_that_trips_us_stops_nobody(desk: Desk, monkeypatch: pytest.Mo
     desk.upload("b")
     inspect = desk.decoder.inspect
 
-    def trip(folder: Path, names: Sequence[str]) -> Mapping[str, object]:
+    def trip(folder: Path, names: Sequence[str], on_picture: Callable[[], None]) -> Mapping[str, object]:
         if "/a/" in str(folder):
             raise KeyError("surprise")
-        return inspect(folder, names)
+        return inspect(folder, names, on_picture)
 
     monkeypatch.setattr(desk.decoder, "inspect", trip)
     desk.settle()

@@ -1,0 +1,106 @@
+"""Large uploads: several decoding processes at once find what one finds, and none of them stays or is missed."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+from PIL import Image
+
+from fastfit_watch.errors import StorageError
+from fastfit_watch.inspector import Inspector
+from fastfit_watch.inspectors import Inspectors, affordable
+from fastfit_watch.limits import Limits
+
+COUNT = 40
+
+
+def running() -> set[int]:
+    """Process ids of the decoding processes of this one."""
+    children = psutil.Process().children()
+    return {child.pid for child in children if "fastfit_watch.inspector" in " ".join(child.cmdline())}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Pictures that take a moment each, so that helpers are there before the last is done; some are faulty."""
+    Image.effect_noise((1500, 2000), 60).convert("RGB").save(tmp_path / "0.png", compress_level=1)
+    for number in range(1, COUNT):
+        shutil.copy(tmp_path / "0.png", tmp_path / f"{number}.png")
+    (tmp_path / "7.png").write_text("<html>")
+    (tmp_path / "33.png").write_bytes((tmp_path / "0.png").read_bytes()[:5000])
+    return tmp_path
+
+
+@pytest.fixture
+def names() -> list[str]:
+    return [f"{number}.png" for number in range(COUNT)]
+
+
+@pytest.fixture
+def inspectors() -> Iterator[Inspectors]:
+    with closing(Inspectors(Limits(), most=3)) as opened:
+        yield opened
+
+
+def test_helpers_find_what_one_finds_in_the_same_order_and_leave(
+    folder: Path, names: list[str], inspectors: Inspectors
+) -> None:
+    seen: list[set[int]] = []
+    found = inspectors.inspect(folder, names, lambda: seen.append(running()))
+    with closing(Inspector(Limits())) as alone:
+        expected = alone.inspect(folder, names)
+    assert list(found.items()) == list(expected.items())
+    assert sum(isinstance(each, str) for each in found.values()) == 2
+    assert max(map(len, seen)) == 3
+    assert len(running()) == 1, "one is kept for the next upload"
+
+
+def test_a_helper_that_is_lost_costs_no_picture(folder: Path, names: list[str], inspectors: Inspectors) -> None:
+    inspectors.inspect(folder, names[:1])
+    (kept,) = running()
+    killed: list[int] = []
+
+    def kill_a_helper() -> None:
+        if not killed and (helpers := running() - {kept}):
+            killed.append(helpers.pop())
+            psutil.Process(killed[0]).kill()
+
+    found = inspectors.inspect(folder, names, kill_a_helper)
+    assert killed
+    assert {name for name, each in found.items() if isinstance(each, str)} == {"7.png", "33.png"}
+    assert running() == {kept}
+
+
+def test_small_uploads_start_no_helper(folder: Path, names: list[str], inspectors: Inspectors) -> None:
+    seen: list[set[int]] = []
+    inspectors.inspect(folder, names[:7], lambda: seen.append(running()))
+    assert len(set().union(*seen)) == 1
+
+
+def test_a_machine_without_room_for_helpers_does_without(
+    folder: Path, names: list[str], inspectors: Inspectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspectors.inspect(folder, names[:1])
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert list(inspectors.inspect(folder, names)) == names
+
+
+def test_a_failing_machine_is_said_and_blames_no_picture(
+    folder: Path, names: list[str], inspectors: Inspectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(StorageError, match="cannot be started"):
+        inspectors.inspect(folder, names)
+    monkeypatch.undo()
+    assert list(inspectors.inspect(folder, names)) == names
+
+
+def test_processors_and_memory_bound_the_processes() -> None:
+    assert 1 <= affordable(Limits()) <= 4
+    assert affordable(Limits(decode_memory_bytes=2**50)) == 1
