@@ -107,12 +107,12 @@ class LookFeed:
         for process in self._processes:
             process.terminate()
 
-    def take_ready(self, device: str, wait_s: float = 0.0) -> Iterator[dict[str, Tensor]]:
-        """Hand over chunks of `CHUNK` looks on `device`, field by field: those that are ready, two at the most.
+    def take_ready(self, device: str, wait_s: float = 0.0, most: int = 2) -> Iterator[dict[str, Tensor]]:
+        """Hand over chunks of `CHUNK` looks on `device`, field by field: those that are ready.
 
-        The limit leaves time for training where drawing is the faster of the two. wait_s: how long the first may take.
+        wait_s: how long the first may take. most: chunks; the limit leaves time for training where drawing is quicker.
         """
-        for turn in range(2):
+        for turn in range(most):
             try:
                 slot = self._ready.get(timeout=wait_s) if wait_s and not turn else self._ready.get_nowait()
             except Empty:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -42,16 +44,14 @@ def weighted_loss(rebuilt: Tensor, pictures: Tensor, weight: Tensor) -> Tensor:
 def region_loss(rebuilt: Tensor, pictures: Tensor, labels: Tensor, count: int) -> Tensor:
     """Difference of the mean colour, and of its spread, in every region: what the eye knows a garment by.
 
-    labels: int64 (B, H, W), 0..count - 1; 0 is the background, counting little. Regions of a few pixels are left
+    labels: integers (B, H, W), 0..count - 1; 0 is the background, counting little. Regions of a few pixels are left
     out.
     """
-    regions = functional.one_hot(labels, count).permute(0, 3, 1, 2).float()
+    regions = (labels[:, None] == torch.arange(count, device=labels.device)[:, None, None]).float()
     area = regions.sum((2, 3))
     counted = (area >= _SMALLEST_REGION_PX).float()
     counted[:, 0] *= 0.2
-    # Two colours of one mean and spread may differ: also their differences are compared.
-    mix = torch.tensor([[1.0, 0, 0, 0.7, 0, 0.7], [0, 1, 0, -0.7, 0.7, 0], [0, 0, 1, 0, -0.7, -0.7]])
-    mix = mix.to(pictures.device)
+    mix = _mix(pictures.device)
     moments = []
     for picture in (rebuilt, pictures):
         mixed = torch.einsum("bchw,cm->bmhw", picture, mix)
@@ -61,3 +61,9 @@ def region_loss(rebuilt: Tensor, pictures: Tensor, labels: Tensor, count: int) -
     (mean_a, spread_a), (mean_b, spread_b) = moments
     distance = (mean_a - mean_b).abs().mean(-1) + _SPREAD_WEIGHT * (spread_a - spread_b).abs().mean(-1)
     return (distance * counted).sum() / counted.sum().clamp(min=1)
+
+
+@lru_cache
+def _mix(device: torch.device) -> Tensor:
+    """From red, green and blue to these and their differences: colours of one mean and spread may still differ."""
+    return torch.tensor([[1.0, 0, 0, 0.7, 0, 0.7], [0, 1, 0, -0.7, 0.7, 0], [0, 0, 1, 0, -0.7, -0.7]], device=device)

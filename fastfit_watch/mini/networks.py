@@ -85,14 +85,17 @@ def load_stage(folder: Path, stage: str, device: str) -> nn.Module:
 
 
 def save_stage(folder: Path, stage: str, weights: dict[str, torch.Tensor], extra: dict[str, Any] | None = None) -> None:
-    """Write a stage's weights (as float16) and configuration. `extra` joins the configuration."""
-    config = {"parser": PARSER_CONFIG, "vae": VAE_CONFIG, "unet": UNET_CONFIG}[stage] | (extra or {})
+    """Write a stage's weights (as float16) and configuration. `extra` joins what the configuration has already."""
     path = folder / _WEIGHTS[stage]
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.detach().half().contiguous().cpu() for name, value in weights.items()}, path)
-    _write_json(path.parent / "config.json", config)
-    _write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER_CONFIG)
-    _write_json(folder / "bundle.json", BUNDLE)
+    known = read_json(path.parent / "config.json")
+    config = known | {"parser": PARSER_CONFIG, "vae": VAE_CONFIG, "unet": UNET_CONFIG}[stage] | (extra or {})
+    unfinished = path.with_suffix(".unfinished")
+    save_file({name: value.detach().half().contiguous().cpu() for name, value in weights.items()}, unfinished)
+    unfinished.replace(path)
+    write_json(path.parent / "config.json", config)
+    write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER_CONFIG)
+    write_json(folder / "bundle.json", BUNDLE)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -100,6 +103,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write an object whole, or leave the file as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(path)

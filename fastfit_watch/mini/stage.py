@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from fastfit_watch.mini.networks import load_stage, read_json, save_stage
+from fastfit_watch.mini.networks import load_stage, read_json, save_stage, write_json
+from fastfit_watch.mini.recorded import RecordedSteps, Variant
 
-PLAN_S = {"parser": 70.0, "vae": 160.0, "unet": 330.0, "decoder": 60.0}  # full training time of each stage on one H200
-_BATCH = {"parser": 96, "vae": 66, "unet": 128, "decoder": 48}
+PLAN_S = {"parser": 70.0, "vae": 310.0, "unet": 900.0, "decoder": 60.0}  # full training time of each stage on one H200
+_BATCH = {"parser": 96, "vae": 40, "unet": 64, "decoder": 48}
 _PEAK_RATE = {"parser": 2e-3, "vae": 1e-3, "unet": 7e-4, "decoder": 4e-4}
-_EMA_DECAY = {"parser": 0.99, "vae": 0.995, "unet": 0.9993, "decoder": 0.99}
+_EMA_DECAY = {"parser": 0.99, "vae": 0.998, "unet": 0.9993, "decoder": 0.995}
 _WARMUP_STEPS = 100
+_REFILL_EVERY = 8  # taking fresh looks costs as much as a step
 _REPORT_EVERY = 200
 
 
@@ -27,6 +30,7 @@ class Piece:
     """One run of the trainer. folder: the bundle. seconds: the most for each stage.
 
     plan_s and batch take the place of a stage's own full time and batch size, for a machine without a GPU.
+    save_every_s: what a run that is killed loses at the most.
     """
 
     folder: Path
@@ -34,65 +38,102 @@ class Piece:
     seconds: float
     plan_s: float | None = None
     batch: int | None = None
+    save_every_s: float = 60.0
 
 
 class Stage:
-    """The clock, optimiser and moving average that the three stages share."""
+    """The clock, weights, optimiser and moving average that all stages share.
+
+    Steps are taken on a copy in bfloat16, whose gradients move the float32 weights (Micikevicius et al. 2018).
+
+    progress : float32 (), share of the stage's whole plan that is over, where a recorded step can read it.
+    """
+
+    dtype = torch.bfloat16
 
     def __init__(self, name: str, piece: Piece, network: str = "", parts: tuple[str, ...] = ()) -> None:
         """network: whose weights are trained, if not those of the stage's own name. parts: only these modules of it."""
         self.name, self.folder, self.device = name, piece.folder, piece.device
         self._network_name = network or name
-        loaded = load_stage(piece.folder, self._network_name, piece.device)
-        self.network: nn.Module = loaded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = load_stage(piece.folder, self._network_name, piece.device)
         for weight, value in self.network.named_parameters():
             value.requires_grad_(not parts or weight.startswith(parts))
+        # Not the networks' own `to`, which warns of layers to be kept in float32; there are none.
+        self._working = nn.Module.to(copy.deepcopy(self.network), self.dtype)
+        self._weights = _trained(self.network)
         self.batch = piece.batch or _BATCH[name]
         self._log = piece.folder / "training.json"
         record = read_json(self._log).get(name, {"seconds": 0.0, "steps": 0})
         self._before_s, self.steps = float(record["seconds"]), int(record["steps"])
-        self._plan_s = piece.plan_s or PLAN_S[name]
+        self._plan_s, self._save_every_s = piece.plan_s or PLAN_S[name], piece.save_every_s
         self._seconds = min(piece.seconds, self._plan_s - self._before_s)
         weights = self.network.state_dict()
         self._current, self._average = list(weights.values()), {name: value.clone() for name, value in weights.items()}
+        self.progress = torch.zeros((), device=piece.device)
+        self._rate = torch.ones((), device=piece.device)  # where a recorded step can read it
+        on_gpu = piece.device.startswith("cuda")
         self._optimiser = torch.optim.AdamW(
-            [value for value in self.network.parameters() if value.requires_grad],
-            lr=1.0,
+            self._weights,
+            lr=self._rate if on_gpu else 1.0,
             betas=(0.9, 0.99),
             weight_decay=0.01,
-            fused=piece.device == "cuda",
+            fused=on_gpu,
+            capturable=on_gpu,
         )
         self._started_s = time.monotonic()
         self.used_s = 0.0
 
-    def run(self, loss_of: Callable[[nn.Module], Tensor]) -> None:
-        """Take steps on `loss_of(network)` until the time of this piece or of the whole stage is used up."""
+    def run(
+        self,
+        loss_of: Callable[[nn.Module, Variant], Tensor],
+        choose: Callable[[], Variant],
+        refill: Callable[[], None],
+    ) -> None:
+        """Take steps on `loss_of(network, variant)` until the time of this piece or of the whole stage is used up.
+
+        choose : the variant of the next step. What `loss_of` does of one variant is recorded (see `recorded`).
+        refill : called between steps, to take fresh looks.
+        """
         if self._seconds <= 0:
             return
-        self.network.train()
+        self._working.train()
+        steps = RecordedSteps(partial(self._take_step, loss_of), self.device)
         self._started_s = time.monotonic()
-        total, counted = 0.0, 0
+        saved_s, total, counted = 0.0, 0.0, 0
         for step in self._clock():
-            loss = loss_of(self.network)
-            self._optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-            for group in self._optimiser.param_groups:
-                group["lr"] = self._rate(step)
-            self._optimiser.step()
+            if step % _REFILL_EVERY == 0:
+                refill()
+            self.progress.fill_(self.done)
+            self._set_rate(step)
+            loss = steps(choose())
             self._follow(step)
             if step % 20 == 0:
                 total, counted = total + float(loss.detach()), counted + 1
             if step % _REPORT_EVERY == 0:
                 print(f"{self.name} step {self.steps} {self.used_s:6.0f} s loss {total / counted:.4f}", flush=True)
                 total, counted = 0.0, 0
+            if self.used_s - saved_s >= self._save_every_s:
+                self.save()
+                saved_s = self.used_s
+
+    def _take_step(self, loss_of: Callable[[nn.Module, Variant], Tensor], variant: Variant) -> Tensor:
+        self._working.zero_grad(set_to_none=True)
+        loss = loss_of(self._working, variant)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for weight, copied in zip(self._weights, _trained(self._working), strict=True):
+            weight.grad = None if copied.grad is None else copied.grad.to(weight.dtype)
+        nn.utils.clip_grad_norm_(self._weights, 1.0)
+        self._optimiser.step()
+        with torch.no_grad():
+            torch._foreach_copy_(_trained(self._working), self._weights)
+        return loss
 
     def save(self, extra: dict[str, float] | None = None) -> None:
         """Write the averaged weights and this stage's clock."""
         save_stage(self.folder, self._network_name, self._average, extra)
         record = read_json(self._log)
         record[self.name] = {"seconds": round(self._before_s + self.used_s, 1), "steps": self.steps}
-        self._log.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_json(self._log, record)
 
     def averaged(self) -> nn.Module:
         """The network with its averaged weights, for use by the next stage."""
@@ -111,15 +152,20 @@ class Stage:
         """Share of the stage's whole plan that is over, 0..1."""
         return min(1.0, (self._before_s + self.used_s) / self._plan_s)
 
-    def _rate(self, step: int) -> float:
+    def _set_rate(self, step: int) -> None:
         """Cosine over the stage's whole plan, with a short warm-up in every piece (its optimiser starts anew)."""
-        return (
-            _PEAK_RATE[self.name]
-            * min(1.0, (step + 1) / _WARMUP_STEPS)
-            * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.done)))
-        )
+        fall = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.done))
+        rate = _PEAK_RATE[self.name] * min(1.0, (step + 1) / _WARMUP_STEPS) * fall
+        if self._optimiser.param_groups[0]["lr"] is self._rate:
+            self._rate.fill_(rate)
+        else:
+            self._optimiser.param_groups[0]["lr"] = rate
 
     @torch.no_grad()
     def _follow(self, step: int) -> None:
         decay = min(_EMA_DECAY[self.name], (1 + self.steps) / (10 + self.steps)) if step or self._before_s else 0.0
         torch._foreach_lerp_(list(self._average.values()), self._current, 1 - decay)
+
+
+def _trained(network: nn.Module) -> list[Tensor]:
+    return [value for value in network.parameters() if value.requires_grad]

@@ -10,8 +10,8 @@ has had its full time (`stage.PLAN_S`). Learning rates follow that clock, so pie
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
+from typing import cast
 
 import torch
 from diffusers import DDPMScheduler
@@ -21,37 +21,35 @@ from torch.nn import functional
 from fastfit_watch.engine.attention import KeysValues, ReferenceCache
 from fastfit_watch.engine.mini_parser import HEATMAP_STRIDE, LABEL_COUNTS
 from fastfit_watch.engine.unet import FastFitUNet
+from fastfit_watch.mini.autoencoder import train_decoder, train_vae
 from fastfit_watch.mini.buffers import Latents, Pictures, to_unit
-from fastfit_watch.mini.decoder import train_decoder
+from fastfit_watch.mini.drawing.figures import OUTFITS
 from fastfit_watch.mini.feed import FIELD_OF, LookFeed, outfit_categories
-from fastfit_watch.mini.losses import picture_loss
 from fastfit_watch.mini.networks import SCHEDULER_CONFIG, load_stage, read_json
+from fastfit_watch.mini.recorded import Variant
 from fastfit_watch.mini.stage import Piece, Stage
 
-_KL_WEIGHT = 3e-4
-_HINT_SHARE = 0.35  # of the VAE's training: later it is free to use its channels as it likes
 _DROP_REFERENCES = 0.1  # share of samples that train the unconditional half of guidance (Ho & Salimans 2022)
 _OUTSIDE_WEIGHT = 0.15  # pixels outside the mask are composited from the original, so they matter less
-_REFILL_EVERY = 8  # encoding fresh looks costs as much as a step
+_FULL_MASK = {True: 0.85, False: 0.2}  # share of samples, by whether the outfit is a whole one: as in evaluation
+_WHOLE_OUTFITS = [outfit for outfit, _ in OUTFITS]
+_SNR_LIMIT = 5.0
 
 
 def train_parser(piece: Piece, feed: LookFeed) -> None:
     """Labels by cross-entropy, points by heat maps; pictures are shrunk, shifted and tinted at random."""
-    stage, looks = Stage("parser", piece), Pictures(feed, piece.device, capacity=400)
-    looks.refill(wait_s=120)
     fields = ["person", *LABEL_COUNTS, "points"]
+    stage, looks = Stage("parser", piece), Pictures(feed, piece.device, fields, capacity=12_000)
 
-    def loss_of(network: nn.Module) -> Tensor:
-        looks.refill()
+    def loss_of(network: nn.Module, _: Variant) -> Tensor:
         batch = looks.sample(stage.batch, fields)
         picture, labels, heat = _augment(batch)
-        with torch.autocast(piece.device, torch.bfloat16):
-            logits, points = network(picture)
+        logits, points = network(picture.to(stage.dtype))
         parts = logits.float().split(list(LABEL_COUNTS.values()), dim=1)
         loss = sum(functional.cross_entropy(part, label) for part, label in zip(parts, labels, strict=True))
         return loss + 20 * functional.binary_cross_entropy_with_logits(points.float(), heat)
 
-    stage.run(loss_of)
+    stage.run(loss_of, lambda: None, looks.refill)
     stage.save()
 
 
@@ -73,7 +71,7 @@ def _augment(batch: dict[str, Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
         functional.grid_sample(batch[name][:, None].float(), grid, mode="nearest", align_corners=False)[:, 0].long()
         for name in LABEL_COUNTS
     ]
-    size = torch.tensor([width, height], device=picture.device)
+    size = torch.cat([torch.full((1,), float(side), device=picture.device) for side in (width, height)])
     seen = batch["points"][..., 0] >= 0
     points = ((batch["points"] / size * 2 - 1) * scale[:, None, None] + shift[:, None] + 1) / 2 * size
     columns = (torch.arange(width // HEATMAP_STRIDE, device=picture.device) + 0.5) * HEATMAP_STRIDE
@@ -84,104 +82,55 @@ def _augment(batch: dict[str, Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
     return moved, labels, down[..., :, None] * across[..., None, :] * seen[..., None, None]
 
 
-def train_vae(piece: Piece, feed: LookFeed) -> None:
-    """Reconstruction by L1 on pixels and on their differences, SSIM, and a light KL (Kingma & Welling 2013)."""
-    stage, looks = Stage("vae", piece), Pictures(feed, piece.device, capacity=700)
-    looks.refill(wait_s=120)
-
-    def loss_of(network: nn.Module) -> Tensor:
-        if stage.steps % _REFILL_EVERY == 0:
-            looks.refill()
-        pictures = _vae_pictures(looks, stage.batch, stage.steps)
-        with torch.autocast(piece.device, torch.bfloat16):
-            posterior = network.encode(pictures).latent_dist  # type: ignore[operator]
-            rebuilt = network.decode(posterior.sample()).sample.float()  # type: ignore[operator]
-        spread = posterior.kl().float().mean() / posterior.mean[0].numel()
-        hint = max(0.0, 1 - stage.done / _HINT_SHARE) * _colour_hint(posterior.mean.float(), pictures)
-        loss: Tensor = picture_loss(rebuilt, pictures) + _KL_WEIGHT * spread + hint
-        return loss
-
-    stage.run(loss_of)
-    vae = stage.averaged()
-    with torch.no_grad():
-        samples = to_unit(looks.sample(4 * stage.batch, ["truth"])["truth"])
-        spread = float(vae.encode(samples).latent_dist.sample().std())  # type: ignore[operator]
-        error = functional.mse_loss(vae.decode(vae.encode(samples).latent_dist.mean).sample, samples)  # type: ignore[operator]
-    print(f"vae: latent std {spread:.3f}, PSNR {10 * math.log10(4 / float(error)):.2f} dB", flush=True)
-    stage.save({"scaling_factor": round(1 / spread, 5)})
-
-
-def _vae_pictures(looks: Pictures, count: int, step: int) -> Tensor:
-    """What the VAE meets in use: people, masked people, garments; every fourth batch accessories at their own size.
-
-    Batches have one size each, so that cuDNN's search for the fastest algorithm pays.
-    """
-    if step % 4 == 3:
-        batch = looks.sample(2 * count, ["shoe", "bag", "outfit"])
-        worn = torch.cat([batch["outfit"] >> 3 & 1, batch["outfit"] >> 4 & 1]) > 0
-        return to_unit(torch.cat([batch["shoe"], batch["bag"]])[worn.nonzero()[:count, 0]])
-    third = count // 3
-    batch = looks.sample(count, ["person", "truth", "pose", "full", "cloth", "second", "outfit"])
-    mask = (batch["full"][:third] >= 128).float()[:, None]
-    pose = batch["pose"][:third].permute(0, 3, 1, 2).float() / 255
-    masked = to_unit(batch["person"][:third]) * (1 - mask) + mask * pose
-    worn = torch.cat([(batch["outfit"] & 5) > 0, (batch["outfit"] & 2) > 0])
-    garments = torch.cat([batch["cloth"], batch["second"]])[worn.nonzero()[:third, 0]]
-    return torch.cat([to_unit(batch["truth"][-third:]), masked, to_unit(garments)])
-
-
-def _colour_hint(latents: Tensor, pictures: Tensor) -> Tensor:
-    """Distance of the first three latent channels from the picture's own colours, in small.
-
-    Without it a latent of four channels first learns light and dark alone, and takes long to find colour.
-    """
-    small = functional.avg_pool2d(pictures, pictures.shape[-1] // latents.shape[-1])
-    return functional.mse_loss(latents[:, :3], 2 * small)
-
-
 def train_unet(piece: Piece, feed: LookFeed) -> None:
     """Noise prediction (Ho et al. 2020) under the published mask, pose and references, some of them dropped."""
     device = piece.device
     vae = load_stage(piece.folder, "vae", device).eval().requires_grad_(False)
     scale = float(read_json(piece.folder / "vae" / "config.json")["scaling_factor"])
     looks = Latents(feed, vae, scale, device, capacity=20_000)
-    looks.refill(wait_s=120)
-    schedule = DDPMScheduler.from_config(SCHEDULER_CONFIG).alphas_cumprod.to(device)
+    signals = DDPMScheduler.from_config(SCHEDULER_CONFIG).alphas_cumprod.to(device)
     stage = Stage("unet", piece)
 
-    def loss_of(network: nn.Module) -> Tensor:
-        if stage.steps % _REFILL_EVERY == 0:
-            looks.refill()
-        code, batch = looks.sample(stage.batch)
-        mode = "full" if torch.rand(()) < 0.65 else "worn"
-        truth, mask = batch["truth"], batch[f"{mode}_mask"]
-        noise, times = torch.randn_like(truth), torch.randint(1000, (len(truth),), device=device)
-        signal = schedule[times].view(-1, 1, 1, 1)
+    def loss_of(network: nn.Module, variant: Variant) -> Tensor:
+        code = cast(int, variant)
+        batch = looks.sample(code, stage.batch)
+        share = _FULL_MASK[set(outfit_categories(code)) in _WHOLE_OUTFITS]
+        full = torch.rand(stage.batch, 1, 1, 1, device=device) < share
+        mask, masked = (torch.where(full, batch[f"full_{name}"], batch[f"worn_{name}"]) for name in ("mask", "masked"))
+        truth, noise = batch["truth"], torch.randn_like(batch["truth"])
+        times = torch.randint(1000, (stage.batch,), device=device)
+        signal = signals[times].view(-1, 1, 1, 1)
         noisy = signal.sqrt() * truth + (1 - signal).sqrt() * noise
-        kept = (torch.rand(len(truth), 1, 1, 1, device=device) >= _DROP_REFERENCES).float()
-        with torch.autocast(piece.device, torch.bfloat16):
-            references = _read_references(network, code, batch, kept)  # type: ignore[arg-type]
-            sample = torch.cat([noisy, mask, batch[f"{mode}_masked"]], dim=1)
-            guess = network.denoise(sample, times, references).float()  # type: ignore[operator]
+        kept = (torch.rand(stage.batch, 1, 1, 1, device=device) >= _DROP_REFERENCES).float()
+        garments = {name: (batch[name] * kept).to(stage.dtype) for name in set(FIELD_OF.values())}
+        references = _read_references(network, code, garments)  # type: ignore[arg-type]
+        sample = torch.cat([noisy, mask, masked], dim=1).to(stage.dtype)
+        guess = network.denoise(sample, times, references).float()  # type: ignore[operator]
         inside = functional.max_pool2d(mask, 3, 1, 1)
-        weight = inside + _OUTSIDE_WEIGHT * (1 - inside)
+        weight = batch["emphasis"] * (inside + _OUTSIDE_WEIGHT * (1 - inside)) * _weight_of(signal)
         loss: Tensor = ((guess - noise) ** 2 * weight).sum() / (weight.sum() * noise.shape[1])
         return loss
 
-    stage.run(loss_of)
+    stage.run(loss_of, looks.choose, looks.refill)
     stage.save()
 
 
-def _read_references(network: FastFitUNet, code: int, batch: dict[str, Tensor], kept: Tensor) -> ReferenceCache:
-    """Keys and values of every garment of the outfit; a dropped sample's garments are zero latents."""
+def _weight_of(signal: Tensor) -> Tensor:
+    """Min-SNR weighting (Hang et al. 2023): steps of little noise, which are easy, do not drown the others."""
+    return (_SNR_LIMIT * (1 - signal) / signal).clamp(max=1)
+
+
+def _read_references(network: FastFitUNet, code: int, garments: dict[str, Tensor]) -> ReferenceCache:
+    """Keys and values of every garment of the outfit, from latents by field; a dropped sample's are zeros."""
     caches = []
     for accessory in (False, True):  # garments of one size go through the network together
         slots = [slot for slot in outfit_categories(code) if slot.is_accessory is accessory]
         if slots:
-            latents = torch.cat([batch[FIELD_OF[slot]] * kept for slot in slots])
-            labels = torch.tensor([slot.label for slot in slots], device=kept.device).repeat_interleave(len(kept))
+            latents = torch.cat([garments[FIELD_OF[slot]] for slot in slots])
+            count = len(latents) // len(slots)
+            labels = torch.cat([torch.full((count,), slot.label, device=latents.device) for slot in slots])
             cache = network.read_reference(latents, labels)
-            caches += [_take(cache, index * len(kept), len(kept)) for index in range(len(slots))]
+            caches += [_take(cache, index * count, count) for index in range(len(slots))]
     return ReferenceCache.join(caches)
 
 
@@ -207,8 +156,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="use another in every piece, for fresh figures")
     parser.add_argument("--plan-seconds", type=float, help="full time of a stage, if not the H200's")
     parser.add_argument("--batch", type=int, help="pictures in a batch, if not the stage's own number")
+    parser.add_argument("--save-every", type=float, default=60.0, help="seconds between two checkpoints of a stage")
     options = parser.parse_args()
-    piece = Piece(options.out, options.device, options.seconds, options.plan_seconds, options.batch)
+    limits = options.seconds, options.plan_seconds, options.batch, options.save_every
+    piece = Piece(options.out, options.device, *limits)
     torch.manual_seed(options.seed)
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = True

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,11 +22,16 @@ VAE = "vae/diffusion_pytorch_model.safetensors"
 DECODER = ("decoder.", "post_quant_conv.")
 
 
+def command(folder: Path, stages: str, *more: str) -> list[str]:
+    """The trainer's line, as people type it."""
+    options = ["--device", "cpu", "--processes", "1", "--batch", "8", "--plan-seconds", "600", *more]
+    return [sys.executable, "-m", "fastfit_watch.mini.train", "--out", str(folder), "--stages", stages, *options]
+
+
 def train(folder: Path, stages: str, seconds: float) -> dict[str, dict[str, float]]:
-    """Run the trainer as people do; returns the clocks of its stages."""
-    command = [sys.executable, "-m", "fastfit_watch.mini.train", "--out", str(folder), "--stages", stages]
-    options = ["--device", "cpu", "--processes", "1", "--batch", "8", "--plan-seconds", "600", "--seconds"]
-    done = subprocess.run([*command, *options, str(seconds)], capture_output=True, text=True, check=False)
+    """Run the trainer; returns the clocks of its stages."""
+    line = command(folder, stages, "--seconds", str(seconds))
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     clocks: dict[str, dict[str, float]] = json.loads((folder / "training.json").read_text())
     return clocks
@@ -49,3 +57,20 @@ def test_the_last_stage_changes_the_decoder_alone_and_goes_on_where_it_stopped(t
     assert json.loads((tmp_path / "vae" / "config.json").read_text())["scaling_factor"] == pytest.approx(
         config["scaling_factor"]
     )
+
+
+def test_a_killed_run_loses_what_came_after_its_last_checkpoint_alone(tmp_path: Path) -> None:
+    shutil.copytree(SHIPPED_MINI, tmp_path, dirs_exist_ok=True)
+    log, before = tmp_path / "training.json", load_file(tmp_path / VAE)
+    log.unlink()
+    deadline_s = time.monotonic() + 120
+    with subprocess.Popen(command(tmp_path, "decoder", "--save-every", "0.5"), start_new_session=True) as running:
+        try:
+            while not log.exists() or json.loads(log.read_text() or "{}").get("decoder", {}).get("steps", 0) < 2:
+                assert running.poll() is None and time.monotonic() < deadline_s
+                time.sleep(0.05)
+        finally:
+            os.killpg(running.pid, signal.SIGKILL)
+    kept = json.loads(log.read_text())["decoder"]
+    assert any(not torch.equal(value, before[name]) for name, value in load_file(tmp_path / VAE).items())
+    assert train(tmp_path, "decoder", 1.0)["decoder"]["steps"] > kept["steps"]
