@@ -8,6 +8,7 @@ from __future__ import annotations
 from guard import Guard
 
 _HUB = "integration/test_hub.py"
+_FOLDERS = "integration/test_hub_folders.py"
 _REFUSALS = f"{_HUB}::test_refusals_are_sentences"
 
 
@@ -186,21 +187,21 @@ HUB = (
         "models.py",
         "    if condition.state is not State.COMPLETE:\n        from",
         "    if True:\n        from",
-        "test_a_folder_filled_by_hand_is_used_as_it_is",
+        f"{_FOLDERS}::test_a_folder_filled_by_hand_is_used_as_it_is",
     ),
     _hub(
         "nor do repositories that lie beside each other",
         "models.py",
         '    if condition.state is State.ABSENT and "/" not in name:',
         "    if False:",
-        "test_repositories_beside_each_other_are_used_by_links",
+        f"{_FOLDERS}::test_repositories_beside_each_other_are_used_by_links",
     ),
     _hub(
         "a directory named by its path is never fetched",
         "models.py",
         ' or (condition.state is not State.COMPLETE and "/" in name)',
         "",
-        "test_a_directory_named_by_its_path_is_never_fetched",
+        f"{_FOLDERS}::test_a_directory_named_by_its_path_is_never_fetched",
     ),
     _hub(
         "free space is checked before",
@@ -214,63 +215,63 @@ HUB = (
         "weights.py",
         "    if size == file.bytes:\n",
         "    if True:\n",
-        "test_a_truncated_file_is_named_at_start_and_mended_by_a_pull",
+        f"{_FOLDERS}::test_a_truncated_file_is_named_at_start_and_mended_by_a_pull",
     ),
     _hub(
         "what is damaged is fetched again",
         "fetch.py",
         "        return fault is None",
         "        return True",
-        "test_a_truncated_file_is_named_at_start_and_mended_by_a_pull",
+        f"{_FOLDERS}::test_a_truncated_file_is_named_at_start_and_mended_by_a_pull",
     ),
     _hub(
         "verify reads every byte",
         "weights.py",
         "    if found == (file.sha256 or file.git_sha1):",
         "    if True:",
-        "test_wrong_bytes_of_the_right_number_are_found_by_verify",
+        f"{_FOLDERS}::test_wrong_bytes_of_the_right_number_are_found_by_verify",
     ),
     _hub(
         "a copy by hand: cut-off files",
         "weights.py",
         '(path.suffix == ".safetensors" and size != _safetensors_bytes(path))',
         "False",
-        "test_a_hand_copy_with_faults_names_them",
+        f"{_FOLDERS}::test_a_hand_copy_with_faults_names_them",
     ),
     _hub(
         "a copy by hand: Git's pointers",
         "weights.py",
         "    if head == _LFS_POINTER:",
         "    if False:",
-        "test_a_hand_copy_with_faults_names_them",
+        f"{_FOLDERS}::test_a_hand_copy_with_faults_names_them",
     ),
     _hub(
         "the pinned revision is what is asked for",
         "hub.py",
         "hf_hub_url(repository, name, revision=commit_hash)",
         'hf_hub_url(repository, name, revision="main")',
-        "test_a_lost_file_comes_from_the_pinned_commit",
+        f"{_FOLDERS}::test_a_lost_file_comes_from_the_pinned_commit",
     ),
     _hub(
         "an update removes what the last commit had",
         "fetch.py",
         "            self._remove_outdated(plan)",
         "            pass",
-        "test_a_pinned_revision_stays_until_an_update",
+        f"{_FOLDERS}::test_a_pinned_revision_stays_until_an_update",
     ),
     _hub(
         "an update that fails leaves what was there",
         "fetch.py",
         "commit(part, self._partial / file.key)\n",
         "commit(part, self._root / file.path)\n",
-        "test_a_pinned_revision_stays_until_an_update",
+        f"{_FOLDERS}::test_a_pinned_revision_stays_until_an_update",
     ),
     _hub(
         "one process fetches, the other waits",
         "fetch.py",
         "fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "pass",
-        "test_two_pulls_at_once_fetch_everything_once",
+        f"{_FOLDERS}::test_two_pulls_at_once_fetch_everything_once",
     ),
 )
 WEIGHTS = (

@@ -7,129 +7,44 @@ import hashlib
 import json
 import os
 import pty
-import random
 import re
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from hub_box import (
+    MODEL,
+    PATIENCE_S,
+    PICKLE,
+    TOKEN,
+    TOOLKIT,
+    TOTAL_BYTES,
+    UNET,
+    WANTED,
+    Box,
+    in_model,
+    model_files,
+    open_hub,
+    toolkit_files,
+)
 from PIL import Image
 from stand_in_hub import StandInHub, git_sha1
 
 from fastfit_watch.exits import ExitCode
 
-MODEL, SINGLE, TOOLKIT = "zhengchong/FastFit-MR-1024", "zhengchong/FastFit-SR-1024", "zhengchong/Human-Toolkit"
-UNET = "unet/diffusion_pytorch_model.safetensors"
-PICKLE = "DensePose/model_final_162be9.pkl"
-NAME = "fastfit-mr-1024"
-TOKEN = "hf_secretOfAnna"  # noqa: S105 - it opens nothing
-PATIENCE_S = 60.0
-
-
-def _content(name: str, size: int) -> bytes:
-    return random.Random(name).randbytes(size)
-
-
-def safetensors(name: str, size: int) -> bytes:
-    """A whole safetensors file with one tensor of so many bytes."""
-    table = json.dumps({"a": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
-    return len(table).to_bytes(8, "little") + table + _content(name, size)
-
-
-def model_files() -> dict[str, bytes]:
-    """What the released repository holds, in small, with files nobody needs."""
-    return {
-        "README.md": b"# The card",
-        "scheduler/scheduler_config.json": b"{}\n",
-        "unet/config.json": b'{"a": 1}\n',
-        UNET: safetensors("unet", 800_000),
-        "vae/config.json": b'{"b": 2}\n',
-        "vae/diffusion_pytorch_model.safetensors": safetensors("vae", 200_000),
-        "samples/huge.bin": _content("huge", 50_000),
-    }
-
-
-def toolkit_files() -> dict[str, bytes]:
-    """What the toolkit's repository holds, in small."""
-    return {
-        "DWPose/yolox_l.onnx": _content("yolox", 60_000),
-        "DWPose/dw-ll_ucoco_384.onnx": _content("ucoco", 60_000),
-        PICKLE: _content("densepose", 100_000) + b".",
-        "SCHP/exp-schp-lip.pth": _content("lip", 100_000),
-        "SCHP/exp-schp-atr.pth": _content("atr", 100_000),
-        "SCHP/exp-schp-pascal.pth": _content("pascal", 100_000),
-    }
-
-
-WANTED = {name: data for name, data in model_files().items() if name.partition("/")[0] in ("scheduler", "unet", "vae")}
-WANTED |= {f"parser/{name}": data for name, data in toolkit_files().items() if "pascal" not in name}
-TOTAL_BYTES = sum(map(len, WANTED.values()))
-
-
-class Box:
-    """A machine in a folder of its own, that knows only the stand-in hub."""
-
-    def __init__(self, home: Path, endpoint: str) -> None:
-        self.home, self.endpoint = home, endpoint
-        self.root = home / "Models" / NAME
-
-    def environment(self, changes: Mapping[str, str]) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-        return {**kept, "HF_ENDPOINT": self.endpoint, "HF_HOME": str(self.home / "hf"), **changes}
-
-    def start(self, *arguments: str, **changes: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "fastfit_watch", *arguments]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(
-            command, cwd=self.home, env=self.environment(changes), stdout=pipe, stderr=pipe, text=True
-        )
-
-    def run(self, *arguments: str, **changes: str) -> tuple[int, str]:
-        """Run a command to its end; its exit code and everything it said."""
-        process = self.start(*arguments, **changes)
-        out, err = process.communicate(timeout=PATIENCE_S)
-        assert "Traceback" not in err, err
-        return process.returncode, out + err
-
-    def pull(self, **changes: str) -> str:
-        code, text = self.run("models", "pull", **changes)
-        assert code == ExitCode.OK, text
-        return text
-
-    def listed(self) -> dict[str, Any]:
-        code, text = self.run("models", "list", "--json")
-        assert code == ExitCode.OK
-        return next(entry for entry in json.loads(text) if entry["name"] == NAME)
-
-    def assert_whole(self, wanted: Mapping[str, bytes] = WANTED) -> None:
-        here = {str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file()}
-        assert here == {*wanted, "bundle.json", "fetched.json"}
-        for name, data in wanted.items():
-            assert (self.root / name).read_bytes() == data, name
-
 
 @pytest.fixture
 def hub() -> Iterator[StandInHub]:
-    hub = StandInHub()
-    hub.publish(MODEL, model_files())
-    hub.publish(TOOLKIT, toolkit_files())
-    yield hub
-    hub.close()
+    with open_hub() as opened:
+        yield opened
 
 
 @pytest.fixture
 def box(tmp_path: Path, hub: StandInHub) -> Box:
     return Box(tmp_path, hub.endpoint)
-
-
-def in_model(name: str) -> str:
-    """A wanted file's name in its repository."""
-    return name.removeprefix("parser/")
 
 
 def test_the_stand_in_speaks_what_huggingface_hub_speaks(box: Box, hub: StandInHub) -> None:
@@ -362,177 +277,3 @@ def test_too_small_a_disk_is_said_before_anything_is_fetched(box: Box, hub: Stan
     assert "needs 10000000.3 GB more in Models/fastfit-mr-1024, but only " in text or "GB more in Models/" in text
     assert " are free there. Free some space" in text
     assert hub.sent_bytes == {}
-
-
-def test_a_truncated_file_is_named_at_start_and_mended_by_a_pull(box: Box, hub: StandInHub) -> None:
-    box.pull()
-    os.truncate(box.root / UNET, 1000)
-    hub.seen.clear()
-    Image.new("RGB", (300, 400), "teal").save(box.home / "anna.png")
-    code, text = box.run("try-on", "--person", "anna.png", "--upper", "anna.png", "--device", "cpu")
-    assert code == ExitCode.ENGINE
-    named = f"{box.root.relative_to(box.home) / UNET} is cut off: 1000 bytes instead of {len(WANTED[UNET])}."
-    assert f"error: {named} Run 'fastfit-watch models pull'" in text
-    assert hub.seen == []
-    assert named in box.run("models", "list")[1]
-    hub.sent_bytes.clear()
-    assert "It is fetched again." in box.pull()
-    box.assert_whole()
-    assert hub.sent_bytes == {UNET: len(WANTED[UNET])}
-
-
-def test_wrong_bytes_of_the_right_number_are_found_by_verify(box: Box, hub: StandInHub) -> None:
-    box.pull()
-    path = box.root / "parser" / PICKLE
-    path.write_bytes(bytes(len(path.read_bytes())))
-    assert box.listed()["state"] == "complete", "a start looks at sizes only"
-    code, text = box.run("models", "verify")
-    assert code == ExitCode.ENGINE
-    assert f"{PICKLE} is damaged or another file" in text and "models pull" in text
-    hub.sent_bytes.clear()
-    box.pull()
-    box.assert_whole()
-    assert hub.sent_bytes == {PICKLE: len(WANTED[f"parser/{PICKLE}"])}
-
-
-def test_a_pinned_revision_stays_until_an_update(box: Box, hub: StandInHub) -> None:
-    box.pull()
-    first = hub.repos[MODEL].main
-    newer = {**model_files(), "unet/config.json": b'{"a": 2}\n'}
-    del newer[UNET]
-    newer["unet/diffusion_pytorch_model.fp16.safetensors"] = safetensors("half", 400_000)
-    hub.publish(MODEL, newer)
-    hub.seen.clear()
-    hub.sent_bytes.clear()
-    box.pull()
-    assert hub.seen == []
-    assert box.listed()["revision"].startswith(first[:12])
-
-    hub.refuse["unet/diffusion_pytorch_model.fp16.safetensors"] = 404
-    assert box.run("models", "pull", "--update")[0] == ExitCode.ENGINE
-    assert (box.listed()["state"], box.listed()["revision"][:12]) == ("complete", first[:12])
-    assert (box.root / UNET).exists(), "an update that failed leaves what was there"
-
-    hub.refuse.clear()
-    code, text = box.run("models", "pull", "--update")
-    assert code == ExitCode.OK, text
-    wanted = {name: data for name, data in WANTED.items() if name not in (UNET, "unet/config.json")}
-    changed = {name: newer[name] for name in ("unet/config.json", "unet/diffusion_pytorch_model.fp16.safetensors")}
-    box.assert_whole(wanted | changed)
-    assert hub.sent_bytes == {name: len(data) for name, data in changed.items()}
-    assert box.listed()["revision"].startswith(hub.repos[MODEL].main[:12])
-
-
-def test_a_lost_file_comes_from_the_pinned_commit(box: Box, hub: StandInHub) -> None:
-    box.pull()
-    hub.publish(MODEL, {**model_files(), UNET: safetensors("another", 900_000)})
-    (box.root / UNET).unlink()
-    box.pull()
-    box.assert_whole()
-
-
-def test_two_pulls_at_once_fetch_everything_once(box: Box, hub: StandInHub) -> None:
-    hub.bytes_per_s = 1_500_000
-    processes = [box.start("models", "pull") for _ in range(2)]
-    words = [process.communicate(timeout=PATIENCE_S)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], words
-    box.assert_whole()
-    assert hub.sent_bytes[UNET] == len(WANTED[UNET])
-    assert sum("by another process" in text for text in words) <= 1
-
-
-def test_a_folder_filled_by_hand_is_used_as_it_is(box: Box, hub: StandInHub) -> None:
-    source = Box(box.home / "source", hub.endpoint)
-    source.home.mkdir()
-    source.pull()
-    hub.seen.clear()
-    shutil.copytree(source.root, box.root, ignore=shutil.ignore_patterns("*.json.bak", "fetched.json", "bundle.json"))
-    assert provide_without_network(box) == str(box.root.relative_to(box.home))
-    assert json.loads((box.root / "bundle.json").read_text())["revision"] == "copied by hand"
-    assert box.listed()["state"] == "complete"
-    assert "nobody recorded" in box.run("models", "verify")[1]
-    assert hub.seen == []
-    hub.sent_bytes.clear()
-    box.pull()
-    box.assert_whole()
-    assert hub.sent_bytes == {}, "what is whole is compared, not fetched"
-
-
-def test_repositories_beside_each_other_are_used_by_links(box: Box, hub: StandInHub) -> None:
-    for repo, files in ((MODEL, model_files()), (TOOLKIT, toolkit_files())):
-        for name, data in files.items():
-            path = box.home / "Models" / repo.partition("/")[2] / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-    provide_without_network(box)
-    for name, data in WANTED.items():
-        assert (box.root / name).is_symlink() and (box.root / name).read_bytes() == data
-    assert hub.seen == []
-
-
-def test_a_hand_copy_with_faults_names_them(box: Box, hub: StandInHub) -> None:
-    box.pull()
-    (box.root / "fetched.json").unlink()
-    (box.root / UNET).write_bytes(WANTED[UNET][:-1])
-    (box.root / "parser" / PICKLE).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
-    shutil.rmtree(box.root / "vae")
-    hub.seen.clear()
-    faults = "\n".join(box.listed()["faults"])
-    assert f"{UNET} is cut off or damaged" in faults
-    assert f"{PICKLE} is only Git's pointer to the file" in faults
-    assert "lacks the vae's weights (vae/diffusion_pytorch_model.safetensors)" in faults
-    with pytest.raises(subprocess.CalledProcessError):
-        provide_without_network(box)
-    assert hub.seen == []
-    box.pull()
-    box.assert_whole()
-
-
-def test_the_single_reference_bundle_and_a_directory(box: Box, hub: StandInHub) -> None:
-    hub.publish(SINGLE, model_files())
-    code, text = box.run("models", "pull", "fastfit-sr-1024")
-    assert code == ExitCode.OK, text
-    root = box.home / "Models" / "fastfit-sr-1024"
-    assert json.loads((root / "bundle.json").read_text())["garment_size"] == [1024, 768]
-    hub.seen.clear()
-    moved = str(shutil.move(root, box.home / "elsewhere"))
-    assert provide_without_network(box, moved) == moved
-    code, text = box.run("models", "pull", "fastfit-mr-1025")
-    assert (code, "Did you mean 'fastfit-mr-1024'?" in text) == (ExitCode.USAGE, True)
-    assert "comes with the program" in box.run("models", "pull", "mini")[1]
-    assert hub.seen == []
-
-
-def test_a_directory_named_by_its_path_is_never_fetched(box: Box, hub: StandInHub) -> None:
-    box.pull()
-    moved = Path(shutil.move(box.root, box.home / NAME))
-    (moved / UNET).unlink()
-    (moved / "fetched.json").unlink()
-    (moved / "bundle.json").unlink()
-    hub.seen.clear()
-    Image.new("RGB", (300, 400), "teal").save(box.home / "anna.png")
-    outfit = ("--person", "anna.png", "--upper", "anna.png")
-    code, text = box.run("try-on", *outfit, "--device", "cpu", "--bundle", f"./{NAME}")
-    assert (code, hub.seen) == (ExitCode.ENGINE, [])
-    assert f"lacks the unet's weights ({UNET})" in text
-
-
-WITHOUT_NETWORK = """
-import socket, sys
-from pathlib import Path
-
-def refuse(*arguments, **keywords):
-    raise SystemExit("the network was asked")
-
-socket.getaddrinfo = socket.socket.connect = socket.socket.connect_ex = refuse
-from fastfit_watch.models import Console, provide_bundle
-print(provide_bundle(sys.argv[1], Path("Models"), Console()))
-assert "huggingface_hub" not in sys.modules
-"""
-
-
-def provide_without_network(box: Box, name: str = NAME) -> str:
-    """Make a bundle ready for the engine in a process that ends at the first look at the network."""
-    command = [sys.executable, "-c", WITHOUT_NETWORK, str(name)]
-    done = subprocess.run(command, cwd=box.home, env=box.environment({}), check=True, capture_output=True, text=True)
-    return done.stdout.strip()
