@@ -37,7 +37,6 @@ WHOLE_OUTFITS = (
 RIVALS = 9
 _DIRECTIONS = 24
 _QUANTILES = 64
-_BACKGROUND_DISTANCE = 12.0  # Lab units from the border colour; nearer pixels are the flat-lay's background
 _SMALLEST_REGION_PX = 40  # a garment almost hidden behind another one says nothing about identity
 
 
@@ -128,7 +127,8 @@ def identity(looks: Sequence[DrawnLook], pictures: Sequence[Picture]) -> dict[st
     result: dict[str, tuple[int, int]] = {}
     for category in Category:
         wearers = [index for index, look in enumerate(looks) if category in look.garments]
-        signatures = {index: signature(*_garment_pixels(looks[index].garments[category])) for index in wearers}
+        flat_lays = {index: (looks[index].garments[category], looks[index].laid[category] > 0) for index in wearers}
+        signatures = {index: signature(*flat_lay) for index, flat_lay in flat_lays.items()}
         own, judged = 0, 0
         for index in wearers:
             region = looks[index].worn == category.label + 1
@@ -153,13 +153,6 @@ def signature(picture: Picture, region: NDArray[np.bool_]) -> NDArray[np.float64
 def distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     """Sliced Wasserstein-1 distance (Bonneel et al. 2015) between two signatures, in Lab units."""
     return float(np.abs(one - other).mean())
-
-
-def _garment_pixels(picture: Picture) -> tuple[Picture, NDArray[np.bool_]]:
-    """A flat-lay and where its garment lies: everything that differs from the colour of the picture's border."""
-    lab = cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    border = np.median(np.concatenate([lab[0], lab[-1], lab[:, 0], lab[:, -1]]), axis=0)
-    return picture, np.linalg.norm(lab - border, axis=2) > _BACKGROUND_DISTANCE
 
 
 def draw_sheet(looks: Sequence[DrawnLook], pictures: Sequence[Picture]) -> Image.Image:

@@ -52,7 +52,7 @@ SCHEDULER_CONFIG: dict[str, Any] = {
 }
 BUNDLE: dict[str, Any] = {
     "name": "mini",
-    "revision": "2",
+    "revision": "3",
     "licence": "Apache-2.0",
     "person_size": list(PERSON_SIZE),
     "garment_size": list(PERSON_SIZE),

@@ -8,7 +8,8 @@ import pytest
 
 from fastfit_watch.engine.bundle import SHIPPED_MINI, Bundle
 from fastfit_watch.engine.tryon import FastFitEngine
-from fastfit_watch.mini.evaluate import Evaluation, evaluate
+from fastfit_watch.mini.drawing.figures import draw_look
+from fastfit_watch.mini.evaluate import Evaluation, evaluate, identity
 from fastfit_watch.mini.feed import HELD_OUT_SEEDS
 
 LOOKS = 24
@@ -34,15 +35,22 @@ def test_the_same_seed_gives_the_same_bytes(evaluation: Evaluation) -> None:
 
 
 def test_results_resemble_the_truth(evaluation: Evaluation) -> None:
-    """A floor that broken weights, masks or references fall through; the model card tells what was measured."""
-    assert evaluation.ssim_mean > 0.8
+    """0.88 with the shipped weights; what broken weights, masks or references fall through."""
+    assert evaluation.ssim_mean > 0.85
 
 
 def test_dressed_regions_resemble_their_own_garment(evaluation: Evaluation) -> None:
-    """By chance one in ten would; the shipped weights: 36 of 41 of these looks."""
+    """By chance one in ten would; with the shipped weights 40 of 41 of these looks do."""
     own = sum(own for own, _ in evaluation.identity.values())
     judged = sum(judged for _, judged in evaluation.identity.values())
-    assert judged >= 20 and own / judged > 0.7
+    assert judged >= 20 and own / judged > 0.9
+
+
+def test_the_truth_itself_is_always_nearest_to_its_own_garment() -> None:
+    """Else the measure would be at fault, not the pictures."""
+    looks = [draw_look(seed) for seed in range(HELD_OUT_SEEDS, HELD_OUT_SEEDS + 60)]
+    for slot, (own, judged) in identity(looks, [look.truth for look in looks]).items():
+        assert own == judged >= 20, slot
 
 
 def test_a_picture_takes_at_most_eight_seconds(evaluation: Evaluation) -> None:

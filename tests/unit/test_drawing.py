@@ -38,6 +38,21 @@ def test_every_given_garment_is_drawn_alone_and_worn(subset: set[Category]) -> N
         assert (look.worn == category.label + 1).sum() > 40, "it is seen in the truth"
 
 
+def test_the_map_of_a_flat_lay_has_its_white_soles_too() -> None:
+    paper, soles = np.array([246, 245, 243]), 0
+    for seed in range(20):
+        look = draw_look(seed, {Category.UPPER, Category.LOWER, Category.SHOE, Category.BAG})
+        for category, picture in look.garments.items():
+            laid = look.laid[category] > 0
+            differs = np.abs(picture.astype(int) - paper).max(2)
+            assert laid.shape == picture.shape[:2]
+            outside = ~cv2.dilate(laid.astype(np.uint8), np.ones((3, 3))).astype(bool)
+            # The inside of a neck is no part of it; strokes may cross the edge a little.
+            assert (differs[outside] > 10).mean() < (0.03 if category is Category.UPPER else 0.01)
+            soles += int((laid & (differs <= 10)).sum()) if category is Category.SHOE else 0
+    assert soles > 200, "sneakers have soles as white as the paper"
+
+
 def test_random_outfits_are_always_wearable() -> None:
     outfits = [set(draw_look(seed).garments) for seed in range(40)]
     assert all(outfit and outfit_conflict(outfit) is None for outfit in outfits)

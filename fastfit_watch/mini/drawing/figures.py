@@ -55,6 +55,7 @@ class DrawnLook:
     """A person before and after; all pictures uint8 RGB.
 
     person, truth (H, W, 3): the same person in present clothes and in the given garments. garments: flat-lays.
+    laid: 1 where a flat-lay shows its garment, else 0, at the flat-lay's size.
     densepose, lip, atr (H, W): labels of `person`. worn (H, W): label + 1 of the garment seen in `truth`, or 0.
     keypoints float32 (134, 2): pixels (x, y) of `person`, -1 where not given. scores (134,): 1 where given.
     """
@@ -62,6 +63,7 @@ class DrawnLook:
     person: Picture
     truth: Picture
     garments: Mapping[Category, Picture]
+    laid: Mapping[Category, Picture]
     densepose: Picture
     lip: Picture
     atr: Picture
@@ -91,10 +93,12 @@ def draw_look(
     before = draw_figure(person, present, size, frame, int(wall))
     later = draw_figure(person, after, size, frame, int(wall))
     points, scores = body_points(person, before)
+    flat_lays = {c: draw_flat(g, accessory_size if c.is_accessory else garment_size) for c, g in chosen.items()}
     return DrawnLook(
         before.picture(),
         later.picture(),
-        {c: draw_flat(g, accessory_size if c.is_accessory else garment_size) for c, g in chosen.items()},
+        {category: canvas.picture() for category, canvas in flat_lays.items()},
+        {category: canvas.labels["worn"] for category, canvas in flat_lays.items()},
         before.labels["densepose"],
         before.labels["lip"],
         before.labels["atr"],
@@ -114,7 +118,7 @@ def draw_person(seed: int, size: Size = (1024, 768)) -> Picture:
 
 def draw_garment(seed: int, category: Category, size: Size) -> Picture:
     """The flat-lay of a random garment, uint8 (h, w, 3)."""
-    return draw_flat(draw_garment_traits(np.random.default_rng(seed), category), size)
+    return draw_flat(draw_garment_traits(np.random.default_rng(seed), category), size).picture()
 
 
 def draw_outfit(rng: np.random.Generator) -> frozenset[Category]:
@@ -177,10 +181,9 @@ def draw_figure(
     return canvas
 
 
-def draw_flat(garment: Garment, size: Size) -> Picture:
-    """A flat-lay: the garment alone on a light ground."""
-    pose = flat_pose()
-    none: dict[str, int] = {}
+def draw_flat(garment: Garment, size: Size) -> Canvas:
+    """A flat-lay: the garment alone on a light ground, and the map `worn` with 1 where it lies."""
+    pose, worn = flat_pose(), {"worn": 1}
     scale, centre = {
         _U: (1.75, (0.0, 0.37)),
         _L: (1.45, (0.0, 0.69)),
@@ -189,16 +192,16 @@ def draw_flat(garment: Garment, size: Size) -> Picture:
         _B: (3.1, (0.045, 0.4)),
     }[garment.category]
     pixels = scale * size[0] * 0.87
-    canvas = Canvas(size, (size[1] / 2 - centre[0] * pixels, size[0] / 2 - centre[1] * pixels), pixels, ())
+    canvas = Canvas(size, (size[1] / 2 - centre[0] * pixels, size[0] / 2 - centre[1] * pixels), pixels, ("worn",))
     canvas.cover(flat((246, 245, 243)))
     match garment.category:
         case Category.UPPER | Category.DRESS:
             for side in ("right", "left"):
-                dress_arm(canvas, pose, 1.0, side, garment, none)
-            dress_torso(canvas, pose, 1.0, garment, none)
-            trim_neck(canvas, pose, garment, (214, 211, 206), none)
+                dress_arm(canvas, pose, 1.0, side, garment, worn)
+            dress_torso(canvas, pose, 1.0, garment, worn)
+            trim_neck(canvas, pose, garment, (214, 211, 206), {"worn": 0})
         case Category.LOWER:
-            dress_legs(canvas, pose, 1.0, garment, none, none)
+            dress_legs(canvas, pose, 1.0, garment, worn, worn)
         case Category.SHOE:
             pose |= {
                 f"{s}_{j}": np.array(p)
@@ -206,7 +209,7 @@ def draw_flat(garment: Garment, size: Size) -> Picture:
                 for j, p in (("ankle", (sg * 0.045, 0.945)), ("toe", (sg * 0.062, 0.979)))
             }
             for side in ("right", "left"):
-                put_on_shoe(canvas, pose, side, garment, none)
+                put_on_shoe(canvas, pose, side, garment, worn)
         case Category.BAG:
-            hang_bag(canvas, np.array([0.0, 0.26]), np.array([0.045, 0.44]), garment, none)
-    return canvas.picture()
+            hang_bag(canvas, np.array([0.0, 0.26]), np.array([0.045, 0.44]), garment, worn)
+    return canvas
