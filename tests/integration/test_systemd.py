@@ -121,7 +121,7 @@ def test_a_thread_that_dies_takes_the_daemon_with_it(house: House) -> None:
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from pathlib import Path\nimport protocol_daemon, fastfit_watch.uptake\n"
         "def broken(*_): raise ValueError('two\\nlines')\n"
-        "fastfit_watch.uptake.Inspector = broken\n"
+        "fastfit_watch.uptake.Inspectors = broken\n"
         "sys.exit(protocol_daemon.run(Path(sys.argv[1]), once=False))\n"
     )
     with (house.root / "stderr").open("w+") as stream:
@@ -153,5 +153,5 @@ def test_the_watchdog_of_systemd_learns_where_every_thread_stood(house: House) -
     assert daemon.wait(PATIENCE_S) == -signal.SIGABRT
     said = _said(house)
     assert "Fatal Python error: Aborted" in said
-    assert "in _wait" in said
+    assert "in _loop" in said, "the daemon's own thread, wherever it is just now"
     assert "uptake.py" in said
