@@ -3,6 +3,8 @@ the shipped mini bundle, too."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -38,6 +40,22 @@ OUTFIT = {
     Category.BAG: Image.fromarray(draw_garment(90, Category.BAG, (128, 96))),
 }
 STAGES = ("parse", "encode", "references", "denoise", "step", "decode")
+# How often the kernel must give a page while ten large blocks are used one after the other: without and with it.
+TOUCHES = """
+import resource
+from fastfit_watch.engine.memory import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        bytearray(24 * 2**20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+without = faults()
+keep_freed_memory()
+bytearray(24 * 2**20)
+print(without, faults())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +262,13 @@ def ladders() -> Iterator[tuple[Rung, ...]]:
     for allowed in (False, True):
         for start in Rung:
             yield ladder(start, allow_smaller=allowed)
+
+
+def test_memory_of_pictures_is_kept_for_the_next() -> None:
+    done = subprocess.run([sys.executable, "-c", TOUCHES], capture_output=True, text=True, timeout=60, check=True)
+    before, after = map(int, done.stdout.split())
+    assert before > 10 * 1000, "else there is nothing to be saved here, and no need for it"
+    assert after < 500
 
 
 def test_the_ladder_goes_down_only_and_is_never_smaller_unasked() -> None:
