@@ -30,13 +30,24 @@ def dilate_by(region: Region, radius_px: int) -> Region:
     """Grow by a disc of `radius_px` >= 0 pixels."""
     side = 2 * radius_px + 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    return np.asarray(cv2.dilate(region, kernel), np.uint8)
+    grown = np.zeros_like(region)
+    if not region.any():
+        return grown
+    left, top, width, height = cv2.boundingRect(region)
+    # A disc has no short cut: only the neighbourhood of the region is worth looking at.
+    near = np.s_[
+        max(0, top - radius_px) : top + height + radius_px,
+        max(0, left - radius_px) : left + width + radius_px,
+    ]
+    grown[near] = cv2.dilate(region[near], kernel)
+    return grown
 
 
 def smooth(region: Region, threshold: int) -> Region:
     """Blur (Gaussian, 1/50 of the longer side, odd) at 0..255 and keep what reaches `threshold`."""
     side = _odd(max(region.shape) // 50)
-    return np.asarray(cv2.GaussianBlur(region * 255, (side, side), 0) >= threshold, np.uint8)
+    blurred = cv2.GaussianBlur(region * 255, (side, side), 0)
+    return np.asarray((blurred >= threshold).view(np.uint8))
 
 
 def fill_hulls(region: Region) -> Region:
@@ -54,15 +65,18 @@ def keep_largest(region: Region) -> Region:
     if count <= 2:
         return region
     sizes = np.bincount(pieces.ravel())[1:]
-    return np.asarray(pieces == 1 + int(sizes.argmax()), np.uint8)
+    return np.asarray((pieces == 1 + int(sizes.argmax())).view(np.uint8))
 
 
 def drop_specks(region: Region) -> Region:
     """Drop 8-connected pieces below 0.03 % of the picture: a parser's noise, not a body part or an accessory."""
-    _, pieces, stats, _ = cv2.connectedComponentsWithStats(region, connectivity=8)
-    kept = stats[:, cv2.CC_STAT_AREA] >= _SPECK * region.size
+    # OpenCV's own statistics, which could count as well, take three times as long.
+    _, pieces = cv2.connectedComponents(region, connectivity=8)
+    kept = np.bincount(pieces.ravel()) >= _SPECK * region.size
+    if kept[1:].all():
+        return region
     kept[0] = False
-    return np.asarray(kept[pieces], np.uint8)
+    return np.asarray(kept.view(np.uint8).take(pieces))
 
 
 def coarsen(region: Region, full_size: tuple[int, int]) -> Region:

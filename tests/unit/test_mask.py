@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fastfit_watch.engine.labels import select_atr, select_clothes, select_lip, select_parts
 from fastfit_watch.engine.mask import Part, agnostic_mask, full_mask, part_mask, worn_mask
 from fastfit_watch.engine.parsing import Parsing
+from fastfit_watch.engine.regions import dilate_by, drop_specks
 from fastfit_watch.errors import EngineError
 from fastfit_watch.look import Category, MaskMode
 
@@ -216,6 +217,18 @@ def test_the_mode_chooses_the_mask() -> None:
     slots = {Category.UPPER}
     assert np.array_equal(agnostic_mask(person, slots, MaskMode.FULL), full_mask(*labels(DRESSED)))
     assert np.array_equal(agnostic_mask(person, slots, MaskMode.WORN), worn_mask(slots, person))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_short_cuts_give_the_same_regions(seed: int) -> None:
+    """Growing looks at the neighbourhood of a region only, and pieces are counted by us: as OpenCV on the whole."""
+    noise = np.random.default_rng(seed).random((400, 300))
+    region = np.asarray(cv2.GaussianBlur(noise, (0, 0), 1.5) > (0.5 + 0.03 * seed), np.uint8)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (13, 13))
+    np.testing.assert_array_equal(dilate_by(region, 6), cv2.dilate(region, kernel))
+    _, pieces, stats, _ = cv2.connectedComponentsWithStats(region, connectivity=8)
+    large = [piece for piece in range(1, len(stats)) if stats[piece, cv2.CC_STAT_AREA] >= 0.0003 * region.size]
+    np.testing.assert_array_equal(drop_specks(region), np.isin(pieces, large))
 
 
 def test_labels_are_left_as_they_were() -> None:
