@@ -27,6 +27,7 @@ from fastfit_watch.engine.fused_unet import LATENT_CHANNELS, FusedUNet
 from fastfit_watch.engine.graphs import capture, may_capture
 from fastfit_watch.engine.sampling import Noise, OnStep
 from fastfit_watch.engine.schedule import Coefficients, NoiseSchedule, advance
+from fastfit_watch.engine.transfer import upload
 
 _AHEAD = 2  # steps given to the device before the first of them is waited for
 _PLAIN_STEPS = 2  # of the first look of a shape: they load kernels, and keep the device busy during the capture
@@ -108,18 +109,17 @@ class Denoiser:
     def _loop(self, desk: _Desk, schedule: NoiseSchedule, job: Job, on_step: OnStep | None) -> None:
         device, steps = self._unet.device, len(schedule.timesteps)
         offsets = self._unet.time_offsets(schedule.timesteps)
-        numbers = torch.tensor([astuple(step) for step in schedule.coefficients], dtype=torch.float32).to(device)
+        numbers = upload(torch.tensor([astuple(step) for step in schedule.coefficients], dtype=torch.float32), device)
         shape = (1, LATENT_CHANNELS, *job.condition.shape[2:])
-        # Drawn in one go, look by look, and moved once: nothing is waited for inside the loop.
         initial = torch.cat([noise.initial(shape) for noise in job.noise])
-        desk.latents.copy_(initial.to(device).permute(0, 2, 3, 1))
-        fresh = [[noise.step(index, shape) for index in range(steps)] for noise in job.noise]
-        drawn = torch.stack([torch.cat(rows) for rows in zip(*fresh, strict=True)]).to(device).permute(0, 1, 3, 4, 2)
+        desk.latents.copy_(upload(initial, device).permute(0, 2, 3, 1))
         done: list[torch.cuda.Event] = []
         for index in range(steps):
             desk.offsets.copy_(offsets[index : index + 1])
             desk.numbers.copy_(numbers[index])
-            desk.fresh.copy_(drawn[index])
+            # Drawn while the device is busy with the steps before; all at once, it would have to wait for them.
+            fresh = torch.cat([noise.step(index, shape) for noise in job.noise])
+            desk.fresh.copy_(upload(fresh, device).permute(0, 2, 3, 1))
             self._step(desk, guided=desk.key.guided and schedule.guided[index], left=steps - index)
             if not self._on_gpu:
                 _tell(on_step, index + 1, steps)

@@ -21,6 +21,7 @@ from fastfit_watch.engine.blocks import Convolution, Norm, Resnet, enlarge, roun
 from fastfit_watch.engine.buffers import AttentionBuffers, LayerShape
 from fastfit_watch.engine.graphs import Recorder
 from fastfit_watch.engine.rooms import Embeddings, Room, Stage, Transformer, repeat
+from fastfit_watch.engine.transfer import upload
 from fastfit_watch.engine.unet import FastFitUNet
 
 LATENT_CHANNELS = 4
@@ -72,7 +73,7 @@ class FusedUNet:
 
     def time_offsets(self, timesteps: Sequence[int]) -> Tensor:
         """What each timestep adds in all resnets: (timesteps, offsets)."""
-        steps = torch.tensor(timesteps, device=self.device)
+        steps = upload(torch.tensor(timesteps), self.device)
         sinusoids = self._unet.time_proj(steps).to(self.dtype)
         return self._embeddings.offsets(self._unet.time_embedding(sinusoids))
 

@@ -20,7 +20,7 @@ from fastfit_watch.engine.fused_unet import FusedUNet
 from fastfit_watch.engine.fused_vae import FusedVAE
 from fastfit_watch.engine.geometry import Size, pad_to, stretch
 from fastfit_watch.engine.picture import Picture
-from fastfit_watch.engine.sampling import Pixels, draw_posterior_noise, encode, to_tensor, work_device
+from fastfit_watch.engine.sampling import Pixels, draw_seeded, encode, posterior_seed, to_tensor, work_device
 from fastfit_watch.engine.unet import FastFitUNet
 from fastfit_watch.errors import EngineError
 from fastfit_watch.look import Category
@@ -60,12 +60,15 @@ def fit_garment(image: Image.Image, size: Size) -> Pixels:
 
 @dataclass(frozen=True)
 class FittedGarment:
-    """A garment on its way to the model's size. key : of its latents. pixels : waits for them, uint8 (H, W, 3)."""
+    """A garment on its way to the model's size.
+
+    key : of its latents. fitted : waits for its pixels, uint8 (H, W, 3), and the seed of its posterior noise.
+    """
 
     category: Category
     digest: str
     key: Key | None
-    pixels: Callable[[], Pixels]
+    fitted: Callable[[], tuple[Pixels, int]]
 
 
 @contextmanager
@@ -87,8 +90,8 @@ def fit_garments(
         for category in [slot for slot in Category if slot in garments]:
             picture, size = Picture.of(garments[category]), sizes[category]
             key, fit = picture.key("latents", category, size), partial(_open_and_fit, category, picture, size)
-            pixels = fit if hits.holds(key) else threads.submit(fit).result
-            fitted.append(FittedGarment(category, picture.digest, key, pixels))
+            wait = fit if hits.holds(key) else threads.submit(fit).result
+            fitted.append(FittedGarment(category, picture.digest, key, wait))
         yield tuple(fitted)
 
 
@@ -105,20 +108,22 @@ def encode_garments(
     """
     references = []
     for garment in garments:
-        make = partial(_encode_pixels, vae, garment.category, garment.pixels)
+        make = partial(_encode_fitted, vae, garment.fitted)
         references.append(Reference(garment.category, hits.fetch("garment", garment.key, make), garment.digest))
     return tuple(references)
 
 
 def encode_garment(vae: AutoencoderKL | FusedVAE, category: Category, image: Image.Image, size: Size) -> Tensor:
     """Encode one garment to scaled latents, float32 (1, 4, h, w). `image` is RGB, `size` (height, width)."""
-    return _encode_pixels(vae, category, partial(_open_and_fit, category, Picture.of(image), size))
+    return _encode_fitted(vae, partial(_open_and_fit, category, Picture.of(image), size))
 
 
-def _open_and_fit(category: Category, picture: Picture, size: Size) -> Pixels:
+def _open_and_fit(category: Category, picture: Picture, size: Size) -> tuple[Pixels, int]:
     image = picture.open()
     try:
-        return fit_garment(image, size)
+        pixels = fit_garment(image, size)
+        # Here, beside the person's parsing: the device is not to wait for a digest of megabytes.
+        return pixels, posterior_seed(category, (pixels,))
     except ValueError as error:  # Pillow, asked for a side of 0 pixels
         raise EngineError(
             f"The picture for '{category}' is too narrow: {image.width} x {image.height} pixels.",
@@ -126,9 +131,9 @@ def _open_and_fit(category: Category, picture: Picture, size: Size) -> Pixels:
         ) from error
 
 
-def _encode_pixels(vae: AutoencoderKL | FusedVAE, category: Category, fitted: Callable[[], Pixels]) -> Tensor:
-    pixels = fitted()
-    return encode(vae, to_tensor(pixels, work_device(vae)), partial(draw_posterior_noise, category, (pixels,)))
+def _encode_fitted(vae: AutoencoderKL | FusedVAE, fitted: Callable[[], tuple[Pixels, int]]) -> Tensor:
+    pixels, seed = fitted()
+    return encode(vae, to_tensor(pixels, work_device(vae)), partial(draw_seeded, seed))
 
 
 def read_references(

@@ -22,6 +22,7 @@ from torch.nn import functional
 from fastfit_watch.engine.attention import ReferenceCache
 from fastfit_watch.engine.fused_vae import FusedVAE
 from fastfit_watch.engine.schedule import NoiseSchedule
+from fastfit_watch.engine.transfer import download_pixels, upload, upload_pixels
 from fastfit_watch.engine.unet import FastFitUNet
 
 Pixels = NDArray[np.uint8]
@@ -71,11 +72,20 @@ def draw_posterior_noise(slot: str, pictures: tuple[Pixels, ...], shape: tuple[i
     slot : what the picture is used as: a category, or "person".
     pictures : uint8 arrays, all that the encoded picture is made of.
     """
+    return draw_seeded(posterior_seed(slot, pictures), shape)
+
+
+def posterior_seed(slot: str, pictures: tuple[Pixels, ...]) -> int:
+    """The seed of `draw_posterior_noise`. Other threads go on while it is made."""
     digest = hashlib.sha256(slot.encode())
     for picture in pictures:
         digest.update(repr(picture.shape).encode())
-        digest.update(picture.tobytes())
-    seed = int.from_bytes(digest.digest()[:8], "big") >> 1  # the generator takes 63 bits
+        digest.update(np.ascontiguousarray(picture).data)
+    return int.from_bytes(digest.digest()[:8], "big") >> 1  # the generator takes 63 bits
+
+
+def draw_seeded(seed: int, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise of a seed of its own: float32 `shape`, on the CPU."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -148,11 +158,11 @@ def to_tensor(picture: Pixels, device: torch.device | str = "cpu") -> Tensor:
 
 def mask_to_tensor(mask: Pixels, device: torch.device | str = "cpu") -> Tensor:
     """uint8 (H, W) to float32 (1, 1, H, W): 1 where the picture is repainted, else 0."""
-    return (torch.tensor(mask, device=device) >= _MASKED).float()[None, None]
+    return (upload_pixels(mask, device) >= _MASKED).float()[None, None]
 
 
 def _planes(picture: Pixels, device: torch.device | str) -> Tensor:
-    return torch.tensor(picture, device=device).permute(2, 0, 1)[None].float()
+    return upload_pixels(picture, device).permute(2, 0, 1)[None].float()
 
 
 def cover_person(picture: Pixels, mask: Pixels, pose: Pixels, device: torch.device | str = "cpu") -> Tensor:
@@ -197,7 +207,7 @@ def encode(vae: AutoencoderKL | FusedVAE, pixels: Tensor, draw_noise: DrawNoise)
     else:
         posterior = vae.encode(pixels.to(work_device(vae), vae.dtype)).latent_dist
         mean, deviation = posterior.mean.float(), posterior.std.float()
-    drawn: Tensor = mean + deviation * draw_noise(tuple(mean.shape)).to(mean.device)
+    drawn: Tensor = mean + deviation * upload(draw_noise(tuple(mean.shape)), mean.device)
     return drawn * scale_of(vae)
 
 
@@ -218,8 +228,7 @@ def decode(vae: AutoencoderKL | FusedVAE, latents: Tensor) -> Tensor:
 def to_pixels(generated: Tensor) -> Pixels:
     """float32 (1, 3, H, W), nominally in [-1, 1], to uint8 (H, W, 3) in the machine's memory."""
     levels = ((generated[0] / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-    pixels: Pixels = levels.permute(1, 2, 0).contiguous().cpu().numpy()
-    return pixels
+    return download_pixels(levels.permute(1, 2, 0).contiguous())
 
 
 def composite(generated: Pixels, picture: Pixels, mask: Pixels) -> Pixels:
@@ -232,5 +241,5 @@ def composite(generated: Pixels, picture: Pixels, mask: Pixels) -> Pixels:
     generated, picture : uint8 (H, W, 3). mask : uint8 (H, W).
     """
     result = picture.copy()
-    cv2.copyTo(generated, np.asarray(mask >= _MASKED, np.uint8), result)
+    cv2.copyTo(generated, (mask >= _MASKED).view(np.uint8), result)
     return result

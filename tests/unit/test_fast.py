@@ -192,6 +192,28 @@ def test_quick_and_plain_loop_agree(engine: FastFitEngine, preset: Preset) -> No
     assert (quick != pixels(engine.try_on(PERSON, OUTFIT, replace(options, steps=4)))).any()
 
 
+def test_noise_is_drawn_step_by_step(engine: FastFitEngine) -> None:
+    """All at once, the device would wait for it; so a look that ends early has drawn for its own steps alone."""
+    drawn: list[int] = []
+
+    class Counted(SeededNoise):
+        def step(self, index: int, shape: tuple[int, ...]) -> Tensor:
+            drawn.append(index)
+            return super().step(index, shape)
+
+    def stop(step: int, steps: int) -> None:
+        if step == 2:
+            raise EngineError("enough")
+
+    fast, look = engine.fast, engine.prepare(PERSON, OUTFIT, OPTIONS)
+    assert fast is not None
+    schedule = NoiseSchedule.of(engine.scheduler, 6)
+    rows = read_rows(fast.unet, look.references, 2.5, no_hits())
+    with torch.inference_mode(), pytest.raises(EngineError, match="enough"):
+        fast.denoise(schedule, look.condition, [rows], 2.5, [Counted(1)], stop)
+    assert drawn == [0, 1]
+
+
 # Several looks together
 
 

@@ -27,6 +27,7 @@ from fastfit_watch.engine.sampling import (
     encode,
     make_condition,
     mask_to_tensor,
+    posterior_seed,
     to_pixels,
     to_tensor,
 )
@@ -236,9 +237,16 @@ def test_posterior_noise_follows_from_slot_and_pixels() -> None:
     assert torch.equal(drawn, draw_posterior_noise("upper", (picture.copy(),), shape))
     assert not torch.equal(drawn, draw_posterior_noise("lower", (picture,), shape))
     assert not torch.equal(drawn, draw_posterior_noise("upper", (picture.reshape(2, 8, 3),), shape))
+    assert torch.equal(drawn, draw_posterior_noise("upper", (np.asfortranarray(picture),), shape))
     changed = picture.copy()
     changed[3, 3, 2] ^= 1
     assert not torch.equal(drawn, draw_posterior_noise("upper", (changed,), shape))
+
+
+def test_posterior_noise_is_the_same_for_ever() -> None:
+    # Another seed for the same picture would change every result that was ever made.
+    picture = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    assert posterior_seed("upper", (picture, picture[..., 0])) == 7284844562033284391
 
 
 def test_mask_is_cut_at_half() -> None:
