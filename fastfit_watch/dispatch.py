@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from loguru import Logger
 
 _FOUND = "its picture was finished before its engine process ended"
-AHEAD = 2  # looks in one engine process: one in work, one prepared meanwhile
+AHEAD = 2  # looks in one engine process beside those that are only being saved: one in work, one prepared meanwhile
+_MOST_IN_HAND = 4  # where saving takes longer than making, pictures do not pile up
 
 
 class Dispatch:
@@ -295,7 +296,8 @@ class Dispatch:
         """First something for every idle engine, then one look ahead for each."""
         for depth in range(AHEAD):
             for resident in self._residents.values():
-                if resident.is_ready and len(resident.in_hand) == depth:
+                in_work = len(resident.in_hand.keys() - self._saving)
+                if resident.is_ready and in_work == depth and len(resident.in_hand) < _MOST_IN_HAND:
                     self._hand_one(resident, now_s, clock_s)
 
     def _hand_one(self, resident: Resident, now_s: float, clock_s: float) -> None:

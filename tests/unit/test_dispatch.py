@@ -10,7 +10,7 @@ from stage import Stage
 
 from fastfit_watch import report
 from fastfit_watch.job import LookStatus, Status
-from fastfit_watch.protocol import FailureKind, Step
+from fastfit_watch.protocol import SAVING, FailureKind, Step
 
 
 @pytest.fixture
@@ -34,6 +34,24 @@ def test_a_job_is_made_two_looks_at_a_time(stage: Stage) -> None:
     stage.step(stage.engine.makes("c"))
     assert stage.job_status() is Status.DONE
     assert stage.dispatch.is_idle
+
+
+def test_a_look_that_is_only_saved_keeps_no_other_from_being_prepared(stage: Stage) -> None:
+    stage.claim("spring", *"abcdef")
+
+    def saves(name: str) -> None:
+        stage.step(stage.engine.says(Step(stage.engine.orders[name].token, SAVING, 0, 30)))
+
+    stage.step()
+    saves("a")
+    assert stage.in_hand() == ["a", "b", "c"]
+    assert stage.look("c").attempts == 1, "written down before the engine is asked"
+    saves("b")
+    assert stage.in_hand() == ["a", "b", "c", "d"]
+    saves("c")
+    assert stage.in_hand() == ["a", "b", "c", "d"], "a disk that is slower than the engine is not given ever more"
+    stage.step(stage.engine.makes("a"))
+    assert stage.in_hand() == ["b", "c", "d", "e"]
 
 
 def test_every_engine_gets_a_look_before_any_gets_a_second(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import queue
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from tiny_classifier import write_classifier
 from tiny_networks import load_engine, write_bundle
 
 from fastfit_watch.engine.content_filter import ContentFilter
-from fastfit_watch.engine.tryon import FastFitEngine, PreparedLook
+from fastfit_watch.engine.tryon import FastFitEngine, PreparedLook, SampledLook
 from fastfit_watch.failpoints import VARIABLE
 from fastfit_watch.finish import Finish
 from fastfit_watch.look import Category, SamplingOptions
@@ -61,6 +63,31 @@ class SlowThird:
         return self._engine.prepare(*given)
 
 
+class Overlapping:
+    """An engine whose second look is sampled until the third is prepared and the first is saved."""
+
+    def __init__(self, engine: FastFitEngine) -> None:
+        self._engine = engine
+        self._prepared = self._developed = 0
+        self.third_prepared, self.first_saved = threading.Event(), threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def prepare(self, *given: Any) -> PreparedLook:
+        look = self._engine.prepare(*given)
+        self._prepared += 1
+        if self._prepared == 3:
+            self.third_prepared.set()
+        return look
+
+    def develop(self, *given: Any) -> SampledLook:
+        self._developed += 1
+        if self._developed == 2:
+            assert self.third_prepared.wait(PATIENCE_S) and self.first_saved.wait(PATIENCE_S)
+        return self._engine.develop(*given)
+
+
 class Bench:
     """A bench at work in a thread, with one person and one shirt."""
 
@@ -69,7 +96,7 @@ class Bench:
         bundle: Path,
         root: Path,
         content_filter: ContentFilter | None = None,
-        prepares: threading.Event | None = None,
+        wrap: Callable[[FastFitEngine], Any] = lambda engine: engine,
     ) -> None:
         self.root, self.heard = root, Heard()
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
@@ -78,8 +105,7 @@ class Bench:
             Image.fromarray(pixels).save(root / f"{name}.png")
         settings = argparse.Namespace(device="cpu", finish=Finish(), max_rss_bytes=0)
         versions = what_runs("tiny", "1", "none", "float32", "cpu")
-        engine = load_engine(bundle) if prepares is None else SlowThird(load_engine(bundle), prepares)
-        bench = Workbench(engine, content_filter, self.heard, settings, versions)  # type: ignore[arg-type]
+        bench = Workbench(wrap(load_engine(bundle)), content_filter, self.heard, settings, versions)  # type: ignore[arg-type]
         threading.Thread(target=bench.work, args=(self._orders,), daemon=True).start()
 
     def make(self, token: int, start: Rung = Rung.FULL, *, allow_smaller: bool = False) -> Message:
@@ -178,7 +204,7 @@ def test_pictures_shrink_with_permission_only(
 
 def test_a_look_never_waits_for_the_preparation_of_the_next(bundle: Path, tmp_path: Path) -> None:
     may_go = threading.Event()
-    bench = Bench(bundle, tmp_path, prepares=may_go)
+    bench = Bench(bundle, tmp_path, wrap=partial(SlowThird, may_go=may_go))
     for token in range(3):
         bench.order(token)
     try:
@@ -187,3 +213,15 @@ def test_a_look_never_waits_for_the_preparation_of_the_next(bundle: Path, tmp_pa
     finally:
         may_go.set()
     assert isinstance(bench.heard.next_end(), Done)
+
+
+def test_while_a_look_is_sampled_the_next_is_prepared_and_the_last_is_saved(bundle: Path, tmp_path: Path) -> None:
+    engine = Overlapping(load_engine(bundle))
+    bench = Bench(bundle, tmp_path, wrap=lambda _: engine)
+    for token in range(3):
+        bench.order(token)
+    first = bench.heard.next_end()
+    assert isinstance(first, Done) and first.token == 0 and (tmp_path / "0.png").exists()
+    engine.first_saved.set()
+    assert [type(bench.heard.next_end()) for _ in range(2)] == [Done, Done]
+    assert engine.third_prepared.is_set()
