@@ -39,7 +39,9 @@ _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_C
 # Errors of opening that are the file's own fault. Any other one is the machine's.
 _FILE_ERRNOS = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ENXIO}
 _PR_SET_PDEATHSIG = 1
-_M_MMAP_THRESHOLD = -3
+# glibc's numbers for mallopt(3), and what is kept from one picture to the next: blocks up to a size, and so much in all.
+_M_TRIM_THRESHOLD, _KEPT_BYTES = -1, 32 * 1024 * 1024
+_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES = -3, 8 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -196,8 +198,10 @@ def _confine(memory_bytes: int) -> None:
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if hasattr(libc, "mallopt"):
-        # Give the memory of large pictures back at once; glibc would learn to keep it (mallopt(3)).
-        libc.mallopt(_M_MMAP_THRESHOLD, 1024 * 1024)
+        # Give the memory of large pictures back at once; glibc would learn to keep it. That of small ones is kept: to
+        # get it anew, page by page, takes the kernel as long as decoding.
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
     # A service manager sends this to all processes at once; the parent finishes its picture and then ends this one.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

@@ -45,6 +45,11 @@ def the_child(parent: int | None = None) -> psutil.Process:
     return found[0]
 
 
+def page_faults(pid: int) -> int:
+    """How often the kernel gave the process a page of memory (proc_pid_stat(5), minflt)."""
+    return int(Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[7])
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline_s = time.monotonic() + 10
     while not condition():
@@ -94,6 +99,14 @@ def test_one_child_serves_thousands_of_pictures_in_little_memory(folder: Path, i
     assert time.monotonic() - began_s < 10, "a process for each picture would take minutes"
     assert the_child().pid == child.pid
     assert child.memory_info().rss < 80e6 and child.num_fds() < 10
+
+
+def test_the_memory_of_a_small_picture_is_kept_for_the_next(folder: Path, inspector: Inspector) -> None:
+    Image.new("RGB", (1200, 900)).save(folder / "shirt.png")
+    inspector.inspect(folder, ["shirt.png"])
+    before = page_faults(the_child().pid)
+    inspector.inspect(folder, ["shirt.png"] * 10)
+    assert page_faults(the_child().pid) - before < 10 * 400, "a picture and its copy are more than 1500 pages"
 
 
 def test_the_memory_of_a_large_picture_is_given_back(folder: Path, inspector: Inspector) -> None:
