@@ -39,7 +39,7 @@ _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_C
 # Errors of opening that are the file's own fault. Any other one is the machine's.
 _FILE_ERRNOS = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ENXIO}
 _PR_SET_PDEATHSIG = 1
-# glibc's numbers for mallopt(3), and what is kept from one picture to the next: blocks up to a size, and so much in all.
+# glibc's numbers for mallopt(3), and what is kept from one picture to the next: so much in all, of blocks up to a size.
 _M_TRIM_THRESHOLD, _KEPT_BYTES = -1, 32 * 1024 * 1024
 _M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES = -3, 8 * 1024 * 1024
 

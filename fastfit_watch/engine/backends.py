@@ -19,17 +19,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fastfit_watch.engine import hopper
+
 Run = Callable[[Tensor, Tensor, Tensor, float | None], Tensor]
 
 _CLEARLY = 0.93  # another kernel must take less than this share of the preferred one's time
 _REPEATS = 5
 _CHECKED = 320  # tokens
 _TOLERANCE = 0.02  # of numbers up to about 1
+_REFUSALS = (RuntimeError, NotImplementedError, TypeError)
 
 
 class Kernel(StrEnum):
-    """Attention kernels, the preferred ones first. `default` leaves the choice to PyTorch."""
+    """Attention kernels, the preferred ones first. `hopper` is our own; `default` leaves the choice to PyTorch."""
 
+    HOPPER = "hopper"
     CUDNN = "cudnn"
     FLASH = "flash"
     EFFICIENT = "efficient"
@@ -75,16 +79,17 @@ class Attention:
     ) -> None:
         """Choose for each (shape, rows times heads, keys for each query), from `memory` where it was measured before.
 
-        memory : a JSON file; None measures every time. It is keyed by card, dtype and the versions of the libraries.
+        memory : a JSON file; None measures every time. It is keyed by card, dtype and the versions of libraries and of
+            our own kernel. What no longer runs here is measured anew.
         """
         if device.type != "cuda":
             return
         key = f"{torch.cuda.get_device_name(device)} {dtype} torch {torch.__version__}"
-        key += f" cuDNN {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
+        key += f" cuDNN {torch.backends.cudnn.version()} hopper {hopper.source_digest()}"  # type: ignore[no-untyped-call]
         known = _read(memory).get(key, {})
         for shape, heads, ratio in wanted:
             name = f"{shape.head_size}x{shape.queries}"
-            if known.get(name) not in list(Kernel):
+            if known.get(name) not in list(Kernel) or not _runs(Kernel(known[name]), shape, device, dtype):
                 seconds = time_kernels(shape, heads, ratio * shape.queries, device, dtype)
                 known[name] = _preferred(seconds).value
             self._choices[shape] = Kernel(known[name])
@@ -94,12 +99,7 @@ class Attention:
 
 def time_kernels(shape: Shape, heads: int, keys: int, device: torch.device, dtype: torch.dtype) -> dict[Kernel, float]:
     """Median seconds of every kernel that takes this shape; one that refuses, or is wrong, is left out."""
-    random = torch.Generator(device).manual_seed(0)
-    size = (1, heads, shape.queries, shape.head_size)
-    query = torch.randn(size, generator=random, device=device, dtype=dtype)
-    key, value = (
-        torch.randn((1, heads, keys, shape.head_size), generator=random, device=device, dtype=dtype) for _ in range(2)
-    )
+    query, key, value = _draw(shape.head_size, heads, shape.queries, keys, device, dtype)
     seconds: dict[Kernel, float] = {}
     for kernel, run in _RUN.items():
         if kernel is Kernel.PRODUCT and heads * shape.queries * keys > _LARGEST_PRODUCT:
@@ -107,9 +107,28 @@ def time_kernels(shape: Shape, heads: int, keys: int, device: torch.device, dtyp
         try:
             if _is_right(run, query, key, value):
                 seconds[kernel] = _time(run, query, key, value)
-        except (RuntimeError, NotImplementedError, TypeError):
+        except _REFUSALS:
             continue
     return seconds
+
+
+def _draw(
+    head_size: int, heads: int, queries: int, keys: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers to try kernels with, laid out as projections give them."""
+    random = torch.Generator(device).manual_seed(0)
+    return tuple(  # type: ignore[return-value]
+        torch.randn((1, count, heads, head_size), generator=random, device=device, dtype=dtype).transpose(1, 2)
+        for count in (queries, keys, keys)
+    )
+
+
+def _runs(kernel: Kernel, shape: Shape, device: torch.device, dtype: torch.dtype) -> bool:
+    """Does a kernel that was chosen earlier still run here, and give the right results?"""
+    try:
+        return _is_right(_RUN[kernel], *_draw(shape.head_size, 1, _CHECKED, _CHECKED, device, dtype))
+    except _REFUSALS:
+        return False
 
 
 def _is_right(run: Run, query: Tensor, keys: Tensor, values: Tensor) -> bool:
@@ -144,6 +163,10 @@ def _preferred(seconds: Mapping[Kernel, float]) -> Kernel:
 # A product with all weights in memory beats the kernels only for one head of many channels: the VAE's.
 _LARGEST_PRODUCT = 2**29
 _PRODUCT_SCORES = 2**26  # held at once: 256 MB of float32
+
+
+def _hopper(query: Tensor, keys: Tensor, values: Tensor, scale: float | None) -> Tensor:
+    return hopper.attend(query, keys, values, scale)
 
 
 def _cudnn(query: Tensor, keys: Tensor, values: Tensor, scale: float | None) -> Tensor:
@@ -181,6 +204,7 @@ def _default(query: Tensor, keys: Tensor, values: Tensor, scale: float | None) -
 
 
 _RUN: Mapping[Kernel, Run] = {
+    Kernel.HOPPER: _hopper,
     Kernel.CUDNN: _cudnn,
     Kernel.FLASH: _flash,
     Kernel.EFFICIENT: _efficient,
