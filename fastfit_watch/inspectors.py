@@ -1,11 +1,13 @@
-"""Many pictures at once: a large upload is looked at by several decoding processes, so that its looks begin sooner."""
+"""Many pictures at once: an upload is looked at by several decoding processes, so that its looks begin sooner."""
 
 from __future__ import annotations
 
 import os
+import queue
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -14,22 +16,26 @@ from fastfit_watch.images import ImageFacts
 from fastfit_watch.inspector import Inspector
 from fastfit_watch.limits import Limits
 
-_MOST = 4
-_WORTH_A_PROCESS = 8  # pictures: starting one takes as long as decoding some
+_MOST = 8
+_PICTURES_EACH = 4  # fewer are decoded before another process is there
+_IDLE_S = 60.0  # uploads often come in a row; a machine at rest keeps one process
 _MEMORY_SHARE = 4  # of the machine's memory, what all of them together may use at the most
+
+Work = Callable[[Inspector], None]
 
 
 class Inspectors:
-    """Does what `Inspector` does, with helpers for uploads of many pictures. For one thread at a time.
+    """Does what `Inspector` does, with helpers for uploads of more than a few pictures. For one thread at a time.
 
-    One decoding process is kept between uploads; the helpers live as long as one call, since most uploads are small.
+    One decoding process is kept for good; a helper's ends when it was not asked for a while.
     """
 
-    def __init__(self, limits: Limits, most: int | None = None) -> None:
+    def __init__(self, limits: Limits, most: int | None = None, idle_s: float = _IDLE_S) -> None:
         """most: processes at once; None lets the machine's processors and memory decide."""
-        self._limits = limits
+        self._limits, self._idle_s = limits, idle_s
         self._most = affordable(limits) if most is None else most
         self._kept = Inspector(limits)
+        self._helpers: list[_Helper] = []
 
     def inspect(
         self, folder: Path, names: Sequence[str], on_picture: Callable[[], None] = lambda: None
@@ -37,7 +43,7 @@ class Inspectors:
         """See `Inspector.inspect`. on_picture is called again and again while there is progress."""
         waiting, found = deque(names), dict[str, ImageFacts | str]()
 
-        def work(inspector: Inspector, after_each: Callable[[], None]) -> None:
+        def work(inspector: Inspector, after_each: Callable[[], None] = lambda: None) -> None:
             while waiting:
                 try:
                     name = waiting.popleft()
@@ -50,29 +56,94 @@ class Inspectors:
                     raise
                 after_each()
 
-        def help_out() -> None:
-            # A machine that has no room for a helper has no fault: what it leaves is done by the kept process.
-            with closing(Inspector(self._limits)) as helper, suppress(StorageError):
-                work(helper, lambda: None)
-
-        helpers = min(self._most - 1, len(names) // _WORTH_A_PROCESS)
-        # The kept process is asked by this thread alone: the kernel ends a child with the thread that started it.
-        with ThreadPoolExecutor(max(1, helpers), "inspect") as threads:
-            helping = [threads.submit(help_out) for _ in range(helpers)]
-            try:
-                work(self._kept, on_picture)
-            except BaseException:
-                waiting.clear()
-                raise
-            for each in helping:
-                each.result()
-                on_picture()
+        helping = self._ask_helpers(work, len(names) // _PICTURES_EACH)
+        try:
+            # The kept process is asked by this thread alone: the kernel ends a child with the thread that started it.
             work(self._kept, on_picture)
+        finally:
+            waiting.clear()
+            for each in helping:
+                # A machine that has no room for a helper has no fault: what it leaves is done by the kept process.
+                with suppress(StorageError):
+                    each.result()
+        on_picture()
+        left = [name for name in names if name not in found]
+        found.update(self._kept.inspect(folder, left))
         return {name: found[name] for name in names}
 
     def close(self) -> None:
-        """End the process that is kept. The next picture would start another."""
+        """End all processes. The next picture would start another."""
         self._kept.close()
+        for helper in self._helpers:
+            helper.end()
+        self._helpers.clear()
+
+    def _ask_helpers(self, work: Work, wanted: int) -> Sequence[Future[None]]:
+        """Have so many helpers work, as far as the machine can bear them: those that are still there, and new ones."""
+        count = min(self._most - 1, wanted)
+        asked: list[Future[None]] = []
+        stayed, self._helpers = self._helpers, []
+        for helper in stayed:
+            done = helper.do(work) if len(asked) < count else None
+            if done is not None:
+                asked.append(done)
+            if not helper.has_left:
+                self._helpers.append(helper)
+        while len(asked) < count:
+            self._helpers.append(helper := _Helper(self._limits, self._idle_s))
+            if (done := helper.do(work)) is not None:
+                asked.append(done)
+        return asked
+
+
+class _Helper:
+    """A thread with a decoding process of its own. Both end when nothing is asked for a while."""
+
+    def __init__(self, limits: Limits, idle_s: float) -> None:
+        self._limits, self._idle_s = limits, idle_s
+        self._asked: queue.Queue[tuple[Work, Future[None]] | None] = queue.Queue()
+        self._lock = threading.Lock()
+        self._is_leaving = False
+        self._thread = threading.Thread(target=self._serve, name="inspect", daemon=True)
+        self._thread.start()
+
+    @property
+    def has_left(self) -> bool:
+        """Did it end for want of questions?"""
+        return self._is_leaving
+
+    def do(self, work: Work) -> Future[None] | None:
+        """Have work done with its process; None if it is leaving."""
+        done: Future[None] = Future()
+        with self._lock:
+            if self._is_leaving:
+                return None
+            self._asked.put((work, done))
+        return done
+
+    def end(self) -> None:
+        """End thread and process, and wait for that."""
+        self._asked.put(None)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        with closing(Inspector(self._limits)) as inspector:
+            while (asked := self._next()) is not None:
+                work, done = asked
+                try:
+                    work(inspector)
+                except BaseException as error:  # noqa: BLE001 - whoever asked raises it
+                    done.set_exception(error)
+                else:
+                    done.set_result(None)
+
+    def _next(self) -> tuple[Work, Future[None]] | None:
+        try:
+            return self._asked.get(timeout=self._idle_s)
+        except queue.Empty:
+            with self._lock:
+                self._is_leaving = self._asked.empty()
+            return None if self._is_leaving else self._asked.get()
 
 
 def affordable(limits: Limits) -> int:

@@ -28,10 +28,10 @@ _BUSY_QUERY = ("nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,nohead
 
 @dataclass(frozen=True)
 class JobRun:
-    """One job. Seconds are wall time from its claim to its last picture on disk.
+    """One job, or several uploaded together. Seconds are wall time from the claim to the last picture on disk.
 
-    engine_s : the engine's own stages, summed. busy_share : of the time between first and last picture in which the
-    GPU ran something, as the driver says; None without a GPU. cache : `garment.hit` and the like -> how often.
+    engine_s : the engine's own stages, summed. busy_share : of that time, in which the GPU ran something, as the driver
+    says; None without a GPU. cache : `garment.hit` and the like -> how often.
     """
 
     name: str
@@ -77,19 +77,34 @@ class RunningDaemon:
 
     def drop(self, name: str, people: Sequence[int], outfits: Sequence[Sequence[Category]], timeout_s: float) -> JobRun:
         """Upload people x outfits, numbers and slots, and wait until all pictures are made."""
+        self._upload(name, people, outfits)
+        return _read(name, [self._wait(name, timeout_s)], self._busy)
+
+    def drop_together(
+        self, name: str, jobs: Sequence[tuple[Sequence[int], Sequence[Sequence[Category]]]], timeout_s: float
+    ) -> JobRun:
+        """Upload several jobs at once, of pictures that no other job has, and wait for all."""
+        names = [f"{name}{number}" for number in range(len(jobs))]
+        for number, (each, (people, outfits)) in enumerate(zip(names, jobs, strict=True)):
+            self._upload(each, people, outfits, 10_000 * (number + 1))
+        return _read(name, [self._wait(each, timeout_s) for each in names], self._busy)
+
+    def _upload(
+        self, name: str, people: Sequence[int], outfits: Sequence[Sequence[Category]], drawn_from: int = 0
+    ) -> None:
         hidden = self.inputs / f".{name}"
         hidden.mkdir(parents=True)
         for person in people:
-            draw_picture(50 + person).save(hidden / f"person{person}.jpg", quality=92)
+            draw_picture(drawn_from + 50 + person).save(hidden / f"person{person}.jpg", quality=92)
         looks: dict[str, dict[str, str]] = {}
         for number, slots in enumerate(outfits):
             looks[f"look{number}"] = {slot.value: f"{slot.value}{number}.png" for slot in slots}
             for slot in slots:
-                draw_picture(1000 + 10 * number + slot.label).save(hidden / f"{slot.value}{number}.png")
+                drawn = draw_picture(drawn_from + 1000 + 10 * number + slot.label)
+                drawn.save(hidden / f"{slot.value}{number}.png")
         manifest = {"people": [f"person{person}.jpg" for person in people], "seed": 1, "looks": looks}
         (hidden / "outfit.yaml").write_text(json.dumps(manifest), encoding="utf-8")
         hidden.rename(self.inputs / name)
-        return self._wait(name, timeout_s)
 
     def stop(self) -> None:
         """End the daemon."""
@@ -103,7 +118,8 @@ class RunningDaemon:
         if self._busy is not None:
             self._busy.stop()
 
-    def _wait(self, name: str, timeout_s: float) -> JobRun:
+    def _wait(self, name: str, timeout_s: float) -> Mapping[str, Any]:
+        """The report of a job."""
         path = self.outputs / name / "report.json"
         ends_s = time.monotonic() + timeout_s
         while not path.exists():
@@ -111,10 +127,10 @@ class RunningDaemon:
                 words = Path(self._log.name).read_text(encoding="utf-8", errors="replace")[-1500:]
                 raise FastFitError(f"The daemon made no report for {name}. Its last words: {words}")
             time.sleep(_POLL_S)
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if report["status"] != "done":
             raise FastFitError(f"{name} ended as {report['status']}: {report['reason']}")
-        return _read(name, report, self._busy)
+        return report
 
 
 @contextmanager
@@ -151,20 +167,22 @@ class _BusyGpu:
         self._process.wait()
 
 
-def _read(name: str, report: Mapping[str, Any], busy: _BusyGpu | None) -> JobRun:
-    begin_s, end_s = (datetime.fromisoformat(report[key]).timestamp() for key in ("claimed", "finished"))
+def _read(name: str, reports: Sequence[Mapping[str, Any]], busy: _BusyGpu | None) -> JobRun:
+    begin_s = min(datetime.fromisoformat(report["claimed"]).timestamp() for report in reports)
+    end_s = max(datetime.fromisoformat(report["finished"]).timestamp() for report in reports)
     stages: Counter[str] = Counter()
     cache: Counter[str] = Counter()
-    for look in report["looks"]:
+    looks = [look for report in reports for look in report["looks"]]
+    for look in looks:
         stages.update(look["seconds"])
         cache.update(look.get("cache", {}))
     return JobRun(
         name,
-        len(report["looks"]),
+        len(looks),
         end_s - begin_s,
-        float(report["engine_seconds"]),
+        sum(float(report["engine_seconds"]) for report in reports),
         dict(stages),
         busy.share(begin_s, end_s) if busy is not None else None,
-        report["peak_vram_bytes"],
+        max((report["peak_vram_bytes"] for report in reports if report["peak_vram_bytes"]), default=None),
         dict(cache),
     )
