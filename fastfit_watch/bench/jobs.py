@@ -77,21 +77,25 @@ class RunningDaemon:
 
     def drop(self, name: str, people: Sequence[int], outfits: Sequence[Sequence[Category]], timeout_s: float) -> JobRun:
         """Upload people x outfits, numbers and slots, and wait until all pictures are made."""
-        self._upload(name, people, outfits)
+        self._draw(name, people, outfits).rename(self.inputs / name)
         return _read(name, [self._wait(name, timeout_s)], self._busy)
 
     def drop_together(
         self, name: str, jobs: Sequence[tuple[Sequence[int], Sequence[Sequence[Category]]]], timeout_s: float
     ) -> JobRun:
         """Upload several jobs at once, of pictures that no other job has, and wait for all."""
-        names = [f"{name}{number}" for number in range(len(jobs))]
-        for number, (each, (people, outfits)) in enumerate(zip(names, jobs, strict=True)):
-            self._upload(each, people, outfits, 10_000 * (number + 1))
-        return _read(name, [self._wait(each, timeout_s) for each in names], self._busy)
+        drawn = {
+            f"{name}{number}": self._draw(f"{name}{number}", people, outfits, 10_000 * (number + 1))
+            for number, (people, outfits) in enumerate(jobs)
+        }
+        for each, hidden in drawn.items():
+            hidden.rename(self.inputs / each)
+        return _read(name, [self._wait(each, timeout_s) for each in drawn], self._busy)
 
-    def _upload(
+    def _draw(
         self, name: str, people: Sequence[int], outfits: Sequence[Sequence[Category]], drawn_from: int = 0
-    ) -> None:
+    ) -> Path:
+        """Make an upload in a folder that the daemon does not see yet."""
         hidden = self.inputs / f".{name}"
         hidden.mkdir(parents=True)
         for person in people:
@@ -104,7 +108,7 @@ class RunningDaemon:
                 drawn.save(hidden / f"{slot.value}{number}.png")
         manifest = {"people": [f"person{person}.jpg" for person in people], "seed": 1, "looks": looks}
         (hidden / "outfit.yaml").write_text(json.dumps(manifest), encoding="utf-8")
-        hidden.rename(self.inputs / name)
+        return hidden
 
     def stop(self) -> None:
         """End the daemon."""
