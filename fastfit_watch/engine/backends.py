@@ -27,7 +27,7 @@ _CLEARLY = 0.93  # another kernel must take less than this share of the preferre
 _REPEATS = 5
 _CHECKED = 320  # tokens
 _TOLERANCE = 0.02  # of numbers up to about 1
-_REFUSALS = (RuntimeError, NotImplementedError, TypeError)
+_REFUSALS = (RuntimeError, NotImplementedError, TypeError, ImportError, OSError)  # the last two: a library is missing
 
 
 class Kernel(StrEnum):

@@ -51,6 +51,16 @@ def test_on_the_cpu_the_kernel_refuses() -> None:
     assert backends._runs(backends.Kernel.DEFAULT, shape, device, torch.float32)
 
 
+@pytest.mark.parametrize("trouble", [ImportError("libcuda"), OSError("libnvrtc"), RuntimeError("driver")])
+def test_a_kernel_that_fails_is_left_out(trouble: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> torch.Tensor:
+        raise trouble
+
+    kernels = {**backends._RUN, backends.Kernel.HOPPER: fails}
+    monkeypatch.setattr(backends, "_RUN", kernels)
+    assert not backends._runs(backends.Kernel.HOPPER, backends.Shape(40, 8), torch.device("cpu"), torch.float32)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not IS_HOPPER, reason="needs a Hopper GPU")
 def test_all_bounds_are_met_on_the_gpu() -> None:
