@@ -19,9 +19,9 @@ from test_tryon import BAG, JEANS, OPTIONS, OUTFIT, PERSON, SHIRT, pixels
 from tiny_networks import load_engine, make_unet, make_vae, read_meta, read_vectors, write_bundle
 from torch import Tensor
 
-from fastfit_watch.engine import backends, blocks, kernels
+from fastfit_watch.engine import blocks, kernels
 from fastfit_watch.engine.attention import ReferenceCache
-from fastfit_watch.engine.backends import Attention, Kernel, Shape
+from fastfit_watch.engine.backends import Attention
 from fastfit_watch.engine.buffers import AttentionBuffers
 from fastfit_watch.engine.cache import ContentCache, HitList
 from fastfit_watch.engine.fast import FastNetworks
@@ -386,41 +386,9 @@ def test_many_threads_share_a_cache() -> None:
     assert cache.use.host_bytes <= 8 * 400
 
 
-# Kernels and their choice
-
-
-def test_the_preferred_kernel_must_be_beaten_clearly() -> None:
-    seconds = {Kernel.CUDNN: 1.0, Kernel.FLASH: 0.95, Kernel.EFFICIENT: 3.0}
-    assert backends._preferred(seconds) is Kernel.CUDNN
-    assert backends._preferred(seconds | {Kernel.FLASH: 0.5}) is Kernel.FLASH
-    assert backends._preferred({}) is Kernel.DEFAULT
-
-
-def test_product_attention_is_attention() -> None:
-    random = torch.Generator().manual_seed(0)
-    query = torch.randn(1, 2, 7, 16, generator=random)
-    keys, values = (torch.randn(1, 2, 11, 16, generator=random) for _ in range(2))
-    expected = torch.nn.functional.scaled_dot_product_attention(query, keys, values)
-    if torch.cuda.is_available():
-        query, keys, values = (tensor.cuda() for tensor in (query, keys, values))
-        check(backends._product(query, keys, values, None).cpu(), expected.numpy(), 1e-4)
-    assert Attention()(query, keys, values).shape == expected.shape
-
-
-def test_a_damaged_memory_of_choices_is_no_harm(tmp_path: Path) -> None:
-    memory = tmp_path / "choices.json"
-    for text in ("", "[1]", "{"):
-        memory.write_text(text)
-        assert backends._read(memory) == {}
-    backends._write(memory, {"card": {"40x12288": "cudnn"}})
-    assert backends._read(memory) == {"card": {"40x12288": "cudnn"}}
-    assert list(tmp_path.iterdir()) == [memory]
-
-
 def test_no_triton_on_the_cpu() -> None:
     assert not kernels.has_triton(torch.device("cpu"))
     assert blocks.round_up(9) == 16
-    assert Shape(40, 12288) == Shape(40, 12288)
 
 
 def test_the_default_preset_is_the_published_arithmetic() -> None:

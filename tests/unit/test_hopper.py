@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastfit_watch.engine import backends, hopper
+from fastfit_watch.engine import hopper
 
 ROOT = Path(__file__).parents[2]
 IS_HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
@@ -46,19 +46,6 @@ def test_on_the_cpu_the_kernel_refuses() -> None:
     given = torch.zeros((1, 1, 8, 40), dtype=torch.bfloat16)
     with pytest.raises(NotImplementedError, match="cpu"):
         hopper.attend(given, given, given)
-    shape, device = backends.Shape(40, 8), torch.device("cpu")
-    assert not backends._runs(backends.Kernel.HOPPER, shape, device, torch.float32)
-    assert backends._runs(backends.Kernel.DEFAULT, shape, device, torch.float32)
-
-
-@pytest.mark.parametrize("trouble", [ImportError("libcuda"), OSError("libnvrtc"), RuntimeError("driver")])
-def test_a_kernel_that_fails_is_left_out(trouble: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object) -> torch.Tensor:
-        raise trouble
-
-    kernels = {**backends._RUN, backends.Kernel.HOPPER: fails}
-    monkeypatch.setattr(backends, "_RUN", kernels)
-    assert not backends._runs(backends.Kernel.HOPPER, backends.Shape(40, 8), torch.device("cpu"), torch.float32)
 
 
 @pytest.mark.gpu
