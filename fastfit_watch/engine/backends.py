@@ -27,7 +27,7 @@ _CLEARLY = 0.93  # another kernel must take less than this share of the preferre
 _REPEATS = 5
 _CHECKED = 320  # tokens
 _TOLERANCE = 0.02  # of numbers up to about 1
-_REFUSALS = (RuntimeError, NotImplementedError, TypeError, ImportError, OSError)  # the last two: a library is missing
+_REFUSALS = (RuntimeError, TypeError, ImportError, OSError)  # the last two: a library is missing
 
 
 class Kernel(StrEnum):
@@ -165,10 +165,6 @@ _LARGEST_PRODUCT = 2**29
 _PRODUCT_SCORES = 2**26  # held at once: 256 MB of float32
 
 
-def _hopper(query: Tensor, keys: Tensor, values: Tensor, scale: float | None) -> Tensor:
-    return hopper.attend(query, keys, values, scale)
-
-
 def _cudnn(query: Tensor, keys: Tensor, values: Tensor, scale: float | None) -> Tensor:
     mixed: Tensor = torch.ops.aten._scaled_dot_product_cudnn_attention(query, keys, values, None, False, scale=scale)[0]
     return mixed
@@ -204,7 +200,7 @@ def _default(query: Tensor, keys: Tensor, values: Tensor, scale: float | None) -
 
 
 _RUN: Mapping[Kernel, Run] = {
-    Kernel.HOPPER: _hopper,
+    Kernel.HOPPER: hopper.attend,
     Kernel.CUDNN: _cudnn,
     Kernel.FLASH: _flash,
     Kernel.EFFICIENT: _efficient,

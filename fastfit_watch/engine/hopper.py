@@ -32,6 +32,10 @@ _ALIGNED = 8  # channels that are read at once
 _POINTER, _INT, _DOUBLE = ctypes.c_void_p, ctypes.c_int, ctypes.c_double
 
 
+class UnsuitableError(RuntimeError):
+    """This kernel is for other GPUs, types or heads, or there is no compiler for it."""
+
+
 def source() -> str:
     """The kernel as CUDA C++."""
     return resources.files(__package__).joinpath("hopper_attention.cu").read_text(encoding="utf-8")
@@ -47,12 +51,12 @@ def compile_for(head_size: int) -> tuple[bytes, str]:
 
     Raises
     ------
-    NotImplementedError : there is no kernel for this size, or no compiler. RuntimeError : the compiler refuses.
+    UnsuitableError : there is no kernel for this size, or no compiler. RuntimeError : the compiler refuses.
     """
     if head_size not in HEAD_SIZES:
-        raise NotImplementedError(f"heads of {head_size} channels")
+        raise UnsuitableError(f"heads of {head_size} channels")
     if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
-        raise NotImplementedError("the package cuda-bindings is not installed")
+        raise UnsuitableError("the package cuda-bindings is not installed")
     from cuda.bindings import nvrtc
 
     program = _checked(nvrtc.nvrtcCreateProgram(source().encode(), b"hopper_attention.cu", 0, [], []))
@@ -83,10 +87,10 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, scale: float | None = No
 
     Raises
     ------
-    NotImplementedError : another GPU, type or head size. RuntimeError : compiler or driver refuse.
+    UnsuitableError : another GPU, type or head size, or no compiler. RuntimeError : compiler or driver refuse.
     """
     if not query.is_cuda or query.dtype != torch.bfloat16:
-        raise NotImplementedError(f"{query.dtype} on {query.device}")
+        raise UnsuitableError(f"{query.dtype} on {query.device}")
     batch, heads, tokens, head_size = query.shape
     kernel = _kernel(query.device, head_size)
     scale = 1 / math.sqrt(head_size) if scale is None else scale
@@ -128,7 +132,7 @@ class _Kernel:
 @cache
 def _kernel(device: torch.device, head_size: int) -> _Kernel:
     if torch.cuda.get_device_capability(device) != _CAPABILITY:
-        raise NotImplementedError("not a Hopper GPU")
+        raise UnsuitableError("not a Hopper GPU")
     code, _ = compile_for(head_size)
     from cuda.bindings import driver
 
