@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from fastfit_watch.allocator import keep_freed_memory
 from fastfit_watch.errors import ImageError, StorageError
 from fastfit_watch.failpoints import failpoint
 from fastfit_watch.images import ImageFacts, measure
@@ -39,9 +40,8 @@ _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_C
 # Errors of opening that are the file's own fault. Any other one is the machine's.
 _FILE_ERRNOS = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ENXIO}
 _PR_SET_PDEATHSIG = 1
-# glibc's numbers for mallopt(3), and what is kept from one picture to the next: so much in all, of blocks up to a size.
-_M_TRIM_THRESHOLD, _KEPT_BYTES = -1, 32 * 1024 * 1024
-_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES = -3, 8 * 1024 * 1024
+# Of freed memory: that of small pictures is kept for the next, that of large ones given back.
+_LARGEST_KEPT_BYTES, _KEPT_BYTES = 8 * 1024 * 1024, 32 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -195,13 +195,8 @@ def _confine(memory_bytes: int) -> None:
     bound = memory_bytes if most == resource.RLIM_INFINITY else min(memory_bytes, most)
     resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if hasattr(libc, "mallopt"):
-        # Give the memory of large pictures back at once; glibc would learn to keep it. That of small ones is kept: to
-        # get it anew, page by page, takes the kernel as long as decoding.
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
-        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    keep_freed_memory(_LARGEST_KEPT_BYTES, _KEPT_BYTES)
     # A service manager sends this to all processes at once; the parent finishes its picture and then ends this one.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastfit_watch.allocator import keep_freed_memory
 from fastfit_watch.channel import Channel, say
 from fastfit_watch.errors import FastFitError
 from fastfit_watch.finish import Finish
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = _parse(arguments)
     faulthandler.enable()  # a segmentation fault in a driver says at least where it happened
     _end_with_parent()
+    keep_freed_memory()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the daemon decides when this process ends
     # Before any library that would tell its makers, and ask them, about this machine.

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "fastfit_watch"
 
 # Each floor imports only from floors above it, or from its own.
 FLOORS = (
-    {"errors"},
+    {"errors", "allocator"},
     {"look", "rungs"},
     {"job", "failpoints", "exits", "limits", "places", "terminal", "options", "catalogue"},
     {

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from fastfit_watch.allocator import keep_freed_memory
 from fastfit_watch.bench.jobs import JobRun, running_daemon
 from fastfit_watch.bench.plain_job import time_plain_job
 from fastfit_watch.bench.plot import Panel, draw
@@ -87,6 +88,7 @@ class Bench:
         return {**self.measured, "faults": self.faults}
 
     def _run_in_process(self, bundle: Path) -> None:
+        keep_freed_memory()  # as the daemon's engine process does
         began_s = time.perf_counter()
         engine = FastFitEngine.load(Bundle.open(bundle), self.options.device)
         self.measured["load_s"] = time.perf_counter() - began_s

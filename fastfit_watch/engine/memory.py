@@ -7,7 +7,6 @@ since its hook for a whole network copies dictionaries among the arguments, and 
 
 from __future__ import annotations
 
-import ctypes
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,9 +28,6 @@ Made = TypeVar("Made")
 
 _AWAY = "cpu"
 _SIZE_STEP_PX = 8  # a latent covers 8 x 8 pixels
-# glibc's numbers for mallopt(3), and what is asked for: blocks up to its own maximum are kept, and so much in all.
-_M_TRIM_THRESHOLD, _KEPT_BYTES = -1, 256 * 2**20
-_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES = -3, 32 * 2**20
 
 
 def home_device(device: str, rung: Rung) -> str:
@@ -131,17 +127,6 @@ def limit_memory(device: str, most_bytes: int) -> None:
     if most_bytes and torch.device(device).type == "cuda":
         whole = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, most_bytes / whole), device)
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep memory of the size of pictures for the next one, where its C library can.
-
-    glibc returns it after every use, and the kernel gives it anew page by page: that takes longer than the work on it.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
-        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def free_memory(device: str) -> None:

@@ -20,7 +20,7 @@ from fastfit_watch.engine.fused_vae import FusedVAE
 from fastfit_watch.engine.garments import Reference, encode_garments, fit_garments, read_references, read_rows
 from fastfit_watch.engine.geometry import Size
 from fastfit_watch.engine.measure import PeakMemory, StageClock, memory_errors, peak_memory, simulate_shortage
-from fastfit_watch.engine.memory import at_work, free_memory, home_device, keep_freed_memory, place, shrink
+from fastfit_watch.engine.memory import at_work, free_memory, home_device, place, shrink
 from fastfit_watch.engine.parsing import HumanParser
 from fastfit_watch.engine.person import ParsedPerson, PreparedPerson, mask_person, parse_person
 from fastfit_watch.engine.picture import Picture
@@ -150,7 +150,6 @@ class FastFitEngine:
         """
         chosen = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16)
         home = home_device(device, rung)
-        keep_freed_memory()
         with memory_errors(device, "load"):
             simulate_shortage(rung, "load")
             engine = cls(

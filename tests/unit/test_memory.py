@@ -43,7 +43,7 @@ STAGES = ("parse", "encode", "references", "denoise", "step", "decode")
 # How often the kernel must give a page while ten large blocks are used one after the other: without and with it.
 TOUCHES = """
 import resource
-from fastfit_watch.engine.memory import keep_freed_memory
+from fastfit_watch.allocator import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
