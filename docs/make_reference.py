@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fastfit_watch.job import Priority
-from fastfit_watch.look import Category, SamplingOptions
-from fastfit_watch.options import OPTIONS
+from fastfit_watch.domain.job import Priority
+from fastfit_watch.domain.look import Category, SamplingOptions
+from fastfit_watch.domain.options import OPTIONS
 
 DOCS = Path(__file__).parent
 DEFAULTS = DOCS.parent / "configs" / "default.yaml"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastfit_watch.manifest import read_manifest
+from fastfit_watch.intake.manifest import read_manifest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -14,12 +14,10 @@ from typing import Any
 
 import torch
 
-from fastfit_watch.allocator import keep_freed_memory
-from fastfit_watch.bench.jobs import JobRun, running_daemon
-from fastfit_watch.bench.plain_job import time_plain_job
+from fastfit_watch.bench.baseline import Rival
+from fastfit_watch.bench.baseline_job import time_plain_job
 from fastfit_watch.bench.plot import Panel, draw
-from fastfit_watch.bench.rival import Rival
-from fastfit_watch.bench.singles import (
+from fastfit_watch.bench.single_looks import (
     OUTFITS,
     PUBLISHED_H200_S,
     Compared,
@@ -32,9 +30,11 @@ from fastfit_watch.bench.singles import (
     time_single,
 )
 from fastfit_watch.bench.weights import REAL, SMALL, write_bundle
+from fastfit_watch.bench.whole_jobs import JobRun, running_daemon
+from fastfit_watch.domain.look import Preset, SamplingOptions
 from fastfit_watch.engine.bundle import Bundle
 from fastfit_watch.engine.tryon import FastFitEngine
-from fastfit_watch.look import Preset, SamplingOptions
+from fastfit_watch.system.malloc import keep_freed_memory
 
 GIB = 2**30
 _JOB_TIMEOUT_S = 600.0

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fastfit_watch.engine.bundle import SHIPPED_MINI
-from fastfit_watch.engine.unet import FastFitUNet
+from fastfit_watch.engine.networks.unet import FastFitUNet
 
 _SEED = 1234
 _WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -24,13 +24,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fastfit_watch.engine.geometry import Size
-from fastfit_watch.engine.parsing import HumanParser
-from fastfit_watch.engine.schedule import NoiseSchedule
-from fastfit_watch.engine.toolkit.convert import read_weights
-from fastfit_watch.engine.unet import FastFitUNet
-from fastfit_watch.errors import BundleError
-from fastfit_watch.look import Category
+from fastfit_watch.domain.errors import BundleError
+from fastfit_watch.domain.look import Category
+from fastfit_watch.engine.networks.unet import FastFitUNet
+from fastfit_watch.engine.noise_schedule import NoiseSchedule
+from fastfit_watch.engine.parsers.checkpoints import read_weights
+from fastfit_watch.engine.parsers.parsing import HumanParser
+from fastfit_watch.engine.preprocessing.geometry import Size
 
 SHIPPED_MINI = Path(__file__).parents[1] / "mini" / "weights"
 """The small bundle that comes with the package."""
@@ -154,11 +154,11 @@ def load_parser(
     """
     folder = bundle.root / "parser"
     if bundle.parser is ParserKind.MINI:
-        from fastfit_watch.engine.mini_parser import MiniParser
+        from fastfit_watch.engine.parsers.mini import MiniParser
 
         return MiniParser.load(folder, device, dtype)
     # OpenCV's and ONNX Runtime's share of the toolkit is heavy; a mini bundle never needs it.
-    from fastfit_watch.engine.toolkit.human import HumanToolkit
+    from fastfit_watch.engine.parsers.human_toolkit import HumanToolkit
 
     return HumanToolkit.load(folder, device, dtype, pose_device, densepose)
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fastfit_watch.engine.measure import usable_bytes
+from fastfit_watch.engine.measurement import usable_bytes
 
 Key = tuple[Hashable, ...]
 Kept = TypeVar("Kept")

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from fastfit_watch.engine.measure import memory_errors, simulate_shortage
-from fastfit_watch.errors import BundleError
-from fastfit_watch.rungs import Rung
+from fastfit_watch.domain.errors import BundleError
+from fastfit_watch.domain.memory_ladder import Rung
+from fastfit_watch.engine.measurement import memory_errors, simulate_shortage
 
 _FOLDER = "content-filter"
 

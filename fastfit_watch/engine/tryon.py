@@ -13,18 +13,19 @@ from diffusers import AutoencoderKL, DDPMScheduler
 from PIL import Image
 from torch import Tensor, nn
 
+from fastfit_watch.domain.errors import EngineError
+from fastfit_watch.domain.look import Category, Framing, MaskMode, SamplingOptions
+from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.engine.bundle import Bundle, load_parser, load_scheduler, load_unet, load_vae
 from fastfit_watch.engine.cache import ContentCache, HitList
-from fastfit_watch.engine.fast import FastNetworks
-from fastfit_watch.engine.fused_vae import FusedVAE
-from fastfit_watch.engine.garments import Reference, encode_garments, fit_garments, read_references, read_rows
-from fastfit_watch.engine.geometry import Size
-from fastfit_watch.engine.measure import PeakMemory, StageClock, memory_errors, peak_memory, simulate_shortage
-from fastfit_watch.engine.memory import at_work, free_memory, home_device, place, shrink
-from fastfit_watch.engine.parsing import HumanParser
-from fastfit_watch.engine.person import ParsedPerson, PreparedPerson, mask_person, parse_person
-from fastfit_watch.engine.picture import Picture
-from fastfit_watch.engine.sampling import (
+from fastfit_watch.engine.fused.networks import FastNetworks
+from fastfit_watch.engine.fused.vae import FusedVAE
+from fastfit_watch.engine.measurement import PeakMemory, StageClock, memory_errors, peak_memory, simulate_shortage
+from fastfit_watch.engine.memory_ladder import at_work, free_memory, home_device, place, shrink
+from fastfit_watch.engine.networks.unet import FastFitUNet
+from fastfit_watch.engine.noise_schedule import NoiseSchedule
+from fastfit_watch.engine.parsers.parsing import HumanParser
+from fastfit_watch.engine.plain_denoiser import (
     OnStep,
     Pixels,
     SeededNoise,
@@ -38,11 +39,16 @@ from fastfit_watch.engine.sampling import (
     mask_to_tensor,
     to_pixels,
 )
-from fastfit_watch.engine.schedule import NoiseSchedule
-from fastfit_watch.engine.unet import FastFitUNet
-from fastfit_watch.errors import EngineError
-from fastfit_watch.look import Category, Framing, MaskMode, SamplingOptions
-from fastfit_watch.rungs import Rung
+from fastfit_watch.engine.preprocessing.garments import (
+    Reference,
+    encode_garments,
+    fit_garments,
+    read_references,
+    read_rows,
+)
+from fastfit_watch.engine.preprocessing.geometry import Size
+from fastfit_watch.engine.preprocessing.person import ParsedPerson, PreparedPerson, mask_person, parse_person
+from fastfit_watch.engine.preprocessing.picture import Picture
 
 
 @dataclass(frozen=True)

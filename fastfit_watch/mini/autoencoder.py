@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastfit_watch.look import Category
+from fastfit_watch.domain.look import Category
 from fastfit_watch.mini.buffers import Pictures, emphasis, to_unit
 from fastfit_watch.mini.feed import LookFeed
 from fastfit_watch.mini.losses import picture_loss, region_loss, weighted_loss

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
-from fastfit_watch.look import Category
+from fastfit_watch.domain.look import Category
 from fastfit_watch.mini.feed import LookFeed
 
 _FIRST_CHUNKS = {True: 16, False: 1}  # taken before training begins, by whether there is a GPU to encode them

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage.metrics import structural_similarity
 
+from fastfit_watch.domain.look import Category, MaskMode, Preset, SamplingOptions
 from fastfit_watch.engine.bundle import SHIPPED_MINI, Bundle
 from fastfit_watch.engine.tryon import FastFitEngine
-from fastfit_watch.look import Category, MaskMode, Preset, SamplingOptions
 from fastfit_watch.mini.drawing.figures import DrawnLook, draw_look
 from fastfit_watch.mini.feed import HELD_OUT_SEEDS
 

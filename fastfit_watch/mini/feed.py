@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastfit_watch.engine.mask import full_mask, worn_mask
-from fastfit_watch.engine.parsing import Parsing
-from fastfit_watch.engine.pose import detect_size, draw_pose, resize_back
-from fastfit_watch.look import Category
+from fastfit_watch.domain.look import Category
+from fastfit_watch.engine.parsers.parsing import Parsing
+from fastfit_watch.engine.parsers.pose_drawing import detect_size, draw_pose, resize_back
+from fastfit_watch.engine.preprocessing.mask import full_mask, worn_mask
 from fastfit_watch.mini.drawing.figures import DrawnLook, draw_look
 
 PERSON_SIZE = (256, 192)

@@ -11,8 +11,8 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from fastfit_watch.engine.mini_parser import MiniParserNetwork
-from fastfit_watch.engine.unet import FastFitUNet
+from fastfit_watch.engine.networks.unet import FastFitUNet
+from fastfit_watch.engine.parsers.mini import MiniParserNetwork
 from fastfit_watch.mini.feed import ACCESSORY_SIZE, PERSON_SIZE
 
 PARSER_CONFIG: dict[str, Any] = {"widths": [16, 32, 48, 64, 96, 96], "height": PERSON_SIZE[0]}

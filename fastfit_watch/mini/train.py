@@ -18,9 +18,9 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastfit_watch.engine.attention import KeysValues, ReferenceCache
-from fastfit_watch.engine.mini_parser import HEATMAP_STRIDE, LABEL_COUNTS
-from fastfit_watch.engine.unet import FastFitUNet
+from fastfit_watch.engine.networks.reference_attention import KeysValues, ReferenceCache
+from fastfit_watch.engine.networks.unet import FastFitUNet
+from fastfit_watch.engine.parsers.mini import HEATMAP_STRIDE, LABEL_COUNTS
 from fastfit_watch.mini.autoencoder import train_decoder, train_vae
 from fastfit_watch.mini.buffers import Latents, Pictures, to_unit
 from fastfit_watch.mini.drawing.figures import OUTFITS

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from storm import Box, unbroken, violations
 
-from fastfit_watch.failpoints import LIST, VARIABLE
+from fastfit_watch.system.failpoints import LIST, VARIABLE
 
 JOBS = 2
 MANNERS = ("kill", "EIO", "ENOSPC")

@@ -20,10 +20,10 @@ import atheris
 with atheris.instrument_imports(include=["fastfit_watch", "yaml", "PIL"]):
     from PIL import Image
 
-    from fastfit_watch.errors import ImageError, ManifestError
-    from fastfit_watch.images import open_image
-    from fastfit_watch.limits import Limits
-    from fastfit_watch.manifest import read_manifest
+    from fastfit_watch.domain.errors import ImageError, ManifestError
+    from fastfit_watch.domain.limits import Limits
+    from fastfit_watch.imaging.codec import open_image
+    from fastfit_watch.intake.manifest import read_manifest
 
 NAMES = ("anna.jpg", "ben.jpg", "shirt.png", "gown.webp")
 LIMITS = Limits(picture_bytes=100_000, picture_pixels=250_000)

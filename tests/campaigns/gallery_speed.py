@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
 from gallery_house import GalleryHouse
 
-from fastfit_watch.gallery import Gallery
+from fastfit_watch.reporting.gallery import Gallery
 
 LIMIT_MS, LIMIT_BYTES = 100.0, 300_000
 PEOPLE, LOOKS = ("anna.jpg", "ben.jpg", "chloe.jpg"), ("casual", "city", "gala", "garden")

@@ -14,7 +14,7 @@ CRASH = (
     Guard(
         "crash",
         "a file is synced before it gets its name",
-        "write.py",
+        "system/atomic_write.py",
         "os.fsync(file.fileno())",
         "pass",
         f"{_DURABILITY}::test_a_picture_and_its_name_are_durable_before_the_ledger_says_done",
@@ -22,7 +22,7 @@ CRASH = (
     Guard(
         "crash",
         "its folder is synced after the rename",
-        "write.py",
+        "system/atomic_write.py",
         '        failpoint("write.folder")\n        sync_folder(path.parent)',
         '        failpoint("write.folder")',
         f"{_DURABILITY}::test_a_picture_and_its_name_are_durable_before_the_ledger_says_done",
@@ -30,7 +30,7 @@ CRASH = (
     Guard(
         "crash",
         "the ledger is synced at every commit",
-        "ledger_schema.py",
+        "storage/database.py",
         "PRAGMA synchronous = FULL",
         "PRAGMA synchronous = OFF",
         f"{_DURABILITY}::test_the_copies_are_durable_before_the_claim_and_the_move_before_the_queue",
@@ -38,7 +38,7 @@ CRASH = (
     Guard(
         "crash",
         "copies are synced before the claim",
-        "folders.py",
+        "intake/upload_folder.py",
         "        unsynced.add(copy_fd)",
         "        os.close(copy_fd)",
         f"{_DURABILITY}::test_the_copies_are_durable_before_the_claim_and_the_move_before_the_queue",
@@ -46,7 +46,7 @@ CRASH = (
     Guard(
         "crash",
         "report.json comes last",
-        "report.py",
+        "reporting/report.py",
         "    sheets = write_sheets(",
         "    write_json(folder / REPORT_FILE, {})\n    sheets = write_sheets(",
         f"{_DURABILITY}::test_the_report_comes_last_and_is_durable",
@@ -54,7 +54,7 @@ CRASH = (
     Guard(
         "crash",
         "the last status.txt outlives a power cut",
-        "report.py",
+        "reporting/report.py",
         "write_text(folder / STATUS_FILE, status_line(job, looks, None, 0) + ",
         "write_text(folder / STATUS_FILE, durable=False, text=status_line(job, looks, None, 0) + ",
         f"{_DURABILITY}::test_the_report_comes_last_and_is_durable",
@@ -62,7 +62,7 @@ CRASH = (
     Guard(
         "crash",
         "an empty folder is gone before it is forgotten",
-        "spool.py",
+        "intake/claim.py",
         "            os.fsync(inputs_fd)  # before they",
         "            pass  # before they",
         f"{_DURABILITY}::test_the_empty_folder_is_gone_for_good_before_it_is_forgotten",
@@ -70,7 +70,7 @@ CRASH = (
     Guard(
         "crash",
         "an attempt is counted before the engine is asked",
-        "ledger.py",
+        "storage/ledger.py",
         "attempts = attempts + 1, reason = ''",
         "reason = ''",
         f"{_DEATHS}::test_a_look_that_takes_the_daemon_down_is_not_tried_for_ever",
@@ -78,7 +78,7 @@ CRASH = (
     Guard(
         "crash",
         "a receipt saves a finished picture",
-        "dispatch.py",
+        "daemon/dispatcher.py",
         "        return result\n",
         "        return None\n",
         "integration/test_daemon.py::test_a_finished_picture_is_not_made_again_after_a_crash",
@@ -86,7 +86,7 @@ CRASH = (
     Guard(
         "crash",
         "a report counts only for the state that it tells",
-        "ledger.py",
+        "storage/ledger.py",
         "reported = 1 WHERE id = ? AND status = ? AND changed_s = ? AND finished_s IS ?",
         "reported = 1 WHERE id = ? AND ? > '' AND ? >= 0 AND ? IS NOT 'never'",
         "unit/test_ledger.py::test_a_report_of_what_was_true_before_a_retry_is_not_the_last_word",
@@ -94,7 +94,7 @@ CRASH = (
     Guard(
         "crash",
         "a picture whose process died before saying so counts",
-        "dispatch.py",
+        "daemon/dispatcher.py",
         "            result = self._finished_before(record)\n            if result is None:",
         "            result = None\n            if result is None:",
         f"{_DEATHS}::test_a_picture_whose_process_died_before_it_could_say_so_is_not_made_again",
@@ -102,7 +102,7 @@ CRASH = (
     Guard(
         "crash",
         "a receipt is believed only with its very picture",
-        "dispatch.py",
+        "daemon/dispatcher.py",
         "        if _hash_of(picture) != result.sha256:\n            return None\n",
         "",
         f"{_STORAGE}::test_recovery_keeps_whole_pictures_and_queues_the_rest",
@@ -110,7 +110,7 @@ CRASH = (
     Guard(
         "crash",
         "a picture changed before it was recorded is made again",
-        "dispatch.py",
+        "daemon/dispatcher.py",
         "if _hash_of(picture) != result.sha256:\n            self._try_again(",
         "if False:\n            self._try_again(",
         f"{_DISPATCH}::test_a_picture_that_is_not_the_one_that_was_made_is_made_again",
@@ -118,7 +118,7 @@ CRASH = (
     Guard(
         "crash",
         "interrupted claims are finished or undone",
-        "spool.py",
+        "intake/claim.py",
         "return [self._resume(ledger, job, origin, now_s) for job, origin in ledger.pending_claims()]",
         "return []",
         f"{_SPOOL}::test_kill_9_at_every_step_loses_and_doubles_nothing",
@@ -126,7 +126,7 @@ CRASH = (
     Guard(
         "crash",
         "a damaged copy is never used",
-        "spool.py",
+        "intake/claim.py",
         "            if not self._is_intact(job):",
         "            if False:",
         f"{_SPOOL}::test_a_damaged_copy_is_never_used",
@@ -134,7 +134,7 @@ CRASH = (
     Guard(
         "crash",
         "a result that cannot be recorded is recorded later",
-        "dispatch.py",
+        "daemon/dispatcher.py",
         "            self._unwritten[0](now_s)\n            self._unwritten.popleft()",
         "            self._unwritten.popleft()(now_s)",
         f"{_STORAGE}::test_a_result_that_cannot_be_recorded_is_recorded_later",

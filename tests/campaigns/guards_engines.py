@@ -13,7 +13,7 @@ SUPERVISION = (
     Guard(
         "supervision",
         "an engine without progress is ended (stall_s)",
-        "resident.py",
+        "daemon/worker_process.py",
         "return not self.in_hand or clock_s - self._fresh_s <= self.settings.stall_s",
         "return True",
         f"{_RESIDENT}::test_only_a_process_without_progress_is_ended",
@@ -21,7 +21,7 @@ SUPERVISION = (
     Guard(
         "supervision",
         "so is one that loads too long",
-        "resident.py",
+        "daemon/worker_process.py",
         "return clock_s - self._fresh_s <= self.settings.load_timeout_s",
         "return True",
         f"{_RESIDENT}::test_loading_too_long_is_ended_and_explained",
@@ -29,7 +29,7 @@ SUPERVISION = (
     Guard(
         "supervision",
         "a daemon that slept blames no one",
-        "resident.py",
+        "daemon/worker_process.py",
         "        if clock_s - self._checked_s > _ASLEEP_S:",
         "        if False:",
         f"{_RESIDENT}::test_a_daemon_that_slept_blames_no_one",
@@ -37,7 +37,7 @@ SUPERVISION = (
     Guard(
         "supervision",
         "each start waits longer (backoff)",
-        "resident.py",
+        "daemon/worker_process.py",
         "        self._not_before_s = clock_s + pause_s",
         "        self._not_before_s = clock_s",
         f"{_RESIDENT}::test_each_start_waits_twice_as_long_until_a_look_is_done",
@@ -45,7 +45,7 @@ SUPERVISION = (
     Guard(
         "supervision",
         "a poison look is set aside after three deaths",
-        "dispatch.py",
+        "daemon/dispatcher.py",
         "if deaths >= self.config.engine.max_deaths:",
         "if False:",
         f"{_DEATHS}::test_suspects_are_tried_alone_so_that_the_guilty_one_is_found",
@@ -53,7 +53,7 @@ SUPERVISION = (
     Guard(
         "supervision",
         "suspects are tried alone",
-        "dispatch.py",
+        "daemon/dispatcher.py",
         "return any(record.deaths > 0 or _place(record) in self._suspects for record in records)",
         "return False",
         f"{_DEATHS}::test_suspects_are_tried_alone_so_that_the_guilty_one_is_found",
@@ -61,7 +61,7 @@ SUPERVISION = (
     Guard(
         "supervision",
         "no death for a look that was not begun",
-        "dispatch.py",
+        "daemon/dispatcher.py",
         "settle = self._count_death if token in begun else self._try_again",
         "settle = self._count_death",
         f"{_DEATHS}::test_a_look_handed_to_a_process_that_is_just_dying_is_not_to_blame",
@@ -69,7 +69,7 @@ SUPERVISION = (
     Guard(
         "supervision",
         "attempts lost with the daemon count",
-        "dispatch.py",
+        "daemon/dispatcher.py",
         "elif record.attempts >= max(self.config.engine.max_attempts, self.config.engine.max_deaths):",
         "elif record.attempts < 0:",
         f"{_DEATHS}::test_a_look_that_takes_the_daemon_down_is_not_tried_for_ever",
@@ -77,7 +77,7 @@ SUPERVISION = (
     Guard(
         "supervision",
         "a poisoned context is left",
-        "workbench.py",
+        "worker/pipeline.py",
         "if _DEVICE_ERROR.search(failure.message):",
         "if False:",
         f"{_ENDS}::test_nothing_more_is_tried_in_a_poisoned_context",
@@ -85,7 +85,7 @@ SUPERVISION = (
     Guard(
         "supervision",
         "a process that grows is renewed",
-        "workbench.py",
+        "worker/pipeline.py",
         "            if self._has_outgrown():",
         "            if False:",
         f"{_ENDS}::test_a_process_above_its_memory_ends_after_its_look_and_not_before",
@@ -93,7 +93,7 @@ SUPERVISION = (
     Guard(
         "supervision",
         "a full disk is no look's fault",
-        "dispatch.py",
+        "daemon/dispatcher.py",
         "if failure.kind is FailureKind.STORAGE:",
         "if False:",
         f"{_STORAGE}::test_a_storage_failure_holds_the_queue_until_the_disk_is_well",
@@ -101,7 +101,7 @@ SUPERVISION = (
     Guard(
         "supervision",
         "some space is kept free",
-        "hold.py",
+        "daemon/disk_guard.py",
         "            if free < min_free_bytes:",
         "            if False:",
         f"{_STORAGE}::test_nothing_is_started_with_too_little_space",
@@ -111,7 +111,7 @@ FAIR = (
     Guard(
         "fairness",
         "turns by uploader",
-        "ledger_turns.py",
+        "storage/fair_queue.py",
         '    db.execute("UPDATE uploaders SET turn = ? WHERE name = (SELECT uploader FROM jobs WHERE id = ?)"',
         '    print("no turn"',
         "unit/test_turns.py::test_another_persons_single_look_is_next_beside_5000",
@@ -119,7 +119,7 @@ FAIR = (
     Guard(
         "fairness",
         "turns by job",
-        "ledger_turns.py",
+        "storage/fair_queue.py",
         '    db.execute("UPDATE jobs SET turn = ? WHERE id = ?", (turn, job_id))',
         "    pass",
         "unit/test_ledger.py::test_turns_go_round_so_a_big_job_starves_nobody",
@@ -127,7 +127,7 @@ FAIR = (
     Guard(
         "fairness",
         "priorities",
-        "ledger_turns.py",
+        "storage/fair_queue.py",
         "    for band in BANDS:",
         "    for band in (tuple(Priority),):",
         "unit/test_turns.py::test_priorities",
@@ -135,7 +135,7 @@ FAIR = (
     Guard(
         "fairness",
         "pause",
-        "ledger.py",
+        "storage/ledger.py",
         "if note_of(db, PAUSED) is not None or not is_any_due(db, now_s):",
         "if not is_any_due(db, now_s):",
         "unit/test_turns.py::test_pause_holds_every_job_and_resume_gives_them_back",
@@ -143,7 +143,7 @@ FAIR = (
     Guard(
         "retention",
         "only what is finished is ever kept for a time",
-        "ledger_keeping.py",
+        "storage/retention_marks.py",
         "reported = 1 AND kept_since_s IS NULL AND status IN ('done', 'failed', 'cancelled')",
         "kept_since_s IS NULL",
         "unit/test_retention.py::test_what_is_not_finished_never_goes",
@@ -151,7 +151,7 @@ FAIR = (
     Guard(
         "retention",
         "only what is finished ever leaves",
-        "ledger_keeping.py",
+        "storage/retention_marks.py",
         "AND reported = 1 AND status IN ('done', 'failed', 'cancelled')",
         "",
         "unit/test_retention.py::test_a_job_that_was_begun_again_never_leaves",

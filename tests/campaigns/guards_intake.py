@@ -13,7 +13,7 @@ COMPLETE = (
     Guard(
         "completeness",
         "a folder must be still",
-        "settle.py",
+        "intake/stability.py",
         "return stillness.quiet_s(now_s) >= settle_s",
         "return True",
         f"{_INTAKE}::test_a_file_that_grows_is_never_taken_even_across_restarts",
@@ -21,7 +21,7 @@ COMPLETE = (
     Guard(
         "completeness",
         "a clock set back begins the wait anew",
-        "settle.py",
+        "intake/stability.py",
         " or now_s < before.since_s",
         "",
         "unit/test_settle.py::test_a_clock_set_back_never_shortens_the_wait",
@@ -29,7 +29,7 @@ COMPLETE = (
     Guard(
         "completeness",
         "nobody has a file open for writing (lease)",
-        "examine.py",
+        "intake/validation.py",
         "if is_open_for_writing(folder_fd, each)]",
         "if False]",
         f"{_INTAKE}::test_a_file_open_for_writing_holds_its_upload_back",
@@ -37,7 +37,7 @@ COMPLETE = (
     Guard(
         "completeness",
         "READY makes stillness needless",
-        "examine.py",
+        "intake/validation.py",
         "whole = still or READY in listing.names",
         "whole = still",
         f"{_INTAKE}::test_ready_needs_no_stillness_but_everything_else",
@@ -45,7 +45,7 @@ COMPLETE = (
     Guard(
         "completeness",
         "SHA256SUMS must match",
-        "examine.py",
+        "intake/validation.py",
         "        if not unlike:",
         "        if True:",
         f"{_INTAKE}::test_sums_that_do_not_match_yet_wait",
@@ -53,7 +53,7 @@ COMPLETE = (
     Guard(
         "completeness",
         "a folder renamed from a dot-name came whole",
-        "uploads.py",
+        "intake/uploads.py",
         "return still or upload.came_whole",
         "return still",
         f"{_INTAKE}::test_a_folder_renamed_from_a_dot_name_came_whole",
@@ -61,7 +61,7 @@ COMPLETE = (
     Guard(
         "completeness",
         "a picture that ends early is not whole",
-        "images.py",
+        "imaging/codec.py",
         "    if not _IS_WHOLE[kind](data):",
         "    if False:",
         "unit/test_images.py::test_truncated_and_zero_filled_files_end_early",
@@ -69,7 +69,7 @@ COMPLETE = (
     Guard(
         "completeness",
         "looked at again between copy and claim",
-        "spool.py",
+        "intake/claim.py",
         "if self._changed(folder_fd, claim.fingerprint):",
         "if False:",
         f"{_SPOOL}::test_a_change_between_copy_and_claim_is_noticed",
@@ -77,7 +77,7 @@ COMPLETE = (
     Guard(
         "completeness",
         "a copied file is looked at once more (re-stat)",
-        "folders.py",
+        "intake/upload_folder.py",
         "        if _mark(mark.name, os.fstat(source_fd)) != mark:\n",
         "        if False:\n",
         f"{_SPOOL}::test_a_file_that_changes_while_it_is_copied_is_not_taken",
@@ -85,7 +85,7 @@ COMPLETE = (
     Guard(
         "completeness",
         "looked at again after the rename",
-        "spool.py",
+        "intake/claim.py",
         "changed = digest_of(list_folder(begun.folder_fd, self._limits).fingerprint) != begun.origin",
         "changed = False",
         f"{_SPOOL}::test_a_write_during_the_rename_puts_the_folder_back",
@@ -93,7 +93,7 @@ COMPLETE = (
     Guard(
         "completeness",
         "one daemon on one spool",
-        "spool_folder.py",
+        "storage/spool.py",
         "fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "pass",
         f"{_SPOOL}::test_a_second_daemon_is_refused_and_told_who_is_there",
@@ -101,7 +101,7 @@ COMPLETE = (
     Guard(
         "completeness",
         "a dead observer is noticed",
-        "watch.py",
+        "intake/watcher.py",
         "return all(thread.is_alive() for thread in threads) and _identity(self._inputs) == self._watched",
         "return True",
         "integration/test_watch.py::test_an_observer_without_the_thread_that_reads_for_it_is_replaced",
@@ -109,7 +109,7 @@ COMPLETE = (
     Guard(
         "completeness",
         "an order for a job that is done leaves no upload",
-        "intake.py",
+        "intake/loop.py",
         "if listing.is_empty and job.claimed_s is not None:",
         "if False:",
         f"{_ORDERS}::test_an_order_for_a_job_that_is_done_leaves_no_phantom",
@@ -117,23 +117,23 @@ COMPLETE = (
     Guard(
         "completeness",
         "what has stalled stays so over a start",
-        "uploads.py",
+        "intake/uploads.py",
         "if rests and (verdict.until_still or _is_told(upload.job, stalled)):",
         "if False:",
         f"{_INTAKE}::test_an_upload_left_alone_stalls_and_any_change_revives_it",
     ),
 )
 HOSTILE = (
-    Guard("hostile", "aliases", "outline.py", "if isinstance(event, yaml.AliasEvent):", "if False:", _YAML),
-    Guard("hostile", "anchors", "outline.py", "        if anchor is not None:", "        if False:", _YAML),
-    Guard("hostile", "merges", "outline.py", 'key.value == "<<" and', "False and", _YAML),
-    Guard("hostile", "tags", "outline.py", "        if tag is not None:", "        if False:", _YAML),
-    Guard("hostile", "depth", "outline.py", "        if depth > MAX_DEPTH:", "        if False:", _YAML),
-    Guard("hostile", "duplicate keys", "outline.py", "and key.value in entries:", "and False:", _YAML),
+    Guard("hostile", "aliases", "intake/safe_yaml.py", "if isinstance(event, yaml.AliasEvent):", "if False:", _YAML),
+    Guard("hostile", "anchors", "intake/safe_yaml.py", "        if anchor is not None:", "        if False:", _YAML),
+    Guard("hostile", "merges", "intake/safe_yaml.py", 'key.value == "<<" and', "False and", _YAML),
+    Guard("hostile", "tags", "intake/safe_yaml.py", "        if tag is not None:", "        if False:", _YAML),
+    Guard("hostile", "depth", "intake/safe_yaml.py", "        if depth > MAX_DEPTH:", "        if False:", _YAML),
+    Guard("hostile", "duplicate keys", "intake/safe_yaml.py", "and key.value in entries:", "and False:", _YAML),
     Guard(
         "hostile",
         "the size of a small text file",
-        "folders.py",
+        "intake/upload_folder.py",
         "            if len(text) > limit_bytes:",
         "            if False:",
         f"{_SPOOL}::test_a_manifest_that_grows_while_it_is_read_is_refused",
@@ -141,7 +141,7 @@ HOSTILE = (
     Guard(
         "hostile",
         "links are never followed (O_NOFOLLOW)",
-        "folders.py",
+        "intake/upload_folder.py",
         "os.O_NOFOLLOW | os.O_NONBLOCK",
         "os.O_NONBLOCK",
         f"{_SPOOL}::test_a_link_is_never_opened",
@@ -149,7 +149,7 @@ HOSTILE = (
     Guard(
         "hostile",
         "hard links",
-        "folders.py",
+        "intake/upload_folder.py",
         "    if facts.st_nlink > 1:",
         "    if False:",
         f"{_SPOOL}::test_what_is_no_plain_file_is_named_with_a_fix",
@@ -157,7 +157,7 @@ HOSTILE = (
     Guard(
         "hostile",
         "many files and many bytes",
-        "folders.py",
+        "intake/upload_folder.py",
         "    if len(names) > limits.files:",
         "    if False:",
         f"{_SPOOL}::test_limits_are_kept",
@@ -165,7 +165,7 @@ HOSTILE = (
     Guard(
         "hostile",
         "pixels",
-        "images.py",
+        "imaging/codec.py",
         "if limits is not None and height * width > limits.picture_pixels:",
         "if False:",
         "unit/test_images.py::test_the_pixel_limit_is_exact",
@@ -173,7 +173,7 @@ HOSTILE = (
     Guard(
         "hostile",
         "memory of the decoder (RLIMIT_AS)",
-        "inspector.py",
+        "intake/decoder.py",
         "    resource.setrlimit(resource.RLIMIT_AS, (bound, bound))",
         "    pass",
         "integration/test_inspector.py::test_a_picture_that_needs_too_much_memory_costs_nothing_else",
@@ -181,7 +181,7 @@ HOSTILE = (
     Guard(
         "hostile",
         "names are escaped in logs",
-        "logs.py",
+        "daemon/logs.py",
         '["line"] = one_line(',
         '["line"] = str(',
         "unit/test_logs.py::test_names_cannot_break_a_line",

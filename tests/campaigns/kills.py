@@ -25,7 +25,7 @@ from storm import Box, unbroken, violations
 
 PICTURES = 3
 VICTIMS = ("daemon", "daemon", "engine", "decoder")
-PARTS = {"engine": "protocol_worker", "decoder": "fastfit_watch.inspector"}
+PARTS = {"engine": "protocol_worker", "decoder": "fastfit_watch.intake.decoder"}
 
 
 def strike(box: Box, victim: str) -> bool:

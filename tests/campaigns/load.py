@@ -27,8 +27,8 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 from PIL import Image
 
-from fastfit_watch.job import Job, Status
-from fastfit_watch.ledger import Ledger
+from fastfit_watch.domain.job import Job, Status
+from fastfit_watch.storage.ledger import Ledger
 
 PROGRAM = Path(__file__).parents[1] / "integration" / "protocol_daemon.py"
 ROOT = Path(__file__).parents[2]

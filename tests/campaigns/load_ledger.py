@@ -18,10 +18,10 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from fastfit_watch.job import LookResult, Status
-from fastfit_watch.ledger import Ledger
-from fastfit_watch.ledger_rows import pack_look, pack_result
-from fastfit_watch.look import Category, Look, SamplingOptions
+from fastfit_watch.domain.job import LookResult, Status
+from fastfit_watch.domain.look import Category, Look, SamplingOptions
+from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.rows import pack_look, pack_result
 
 QUEUED = 1000
 STEP_S = 0.02

@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import yaml
 
-from fastfit_watch.errors import ConfigError
-from fastfit_watch.job import Job
-from fastfit_watch.ledger import Ledger
+from fastfit_watch.domain.errors import ConfigError
+from fastfit_watch.domain.job import Job
+from fastfit_watch.storage.ledger import Ledger
 
 PROGRAM = Path(__file__).parents[1] / "integration" / "protocol_daemon.py"
 ROOT = Path(__file__).parents[2]

@@ -15,9 +15,9 @@ from typing import Any
 from PIL import Image
 from soak_house import SoakHouse
 
-from fastfit_watch.images import encode_image
-from fastfit_watch.job import Job, Status
-from fastfit_watch.look import ImageFormat
+from fastfit_watch.domain.job import Job, Status
+from fastfit_watch.domain.look import ImageFormat
+from fastfit_watch.imaging.codec import encode_image
 
 FINAL = {Status.DONE, Status.FAILED, Status.CANCELLED}
 

@@ -23,8 +23,8 @@ import psutil  # type: ignore[import-untyped]
 import yaml
 from PIL import Image
 
-from fastfit_watch.job import Job, LookRecord, Status
-from fastfit_watch.ledger import Ledger
+from fastfit_watch.domain.job import Job, LookRecord, Status
+from fastfit_watch.storage.ledger import Ledger
 
 PROGRAM = Path(__file__).parents[1] / "integration" / "protocol_daemon.py"
 FINAL = {Status.DONE, Status.FAILED, Status.INVALID, Status.CANCELLED}

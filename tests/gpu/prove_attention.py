@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastfit_watch.engine import hopper
-from fastfit_watch.engine.backends import Kernel, Shape, _cudnn, time_kernels
+from fastfit_watch.engine.fused import hopper
+from fastfit_watch.engine.fused.attention_backends import Kernel, Shape, _cudnn, time_kernels
 
 MORE_ERROR = 1.5  # than cuDNN's
 DEVICE = "cuda"

@@ -30,13 +30,13 @@ from numpy.typing import NDArray
 from real_size import REAL, SMALL, KnownPerson, draw_body, draw_outfit, load_densepose, load_schp, write_bundle
 
 from fastfit_watch.bench.weights import draw_picture
-from fastfit_watch.config import load_config
+from fastfit_watch.config.settings import load_config
+from fastfit_watch.domain.look import SamplingOptions
+from fastfit_watch.domain.memory_ladder import Rung, ladder
 from fastfit_watch.engine.bundle import Bundle
-from fastfit_watch.engine.memory import descend, free_memory, limit_memory
+from fastfit_watch.engine.memory_ladder import descend, free_memory, limit_memory
 from fastfit_watch.engine.tryon import FastFitEngine, TryOnResult
-from fastfit_watch.failpoints import VARIABLE
-from fastfit_watch.look import SamplingOptions
-from fastfit_watch.rungs import Rung, ladder
+from fastfit_watch.system.failpoints import VARIABLE
 
 ROOT = Path(__file__).parents[2]
 GIB = 2**30

@@ -19,12 +19,12 @@ from torch import nn
 
 from fastfit_watch.bench import weights
 from fastfit_watch.bench.person import StandingPerson
-from fastfit_watch.engine.parsing import Parsing
-from fastfit_watch.engine.toolkit.densepose import DensePose
-from fastfit_watch.engine.toolkit.densepose_network import DensePoseNetwork
-from fastfit_watch.engine.toolkit.schp import LABELS, SCHP, Dataset
-from fastfit_watch.engine.toolkit.schp_network import AugmentCE2P
-from fastfit_watch.look import Category
+from fastfit_watch.domain.look import Category
+from fastfit_watch.engine.parsers.densepose import DensePose
+from fastfit_watch.engine.parsers.densepose_network import DensePoseNetwork
+from fastfit_watch.engine.parsers.parsing import Parsing
+from fastfit_watch.engine.parsers.schp import LABELS, SCHP, Dataset
+from fastfit_watch.engine.parsers.schp_network import AugmentCE2P
 
 _RECIPE = Path(__file__).parents[1] / "golden" / "fill_recipe.py"
 _RECORDED = Path(__file__).parents[1] / "unit" / "recorded_densepose.py"

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from fastfit_watch.job import Job, LookRecord
-from fastfit_watch.ledger import Ledger
+from fastfit_watch.domain.job import Job, LookRecord
+from fastfit_watch.storage.ledger import Ledger
 
 PROGRAM = Path(__file__).with_name("protocol_daemon.py")
 PATIENCE_S = 40.0

@@ -14,7 +14,7 @@ from typing import Any
 
 from stand_in_hub import StandInHub
 
-from fastfit_watch.exits import ExitCode
+from fastfit_watch.system.exit_codes import ExitCode
 
 MODEL, SINGLE, TOOLKIT = "zhengchong/FastFit-MR-1024", "zhengchong/FastFit-SR-1024", "zhengchong/Human-Toolkit"
 UNET = "unet/diffusion_pytorch_model.safetensors"

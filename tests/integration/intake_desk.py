@@ -11,13 +11,13 @@ from typing import Literal
 
 from PIL import Image, UnidentifiedImageError
 
-from fastfit_watch.config import Config, Watch
-from fastfit_watch.intake import Intake
-from fastfit_watch.job import Job, LookResult, Status
-from fastfit_watch.ledger import Ledger
-from fastfit_watch.limits import Limits
-from fastfit_watch.spool import Spool
-from fastfit_watch.watch import Bell, Watcher
+from fastfit_watch.config.settings import Config, Watch
+from fastfit_watch.domain.job import Job, LookResult, Status
+from fastfit_watch.domain.limits import Limits
+from fastfit_watch.intake.claim import Spool
+from fastfit_watch.intake.loop import Intake
+from fastfit_watch.intake.watcher import Bell, Watcher
+from fastfit_watch.storage.ledger import Ledger
 
 MANIFEST = b"person: anna.jpg\nupper: shirt.jpg\n"
 RESULT = LookResult("x.png", "00" * 32, 4, 3, {}, None, "cpu")

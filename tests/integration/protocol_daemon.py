@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from fastfit_watch.config import Config, load_config
-from fastfit_watch.daemon import Daemon
+from fastfit_watch.config.settings import Config, load_config
+from fastfit_watch.daemon.daemon import Daemon
 
 WORKER = Path(__file__).with_name("protocol_worker.py")
 

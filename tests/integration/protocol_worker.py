@@ -26,10 +26,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from fastfit_watch.errors import StorageError
-from fastfit_watch.images import encode_image
-from fastfit_watch.job import LookResult
-from fastfit_watch.protocol import (
+from fastfit_watch.domain.errors import StorageError
+from fastfit_watch.domain.job import LookResult
+from fastfit_watch.domain.worker_protocol import (
     CannotLoad,
     Done,
     Failed,
@@ -43,7 +42,8 @@ from fastfit_watch.protocol import (
     read_order,
     write_message,
 )
-from fastfit_watch.write import write_bytes, write_json
+from fastfit_watch.imaging.codec import encode_image
+from fastfit_watch.system.atomic_write import write_bytes, write_json
 
 SLOW_S = 0.7
 STEPS, STEP_S = 20, 0.15

@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from fastfit_watch.look import Category
+from fastfit_watch.domain.look import Category
 from fastfit_watch.mini.drawing.figures import draw_garment, draw_person
 
 PATIENCE_S = 120.0

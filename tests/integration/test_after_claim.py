@@ -13,8 +13,8 @@ import yaml
 from house import House, wait_for
 from PIL import Image
 
-from fastfit_watch.exits import ExitCode
-from fastfit_watch.job import LookStatus
+from fastfit_watch.domain.job import LookStatus
+from fastfit_watch.system.exit_codes import ExitCode
 
 
 @pytest.fixture

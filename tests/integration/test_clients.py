@@ -18,7 +18,7 @@ from house import House, wait_for
 from loopback_ssh import LoopbackSsh, serve_ssh
 from PIL import Image
 
-from fastfit_watch.job import Status
+from fastfit_watch.domain.job import Status
 
 LONG_AGO_S = 1_000_000_000  # a mtime of 2001, as cp -a and scp -p bring it
 

@@ -13,8 +13,8 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from house import PATIENCE_S, House, wait_for
 
-from fastfit_watch.exits import ExitCode
-from fastfit_watch.job import LookStatus, Status
+from fastfit_watch.domain.job import LookStatus, Status
+from fastfit_watch.system.exit_codes import ExitCode
 
 
 @pytest.fixture

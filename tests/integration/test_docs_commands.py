@@ -21,7 +21,7 @@ import pytest
 from loopback_ssh import serve_ssh
 from running_daemon import draw_upload
 
-from fastfit_watch.exits import ExitCode
+from fastfit_watch.system.exit_codes import ExitCode
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -14,7 +14,7 @@ from PIL import Image
 from released_files import write_model, write_toolkit
 from stand_in_hub import StandInHub
 
-from fastfit_watch.catalogue import KNOWN
+from fastfit_watch.bundles.catalogue import KNOWN
 
 NAME = "fastfit-mr-1024"
 MODEL, TOOLKIT = (repository.name for repository in KNOWN[NAME].repositories)

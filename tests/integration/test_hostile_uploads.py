@@ -20,8 +20,8 @@ import pytest
 from house import House, wait_for
 from PIL import Image
 
-from fastfit_watch.job import Status
-from fastfit_watch.ledger import Ledger
+from fastfit_watch.domain.job import Status
+from fastfit_watch.storage.ledger import Ledger
 
 STRANGE = {
     "newline": b"two\nlines",

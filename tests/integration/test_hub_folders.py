@@ -29,7 +29,7 @@ from hub_box import (
 from PIL import Image
 from stand_in_hub import StandInHub
 
-from fastfit_watch.exits import ExitCode
+from fastfit_watch.system.exit_codes import ExitCode
 
 
 @pytest.fixture

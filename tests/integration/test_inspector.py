@@ -17,11 +17,11 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from PIL import Image
 
-from fastfit_watch.errors import StorageError
-from fastfit_watch.failpoints import VARIABLE
-from fastfit_watch.images import ImageFacts
-from fastfit_watch.inspector import Inspector
-from fastfit_watch.limits import Limits
+from fastfit_watch.domain.errors import StorageError
+from fastfit_watch.domain.limits import Limits
+from fastfit_watch.imaging.codec import ImageFacts
+from fastfit_watch.intake.decoder import Inspector
+from fastfit_watch.system.failpoints import VARIABLE
 
 FACTS = ImageFacts("JPEG", 64, 48)
 
@@ -40,7 +40,7 @@ def inspector() -> Iterator[Inspector]:
 
 def the_child(parent: int | None = None) -> psutil.Process:
     children = psutil.Process(parent).children()
-    found = [child for child in children if "fastfit_watch.inspector" in child.cmdline()]
+    found = [child for child in children if "fastfit_watch.intake.decoder" in child.cmdline()]
     assert len(found) == 1
     return found[0]
 
@@ -187,8 +187,8 @@ def test_the_child_ends_with_close_and_can_be_had_again(folder: Path, inspector:
 @pytest.mark.parametrize("stopped", [False, True], ids=["idle", "hanging"])
 def test_the_child_dies_with_its_parent(folder: Path, stopped: bool) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from fastfit_watch.limits import Limits;"
-        "from fastfit_watch.inspector import Inspector; inspector = Inspector(Limits());"
+        "import sys, time; from pathlib import Path; from fastfit_watch.domain.limits import Limits;"
+        "from fastfit_watch.intake.decoder import Inspector; inspector = Inspector(Limits());"
         "print(inspector.inspect(Path(sys.argv[1]), ['anna.jpg']), flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, text=True) as parent:
@@ -211,7 +211,7 @@ def test_a_child_that_cannot_start_blames_no_picture(folder: Path, monkeypatch: 
 
 def test_the_child_stays_light(folder: Path, inspector: Inspector) -> None:
     program = (
-        "import sys, fastfit_watch.inspector, PIL.Image;"
+        "import sys, fastfit_watch.intake.decoder, PIL.Image;"
         "sys.exit(' '.join({'numpy', 'torch', 'pydantic', 'yaml'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -13,10 +13,10 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from PIL import Image
 
-from fastfit_watch.errors import StorageError
-from fastfit_watch.inspector import Inspector
-from fastfit_watch.inspectors import Inspectors, affordable
-from fastfit_watch.limits import Limits
+from fastfit_watch.domain.errors import StorageError
+from fastfit_watch.domain.limits import Limits
+from fastfit_watch.intake.decoder import Inspector
+from fastfit_watch.intake.decoder_pool import Inspectors, affordable
 
 COUNT = 40
 
@@ -24,7 +24,7 @@ COUNT = 40
 def running() -> set[int]:
     """Process ids of the decoding processes of this one."""
     children = psutil.Process().children()
-    return {child.pid for child in children if "fastfit_watch.inspector" in " ".join(child.cmdline())}
+    return {child.pid for child in children if "fastfit_watch.intake.decoder" in " ".join(child.cmdline())}
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from intake_desk import FILES, MANIFEST, SETTLE_S, Desk, picture
 
-from fastfit_watch.job import Status
+from fastfit_watch.domain.job import Status
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from intake_desk import FILES, MANIFEST, Desk, picture
 
-from fastfit_watch.config import Watch
-from fastfit_watch.failpoints import VARIABLE
-from fastfit_watch.intake import NOTE
-from fastfit_watch.job import Status
-from fastfit_watch.limits import Limits
+from fastfit_watch.config.settings import Watch
+from fastfit_watch.domain.job import Status
+from fastfit_watch.domain.limits import Limits
+from fastfit_watch.intake.loop import NOTE
+from fastfit_watch.system.failpoints import VARIABLE
 
 # Intake as the daemon runs it, until every upload is claimed; may be killed at any step.
 RUN_PROGRAM = """

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from intake_desk import FILES, Desk, picture
 
-from fastfit_watch.failpoints import VARIABLE
-from fastfit_watch.intake import NOTE
-from fastfit_watch.job import Status
-from fastfit_watch.ledger import Ledger
+from fastfit_watch.domain.job import Status
+from fastfit_watch.intake.loop import NOTE
+from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.system.failpoints import VARIABLE
 
 
 @pytest.fixture

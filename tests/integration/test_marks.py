@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 from running_daemon import RunningDaemon
 
-from fastfit_watch.exits import ExitCode
-from fastfit_watch.look import Category
-from fastfit_watch.marks import SOURCE_TYPE, read_marks
+from fastfit_watch.domain.look import Category
+from fastfit_watch.imaging.provenance import hash_of
+from fastfit_watch.imaging.xmp import SOURCE_TYPE, read_marks
 from fastfit_watch.mini.drawing.figures import draw_garment, draw_person
-from fastfit_watch.provenance import hash_of
+from fastfit_watch.system.exit_codes import ExitCode
 
 SECRETS = (b"SecretCameraOwner", b"SecretSerial")
 LOOKS = """\

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from running_daemon import draw_upload
 
-from fastfit_watch.failpoints import VARIABLE
-from fastfit_watch.ledger import Ledger
-from fastfit_watch.rungs import Rung
+from fastfit_watch.domain.memory_ladder import Rung
+from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.system.failpoints import VARIABLE
 
 PATIENCE_S = 240.0
 # One shortage on every rung, each in another stage; the second step of the denoising, for one.

@@ -18,10 +18,10 @@ import yaml
 from house import House, wait_for
 from prometheus_client.parser import text_string_to_metric_families
 
-from fastfit_watch.exits import ExitCode
-from fastfit_watch.ledger_letters import Outbox
-from fastfit_watch.places import LOG_FILE
-from fastfit_watch.webhook import SIGNATURE_HEADER, verify
+from fastfit_watch.config.paths import LOG_FILE
+from fastfit_watch.reporting.notifications.webhook import SIGNATURE_HEADER, verify
+from fastfit_watch.storage.outbox import Outbox
+from fastfit_watch.system.exit_codes import ExitCode
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 JOBS = 12

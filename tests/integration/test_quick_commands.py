@@ -11,8 +11,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from fastfit_watch.ledger import Ledger
-from fastfit_watch.places import Places
+from fastfit_watch.config.paths import Places
+from fastfit_watch.storage.ledger import Ledger
 
 LIMIT_S = 0.3
 

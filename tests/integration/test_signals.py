@@ -13,9 +13,9 @@ import pytest
 from house import PATIENCE_S, House, wait_for
 from listening import Systemd
 
-from fastfit_watch.exits import ExitCode
-from fastfit_watch.job import LookStatus
-from fastfit_watch.ledger import Ledger
+from fastfit_watch.domain.job import LookStatus
+from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.system.exit_codes import ExitCode
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import pytest
 from house import PATIENCE_S, House, wait_for
 from running_daemon import RunningDaemon, draw_upload
 
-from fastfit_watch.exits import ExitCode
-from fastfit_watch.job import LookStatus
+from fastfit_watch.domain.job import LookStatus
+from fastfit_watch.system.exit_codes import ExitCode
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ import pytest
 from house import PATIENCE_S, House, wait_for
 from listening import Systemd
 
-from fastfit_watch.exits import ExitCode
-from fastfit_watch.job import LookStatus
+from fastfit_watch.domain.job import LookStatus
+from fastfit_watch.system.exit_codes import ExitCode
 
 
 @pytest.fixture
@@ -119,9 +119,9 @@ def test_a_thread_that_dies_takes_the_daemon_with_it(house: House) -> None:
     program = house.root / "broken.py"
     program.write_text(
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from pathlib import Path\nimport protocol_daemon, fastfit_watch.uptake\n"
+        "from pathlib import Path\nimport protocol_daemon, fastfit_watch.intake.thread\n"
         "def broken(*_): raise ValueError('two\\nlines')\n"
-        "fastfit_watch.uptake.Inspectors = broken\n"
+        "fastfit_watch.intake.thread.Inspectors = broken\n"
         "sys.exit(protocol_daemon.run(Path(sys.argv[1]), once=False))\n"
     )
     with (house.root / "stderr").open("w+") as stream:

@@ -19,11 +19,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from test_spool import make_upload, take
 
-from fastfit_watch.config import Config
-from fastfit_watch.doctor.access import Account, find_account
-from fastfit_watch.doctor.finding import Level
-from fastfit_watch.doctor.folders import examine_folders
-from fastfit_watch.job import Status
+from fastfit_watch.cli.doctor.access import Account, find_account
+from fastfit_watch.cli.doctor.finding import Level
+from fastfit_watch.cli.doctor.folders import examine_folders
+from fastfit_watch.config.settings import Config
+from fastfit_watch.domain.job import Status
 
 PAGE = (Path(__file__).parents[2] / "docs" / "running.md").read_text(encoding="utf-8")
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from fastfit_watch.errors import StorageError
-from fastfit_watch.watch import EVENTS, Bell, Watcher, filesystem_kind, scan
+from fastfit_watch.domain.errors import StorageError
+from fastfit_watch.intake.watcher import EVENTS, Bell, Watcher, filesystem_kind, scan
 
 PATIENCE_S = 5.0
 
@@ -144,7 +144,7 @@ def test_polling_on_request(inputs: Path, bell: Bell) -> None:
 @pytest.mark.parametrize(("limit", "said"), [("instances", "max_user_instances"), ("watches", "max_user_watches")])
 def test_the_limit_of_inotify_is_said_and_is_no_error(inputs: Path, limit: str, said: str) -> None:
     program = (
-        "import sys, threading; from pathlib import Path; from fastfit_watch.watch import Bell, Watcher;"
+        "import sys, threading; from pathlib import Path; from fastfit_watch.intake.watcher import Bell, Watcher;"
         "watcher = Watcher(Path(sys.argv[1]), Bell()); watcher.start(); watcher.revive(); print(watcher.mode);"
         "watcher.stop(); print(threading.active_count())"
     )

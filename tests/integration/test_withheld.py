@@ -15,9 +15,9 @@ import pytest
 from running_daemon import draw_upload
 from stand_in_hub import StandInHub
 
-from fastfit_watch.config import Config, ContentFilter
-from fastfit_watch.protocol import Ready, read_message
-from fastfit_watch.resident import worker_command
+from fastfit_watch.config.settings import Config, ContentFilter
+from fastfit_watch.daemon.worker_process import worker_command
+from fastfit_watch.domain.worker_protocol import Ready, read_message
 
 CLASSIFIER = Path(__file__).parents[1] / "unit" / "tiny_classifier.py"
 PATIENCE_S = 240.0

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from fastfit_watch.config import Config
-from fastfit_watch.job import Job, LookResult
-from fastfit_watch.ledger import Ledger
-from fastfit_watch.look import Category, Look, SamplingOptions
+from fastfit_watch.config.settings import Config
+from fastfit_watch.domain.job import Job, LookResult
+from fastfit_watch.domain.look import Category, Look, SamplingOptions
+from fastfit_watch.storage.ledger import Ledger
 
 _OPTIONS = SamplingOptions(seed=7)
 SECONDS = {"person": 0.41, "denoise": 9.5, "decode": 0.32}

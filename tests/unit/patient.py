@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from fastfit_watch.config import Config
-from fastfit_watch.doctor.access import Account
-from fastfit_watch.doctor.finding import Finding, Level
+from fastfit_watch.cli.doctor.access import Account
+from fastfit_watch.cli.doctor.finding import Finding, Level
+from fastfit_watch.config.settings import Config
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may act as another account")
 ANNA = Account("anna", 54321, (54321, 54400))

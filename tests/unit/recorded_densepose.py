@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fastfit_watch.engine.toolkit.densepose_network import DensePoseNetwork
+from fastfit_watch.engine.parsers.densepose_network import DensePoseNetwork
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from tiny_networks import make_unet, make_vae, read_meta, read_vectors
 from torch import nn
 
-from fastfit_watch.engine.toolkit.densepose_network import DensePoseNetwork
-from fastfit_watch.engine.toolkit.schp_network import AugmentCE2P
+from fastfit_watch.engine.parsers.densepose_network import DensePoseNetwork
+from fastfit_watch.engine.parsers.schp_network import AugmentCE2P
 
 UPPER_CLOTHES = {"lip": 5, "atr": 4}
 CLASSES = {"lip": 20, "atr": 18}

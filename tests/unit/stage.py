@@ -9,18 +9,18 @@ from pathlib import Path
 
 from PIL import Image
 
-from fastfit_watch.announce import Announcer
-from fastfit_watch.config import Config, Engine
-from fastfit_watch.dispatch import Dispatch
-from fastfit_watch.images import encode_image
-from fastfit_watch.job import LookRecord, LookResult, Status
-from fastfit_watch.ledger import Ledger
-from fastfit_watch.limits import Limits
-from fastfit_watch.look import Category, ImageFormat, Look, SamplingOptions
-from fastfit_watch.protocol import Done, Failed, FailureKind, Message, Order, Ready, Step
-from fastfit_watch.resident import Ended, Event, Resident, ResidentState, Said
-from fastfit_watch.spool import Spool
-from fastfit_watch.write import write_json
+from fastfit_watch.config.settings import Config, Engine
+from fastfit_watch.daemon.dispatcher import Dispatch
+from fastfit_watch.daemon.worker_process import Ended, Event, Resident, ResidentState, Said
+from fastfit_watch.domain.job import LookRecord, LookResult, Status
+from fastfit_watch.domain.limits import Limits
+from fastfit_watch.domain.look import Category, ImageFormat, Look, SamplingOptions
+from fastfit_watch.domain.worker_protocol import Done, Failed, FailureKind, Message, Order, Ready, Step
+from fastfit_watch.imaging.codec import encode_image
+from fastfit_watch.intake.claim import Spool
+from fastfit_watch.reporting.publisher import Announcer
+from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.system.atomic_write import write_json
 
 PICTURE = encode_image(Image.new("RGB", (48, 64)), ImageFormat.PNG, {})
 SIGSEGV = -11

@@ -13,18 +13,18 @@ from tiny_networks import make_unet, make_vae, read_meta, read_vectors
 from torch import Tensor
 from torch.nn import functional
 
-from fastfit_watch.engine.alike import Alike, Axis
-from fastfit_watch.engine.attention import KeysValues, ReferenceCache
-from fastfit_watch.engine.backends import Attention
-from fastfit_watch.engine.buffers import LayerShape, Section
+from fastfit_watch.domain.look import Category, Preset
 from fastfit_watch.engine.cache import ContentCache, HitList
-from fastfit_watch.engine.denoiser import Denoiser, Job
-from fastfit_watch.engine.fast import FastNetworks, Pair
-from fastfit_watch.engine.fused_unet import FusedUNet
-from fastfit_watch.engine.garments import Reference, read_rows
-from fastfit_watch.engine.sampling import SeededNoise
-from fastfit_watch.engine.schedule import NoiseSchedule
-from fastfit_watch.look import Category, Preset
+from fastfit_watch.engine.fused.attention_backends import Attention
+from fastfit_watch.engine.fused.attention_buffers import LayerShape, Section
+from fastfit_watch.engine.fused.denoiser import Denoiser, Job
+from fastfit_watch.engine.fused.networks import FastNetworks, Pair
+from fastfit_watch.engine.fused.token_merging import Alike, Axis
+from fastfit_watch.engine.fused.unet import FusedUNet
+from fastfit_watch.engine.networks.reference_attention import KeysValues, ReferenceCache
+from fastfit_watch.engine.noise_schedule import NoiseSchedule
+from fastfit_watch.engine.plain_denoiser import SeededNoise
+from fastfit_watch.engine.preprocessing.garments import Reference, read_rows
 
 SIZE = (40, 34)
 WORN = (Category.UPPER, Category.BAG)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastfit_watch.engine import backends
-from fastfit_watch.engine.backends import Attention, Kernel, Shape
+from fastfit_watch.engine.fused import attention_backends as backends
+from fastfit_watch.engine.fused.attention_backends import Attention, Kernel, Shape
 
 
 def test_the_preferred_kernel_must_be_beaten_clearly() -> None:

@@ -15,10 +15,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_networks import write_bundle
 
+from fastfit_watch.domain.errors import BundleError
+from fastfit_watch.domain.look import Category, SamplingOptions
 from fastfit_watch.engine.bundle import Bundle, ParserKind, load_parser, load_scheduler, load_unet, load_vae
 from fastfit_watch.engine.tryon import FastFitEngine
-from fastfit_watch.errors import BundleError
-from fastfit_watch.look import Category, SamplingOptions
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fastfit_watch.check import CheckResult, check_folders, check_upload, describe
-from fastfit_watch.exits import ExitCode
-from fastfit_watch.limits import Limits
+from fastfit_watch.cli.check import CheckResult, check_folders, check_upload, describe
+from fastfit_watch.domain.limits import Limits
+from fastfit_watch.system.exit_codes import ExitCode
 
 MANIFEST = "people: [anna.jpg, ben.jpg]\nlooks:\n  a: {upper: shirt.png}\n  b: {upper: shirt.png, people: [anna.jpg]}\n"
 
@@ -127,8 +127,8 @@ def test_a_name_that_would_break_the_terminal_is_quoted(tmp_path: Path) -> None:
 def test_check_loads_nothing_heavy(spring: Path) -> None:
     """Pictures are decoded in a process of their own: the command itself needs no Pillow."""
     program = (
-        "import sys; from pathlib import Path; from fastfit_watch.check import check_folders;"
-        "from fastfit_watch.limits import Limits; code = check_folders([Path(sys.argv[1])], Limits());"
+        "import sys; from pathlib import Path; from fastfit_watch.cli.check import check_folders;"
+        "from fastfit_watch.domain.limits import Limits; code = check_folders([Path(sys.argv[1])], Limits());"
         "sys.exit(code or ' '.join({'PIL', 'torch', 'numpy', 'cv2', 'sqlite3', 'watchdog'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", program, str(spring)], capture_output=True, text=True, check=False)

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 from tiny_networks import write_bundle
 
-from fastfit_watch.cli import build_parser, main
-from fastfit_watch.exits import ExitCode
-from fastfit_watch.ledger import Ledger
-from fastfit_watch.look import DRESS_CONFLICT, Category, Look, SamplingOptions
+from fastfit_watch.cli.main import build_parser, main
+from fastfit_watch.domain.look import DRESS_CONFLICT, Category, Look, SamplingOptions
+from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.system.exit_codes import ExitCode
 
 COMMANDS = ("run", "try-on", "check", "status", "retry", "cancel", "pause", "resume", "demo", "doctor", "service")
 
@@ -126,7 +126,7 @@ def test_a_dress_with_a_shirt_is_a_conflict(pictures: Path, capsys: pytest.Captu
 def test_every_file_that_cannot_be_used_has_its_line_and_no_model_is_loaded(pictures: Path) -> None:
     (pictures / "text.jpg").write_text("not a picture")
     program = (
-        "import sys; from fastfit_watch.cli import build_parser, main; code = main(sys.argv[1:]);"
+        "import sys; from fastfit_watch.cli.main import build_parser, main; code = main(sys.argv[1:]);"
         "assert 'torch' not in sys.modules; sys.exit(code)"
     )
     options = ["--person", "gone.png", "--upper", "text.jpg", "--lower", "shirt.png", "--bag", "."]

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from fastfit_watch.cli import build_parser, main
-from fastfit_watch.completion import ASK, FILES, SHELLS, answer, answer_quietly
-from fastfit_watch.ledger import Ledger
+from fastfit_watch.cli.completion import ASK, FILES, SHELLS, answer, answer_quietly
+from fastfit_watch.cli.main import build_parser, main
+from fastfit_watch.storage.ledger import Ledger
 
 PATIENCE_S = 30.0
 

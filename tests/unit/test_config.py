@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fastfit_watch.config import Config, load_config
-from fastfit_watch.errors import ConfigError
+from fastfit_watch.config.settings import Config, load_config
+from fastfit_watch.domain.errors import ConfigError
 
 DEFAULT = Path(__file__).parents[2] / "configs" / "default.yaml"
 

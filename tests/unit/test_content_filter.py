@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from tiny_classifier import write_classifier
 
-from fastfit_watch.config import load_config
+from fastfit_watch.config.settings import load_config
+from fastfit_watch.domain.errors import BundleError, ConfigError, OutOfMemory
 from fastfit_watch.engine.content_filter import ContentFilter
-from fastfit_watch.errors import BundleError, ConfigError, OutOfMemory
-from fastfit_watch.failpoints import VARIABLE
+from fastfit_watch.system.failpoints import VARIABLE
 
 PICTURE = Image.new("RGB", (60, 80), "teal")
 # Shares of normal, nsfw and gore: 0.5, 0.3 and 0.2.

@@ -16,12 +16,12 @@ import torch
 from recorded_densepose import GOLDEN, build_network, read_golden, read_key_table
 from safetensors.torch import save_file
 
-from fastfit_watch.engine.toolkit import densepose_boxes, densepose_detector
-from fastfit_watch.engine.toolkit.densepose import DensePose, restore_size, shrink_picture
-from fastfit_watch.engine.toolkit.densepose_detector import DetectorSettings
-from fastfit_watch.engine.toolkit.densepose_detectron2 import Detectron2DensePose
-from fastfit_watch.engine.toolkit.densepose_network import DensePoseNetwork, PartPredictor
-from fastfit_watch.errors import BundleError, EngineError
+from fastfit_watch.domain.errors import BundleError, EngineError
+from fastfit_watch.engine.parsers import densepose_boxes, densepose_detector
+from fastfit_watch.engine.parsers.densepose import DensePose, restore_size, shrink_picture
+from fastfit_watch.engine.parsers.densepose_detector import DetectorSettings
+from fastfit_watch.engine.parsers.densepose_detectron2 import Detectron2DensePose
+from fastfit_watch.engine.parsers.densepose_network import DensePoseNetwork, PartPredictor
 
 SETTINGS = {"small": DetectorSettings(shortest_side_px=192), "full": DetectorSettings()}
 CPU = torch.device("cpu")

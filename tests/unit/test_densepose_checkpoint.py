@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fastfit_watch.engine.toolkit.densepose import DensePose
-from fastfit_watch.engine.toolkit.densepose_checkpoint import load_weights
-from fastfit_watch.engine.toolkit.densepose_network import DensePoseNetwork
-from fastfit_watch.errors import BundleError
+from fastfit_watch.domain.errors import BundleError
+from fastfit_watch.engine.parsers.densepose import DensePose
+from fastfit_watch.engine.parsers.densepose_checkpoint import load_weights
+from fastfit_watch.engine.parsers.densepose_network import DensePoseNetwork
 
 SHAPES = {"conv.weight": (2, 3), "conv.bias": (3,)}
 ARRAYS: dict[str, Any] = {

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from stage import Stage
 
-from fastfit_watch import report
-from fastfit_watch.job import LookStatus, Status
-from fastfit_watch.protocol import SAVING, FailureKind, Step
+from fastfit_watch.domain.job import LookStatus, Status
+from fastfit_watch.domain.worker_protocol import SAVING, FailureKind, Step
+from fastfit_watch.reporting import report
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 from loguru import logger
 from stage import PICTURE, Stage
 
-from fastfit_watch.errors import StorageError
-from fastfit_watch.job import LookStatus
-from fastfit_watch.protocol import SAVING, FailureKind, Step, WorkerExit
+from fastfit_watch.domain.errors import StorageError
+from fastfit_watch.domain.job import LookStatus
+from fastfit_watch.domain.worker_protocol import SAVING, FailureKind, Step, WorkerExit
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from stage import Stage
 
-from fastfit_watch.errors import StorageError
-from fastfit_watch.failpoints import VARIABLE
-from fastfit_watch.job import LookStatus, Status
-from fastfit_watch.limits import Limits
-from fastfit_watch.protocol import FailureKind
+from fastfit_watch.domain.errors import StorageError
+from fastfit_watch.domain.job import LookStatus, Status
+from fastfit_watch.domain.limits import Limits
+from fastfit_watch.domain.worker_protocol import FailureKind
+from fastfit_watch.system.failpoints import VARIABLE
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from fastfit_watch.config import Config
-from fastfit_watch.errors import ManifestError
-from fastfit_watch.manifest import read_manifest
+from fastfit_watch.config.settings import Config
+from fastfit_watch.domain.errors import ManifestError
+from fastfit_watch.intake.manifest import read_manifest
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

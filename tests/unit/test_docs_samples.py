@@ -12,17 +12,17 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from fastfit_watch.cli import build_parser
-from fastfit_watch.config import Config, Hook, load_config
-from fastfit_watch.config import Metrics as MetricsSettings
-from fastfit_watch.hook import run_hook
-from fastfit_watch.job import LookResult, LookStatus, Status
-from fastfit_watch.ledger import Ledger
-from fastfit_watch.letters import HOOK, WEBHOOK, Letter, write_letter
-from fastfit_watch.look import Category, Look, SamplingOptions
-from fastfit_watch.metrics import Metrics
-from fastfit_watch.provenance import picture_marks, what_runs
-from fastfit_watch.webhook import sign
+from fastfit_watch.cli.main import build_parser
+from fastfit_watch.config.settings import Config, Hook, load_config
+from fastfit_watch.config.settings import Metrics as MetricsSettings
+from fastfit_watch.domain.job import LookResult, LookStatus, Status
+from fastfit_watch.domain.look import Category, Look, SamplingOptions
+from fastfit_watch.imaging.provenance import picture_marks, what_runs
+from fastfit_watch.reporting.metrics import Metrics
+from fastfit_watch.reporting.notifications.hook import run_hook
+from fastfit_watch.reporting.notifications.payload import HOOK, WEBHOOK, Letter, write_letter
+from fastfit_watch.reporting.notifications.webhook import sign
+from fastfit_watch.storage.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

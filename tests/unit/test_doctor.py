@@ -18,16 +18,16 @@ import pytest
 from patient import AS_ROOT, STRANGER, act_as, level_of, make_places, put_tool, words_of
 from tiny_networks import write_bundle
 
-from fastfit_watch.catalogue import KNOWN
-from fastfit_watch.cli import main
-from fastfit_watch.config import Config, ContentFilter, Engine, load_config
-from fastfit_watch.doctor.finding import Level
-from fastfit_watch.doctor.gpu import examine_gpus
-from fastfit_watch.doctor.parsers import examine_parsers
-from fastfit_watch.doctor.system import examine_clock, examine_events, examine_service
-from fastfit_watch.doctor.weights import examine_weights
-from fastfit_watch.exits import ExitCode
-from fastfit_watch.spool import Spool
+from fastfit_watch.bundles.catalogue import KNOWN
+from fastfit_watch.cli.doctor.finding import Level
+from fastfit_watch.cli.doctor.gpu import examine_gpus
+from fastfit_watch.cli.doctor.parsers import examine_parsers
+from fastfit_watch.cli.doctor.system import examine_clock, examine_events, examine_service
+from fastfit_watch.cli.doctor.weights import examine_weights
+from fastfit_watch.cli.main import main
+from fastfit_watch.config.settings import Config, ContentFilter, Engine, load_config
+from fastfit_watch.intake.claim import Spool
+from fastfit_watch.system.exit_codes import ExitCode
 
 REAL = "fastfit-mr-1024"
 
@@ -400,6 +400,6 @@ def test_in_the_journal_each_finding_has_its_priority(quick: Path) -> None:
 
 def test_doctor_itself_loads_nothing_heavy() -> None:
     heavy = "{'torch', 'diffusers', 'numpy', 'PIL', 'loguru'}"
-    program = f"import sys, fastfit_watch.doctor.show; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
+    program = f"import sys, fastfit_watch.cli.doctor.show; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

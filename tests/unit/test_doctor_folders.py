@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 from patient import ANNA, AS_ROOT, DAEMON, SHARED_GID, STRANGER, act_as, level_of, make_places, words_of
 
-from fastfit_watch.config import Config
-from fastfit_watch.doctor.access import (
+from fastfit_watch.cli.doctor.access import (
     ENTER,
     READ,
     WRITE,
@@ -26,10 +25,11 @@ from fastfit_watch.doctor.access import (
     rights_of,
     rights_of_new_folder,
 )
-from fastfit_watch.doctor.finding import Level
-from fastfit_watch.doctor.folders import examine_folders
-from fastfit_watch.errors import ConfigError
-from fastfit_watch.limits import Limits
+from fastfit_watch.cli.doctor.finding import Level
+from fastfit_watch.cli.doctor.folders import examine_folders
+from fastfit_watch.config.settings import Config
+from fastfit_watch.domain.errors import ConfigError
+from fastfit_watch.domain.limits import Limits
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ def test_a_small_disk_in_memory(tmp_path: Path) -> None:
 )
 def test_kinds_of_disks(kind: str, level: Level, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel's answer is played: a machine for tests has no server to mount."""
-    monkeypatch.setattr("fastfit_watch.doctor.folders.filesystem_kind", lambda path: kind)
+    monkeypatch.setattr("fastfit_watch.cli.doctor.folders.filesystem_kind", lambda path: kind)
     findings = examine_folders(make_places(tmp_path), None)
     assert level_of(findings, "filesystem") is level
     assert words in words_of(findings, "filesystem")

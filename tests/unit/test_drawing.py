@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fastfit_watch.look import Category, outfit_conflict
+from fastfit_watch.domain.look import Category, outfit_conflict
 from fastfit_watch.mini.drawing.figures import draw_garment, draw_look, draw_person
 from fastfit_watch.mini.drawing.people import PARTS
 

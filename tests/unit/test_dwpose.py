@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from fastfit_watch.engine.toolkit import dwpose
-from fastfit_watch.engine.toolkit.dwpose import DWPose
-from fastfit_watch.errors import BundleError, EngineError
+from fastfit_watch.domain.errors import BundleError, EngineError
+from fastfit_watch.engine.parsers import dwpose
+from fastfit_watch.engine.parsers.dwpose import DWPose
 
 Vectors = Mapping[str, NDArray[Any]]
 # full: one person; extra: two people, boxes that overlap them and one too weak; nobody: no box at all.

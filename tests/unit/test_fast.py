@@ -19,17 +19,18 @@ from test_tryon import BAG, JEANS, OPTIONS, OUTFIT, PERSON, SHIRT, pixels
 from tiny_networks import load_engine, make_unet, make_vae, read_meta, read_vectors, write_bundle
 from torch import Tensor
 
-from fastfit_watch.engine import blocks, kernels
-from fastfit_watch.engine.attention import ReferenceCache
-from fastfit_watch.engine.backends import Attention
-from fastfit_watch.engine.buffers import AttentionBuffers
+from fastfit_watch.domain.errors import EngineError
+from fastfit_watch.domain.look import Category, MaskMode, Preset, SamplingOptions
 from fastfit_watch.engine.cache import ContentCache, HitList
-from fastfit_watch.engine.fast import FastNetworks
-from fastfit_watch.engine.fused_unet import FusedUNet
-from fastfit_watch.engine.fused_vae import FusedVAE
-from fastfit_watch.engine.garments import Reference, read_rows
-from fastfit_watch.engine.picture import Picture
-from fastfit_watch.engine.sampling import (
+from fastfit_watch.engine.fused import blocks, kernels
+from fastfit_watch.engine.fused.attention_backends import Attention
+from fastfit_watch.engine.fused.attention_buffers import AttentionBuffers
+from fastfit_watch.engine.fused.networks import FastNetworks
+from fastfit_watch.engine.fused.unet import FusedUNet
+from fastfit_watch.engine.fused.vae import FusedVAE
+from fastfit_watch.engine.networks.reference_attention import ReferenceCache
+from fastfit_watch.engine.noise_schedule import NoiseSchedule
+from fastfit_watch.engine.plain_denoiser import (
     SeededNoise,
     composite,
     cover_person,
@@ -40,10 +41,9 @@ from fastfit_watch.engine.sampling import (
     to_pixels,
     to_tensor,
 )
-from fastfit_watch.engine.schedule import NoiseSchedule
+from fastfit_watch.engine.preprocessing.garments import Reference, read_rows
+from fastfit_watch.engine.preprocessing.picture import Picture
 from fastfit_watch.engine.tryon import FastFitEngine
-from fastfit_watch.errors import EngineError
-from fastfit_watch.look import Category, MaskMode, Preset, SamplingOptions
 
 TOLERANCE = 5e-5
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastfit_watch.errors import ConfigError
-from fastfit_watch.exits import ExitCode
-from fastfit_watch.finish import Finish, draw_label, finish_picture
-from fastfit_watch.images import encode_image
-from fastfit_watch.look import ImageFormat
-from fastfit_watch.marks import SOURCE_TYPE, read_marks
-from fastfit_watch.reproduce import compare
-from fastfit_watch.signing import Signing, check_signing
+from fastfit_watch.cli.reproduce import compare
+from fastfit_watch.domain.errors import ConfigError
+from fastfit_watch.domain.look import ImageFormat
+from fastfit_watch.imaging.codec import encode_image
+from fastfit_watch.imaging.content_credentials import Signing, check_signing
+from fastfit_watch.imaging.finishing import Finish, draw_label, finish_picture
+from fastfit_watch.imaging.xmp import SOURCE_TYPE, read_marks
+from fastfit_watch.system.exit_codes import ExitCode
 
 MARKS = {"model": "mini", "revision": "1", "seed": "7"}
 SECRET = b"Anna's secret address"

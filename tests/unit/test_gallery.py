@@ -15,12 +15,12 @@ import pytest
 from gallery_house import GalleryHouse
 from PIL import Image
 
-from fastfit_watch.errors import StorageError
-from fastfit_watch.gallery import Gallery
-from fastfit_watch.gallery.markup import element, link, show
-from fastfit_watch.job import Progress, Status
-from fastfit_watch.ledger import Ledger
-from fastfit_watch.write import TEMPORARY
+from fastfit_watch.domain.errors import StorageError
+from fastfit_watch.domain.job import Progress, Status
+from fastfit_watch.reporting.gallery import Gallery
+from fastfit_watch.reporting.gallery.markup import element, link, show
+from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.system.atomic_write import TEMPORARY
 
 PATIENT_S = 1e6
 NASTY = "<img src=x onerror=alert(1)>&\"'`--><script>"
@@ -293,7 +293,7 @@ def test_progress_is_told_without_a_change_in_the_ledger(house: GalleryHouse, mo
     house.claim("spring")
     house.finish("spring", "anna.casual")
     gallery = _publish(house, spring=Progress("anna.gala", "denoise", 3, 30))
-    monkeypatch.setattr("fastfit_watch.gallery.publish._PROGRESS_EVERY_S", 0.0)
+    monkeypatch.setattr("fastfit_watch.reporting.gallery.publish._PROGRESS_EVERY_S", 0.0)
     _publish(house, gallery, spring=Progress("anna.gala", "denoise", 9, 30))
     assert "step 9 of 30" in house.read("index.html") and "step 9 of 30" in house.read("spring", "index.html")
 
@@ -315,7 +315,7 @@ def test_a_full_disk_comes_out_as_one(house: GalleryHouse, monkeypatch: pytest.M
     def full(path: Path, text: str) -> None:
         raise StorageError("the disk is full")
 
-    monkeypatch.setattr("fastfit_watch.gallery.publish.write_text", full)
+    monkeypatch.setattr("fastfit_watch.reporting.gallery.publish.write_text", full)
     with pytest.raises(StorageError):
         Gallery(house.config, house.ledger).publish({}, "", PATIENT_S)
 

@@ -10,8 +10,8 @@ from chromium import Visit, launch, serve, visit
 from gallery_house import GalleryHouse
 from playwright.sync_api import Browser, Page, expect
 
-from fastfit_watch.gallery import Gallery
-from fastfit_watch.job import Progress, Status
+from fastfit_watch.domain.job import Progress, Status
+from fastfit_watch.reporting.gallery import Gallery
 
 REFRESH_MS = 60_000
 NASTY = "<img src=x onerror=alert(1)>\"'&"

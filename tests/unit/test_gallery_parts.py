@@ -12,12 +12,12 @@ import pytest
 from gallery_house import GalleryHouse
 from PIL import Image
 
-from fastfit_watch.cli import build_parser
-from fastfit_watch.gallery import Gallery
-from fastfit_watch.gallery.command import reproduce_command
-from fastfit_watch.gallery.thumbs import ThumbSize, shrink
-from fastfit_watch.look import Framing, ImageFormat, MaskMode, Preset, SamplingOptions
-from fastfit_watch.options import OPTIONS
+from fastfit_watch.cli.main import build_parser
+from fastfit_watch.domain.look import Framing, ImageFormat, MaskMode, Preset, SamplingOptions
+from fastfit_watch.domain.options import OPTIONS
+from fastfit_watch.reporting.gallery import Gallery
+from fastfit_watch.reporting.gallery.command import reproduce_command
+from fastfit_watch.reporting.gallery.thumbs import ThumbSize, shrink
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from fastfit_watch.engine.geometry import (
+from fastfit_watch.domain.errors import EngineError
+from fastfit_watch.engine.plain_denoiser import cover_person, mask_to_tensor, to_tensor
+from fastfit_watch.engine.preprocessing.geometry import (
     Adjustment,
     adjust,
     box_feather,
@@ -25,8 +27,6 @@ from fastfit_watch.engine.geometry import (
     restore,
     stretch,
 )
-from fastfit_watch.engine.sampling import cover_person, mask_to_tensor, to_tensor
-from fastfit_watch.errors import EngineError
 
 CROP = (128, 96)
 ADJUSTED = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11)
@@ -163,7 +163,7 @@ def test_a_crop_cut_with_its_surroundings_equals_one_cut_from_the_whole(
     grain = np.random.default_rng(5).integers(100, 156, (int(300 / factor), int(400 / factor), 3), dtype=np.uint8)
     left, top, right, bottom = (int(side / factor) for side in (150, 90, 240, 200))
     whole = adjust_region(Image.fromarray(grain), (left, top, right, bottom))
-    monkeypatch.setattr("fastfit_watch.engine.geometry._WHOLE_PX", 0)
+    monkeypatch.setattr("fastfit_watch.engine.preprocessing.geometry._WHOLE_PX", 0)
     piece = adjust_region(Image.fromarray(grain), (left, top, right, bottom))
     assert piece.box == whole.box
     assert np.abs(np.asarray(piece.crop).astype(int) - np.asarray(whole.crop)).max() <= 2

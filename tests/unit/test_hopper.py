@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastfit_watch.engine import hopper
+from fastfit_watch.engine.fused import hopper
 
 ROOT = Path(__file__).parents[2]
 IS_HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)

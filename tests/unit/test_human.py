@@ -17,16 +17,16 @@ import torch
 from PIL import Image
 from released_files import CLASSES, UPPER_CLOTHES, write_model, write_toolkit
 
-from fastfit_watch.catalogue import KNOWN
-from fastfit_watch.config import Config, Engine
-from fastfit_watch.engine.toolkit.human import DATASETS, HumanToolkit
-from fastfit_watch.engine.toolkit.schp import SCHP, parse_with
-from fastfit_watch.engine.toolkit.schp_network import AugmentCE2P
-from fastfit_watch.errors import BundleError, EngineError
-from fastfit_watch.failpoints import VARIABLE
-from fastfit_watch.protocol import CannotLoad, WorkerExit, read_message
-from fastfit_watch.resident import worker_command
-from fastfit_watch.weights import BY_HAND, State, locate, survey
+from fastfit_watch.bundles.catalogue import KNOWN
+from fastfit_watch.bundles.integrity import BY_HAND, State, locate, survey
+from fastfit_watch.config.settings import Config, Engine
+from fastfit_watch.daemon.worker_process import worker_command
+from fastfit_watch.domain.errors import BundleError, EngineError
+from fastfit_watch.domain.worker_protocol import CannotLoad, WorkerExit, read_message
+from fastfit_watch.engine.parsers.human_toolkit import DATASETS, HumanToolkit
+from fastfit_watch.engine.parsers.schp import SCHP, parse_with
+from fastfit_watch.engine.parsers.schp_network import AugmentCE2P
+from fastfit_watch.system.failpoints import VARIABLE
 
 NAME = "fastfit-mr-1024"
 SMALL = (128, 96)

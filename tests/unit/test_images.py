@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageCms
 
-from fastfit_watch.errors import ImageError
-from fastfit_watch.images import MAX_SIDE, ImageFacts, encode_image, measure, open_image
-from fastfit_watch.limits import Limits
-from fastfit_watch.look import ImageFormat
-from fastfit_watch.marks import SOURCE_TYPE, read_marks
+from fastfit_watch.domain.errors import ImageError
+from fastfit_watch.domain.limits import Limits
+from fastfit_watch.domain.look import ImageFormat
+from fastfit_watch.imaging.codec import MAX_SIDE, ImageFacts, encode_image, measure, open_image
+from fastfit_watch.imaging.xmp import SOURCE_TYPE, read_marks
 
 LIMITS = Limits()
 MARKS = {"job": "spring", "look": "anna.casual", "seed": "7"}

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from fastfit_watch.errors import ConfigError, StorageError
-from fastfit_watch.failpoints import VARIABLE
-from fastfit_watch.job import Job, LookResult, LookStatus, Status
-from fastfit_watch.ledger import Ledger
-from fastfit_watch.look import Category, Framing, ImageFormat, Look, MaskMode, SamplingOptions
+from fastfit_watch.domain.errors import ConfigError, StorageError
+from fastfit_watch.domain.job import Job, LookResult, LookStatus, Status
+from fastfit_watch.domain.look import Category, Framing, ImageFormat, Look, MaskMode, SamplingOptions
+from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.system.failpoints import VARIABLE
 
 RESULT = LookResult("anna.l0.png", "ab" * 32, 1024, 768, {"denoise": 1.5}, None, "cpu", {"torch": "2.11"})
 
@@ -340,7 +340,7 @@ def test_sqlite_itself_running_out_of_room_is_a_storage_error(ledger: Ledger) ->
 def test_kill_9_around_the_commit(ledger: Ledger, moment: str, attempts: int) -> None:
     queue_job(ledger, "a", 1)
     program = (
-        "import sys; from pathlib import Path; from fastfit_watch.ledger import Ledger;"
+        "import sys; from pathlib import Path; from fastfit_watch.storage.ledger import Ledger;"
         "Ledger(Path(sys.argv[1])).start_attempt('a', 'anna.l0', 2.0)"
     )
     done = subprocess.run(

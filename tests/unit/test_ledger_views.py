@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from gallery_house import GalleryHouse
 
-from fastfit_watch.job import LookStatus, Status
-from fastfit_watch.ledger_views import (
+from fastfit_watch.domain.job import LookStatus, Status
+from fastfit_watch.storage.queries import (
     jobs_on_shelf,
     look_marks,
     look_names,

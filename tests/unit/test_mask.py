@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fastfit_watch.engine.labels import select_atr, select_clothes, select_lip, select_parts
-from fastfit_watch.engine.mask import Part, agnostic_mask, full_mask, part_mask, worn_mask
-from fastfit_watch.engine.parsing import Parsing
-from fastfit_watch.engine.regions import dilate_by, drop_specks
-from fastfit_watch.errors import EngineError
-from fastfit_watch.look import Category, MaskMode
+from fastfit_watch.domain.errors import EngineError
+from fastfit_watch.domain.look import Category, MaskMode
+from fastfit_watch.engine.parsers.parsing import Parsing
+from fastfit_watch.engine.preprocessing.labels import select_atr, select_clothes, select_lip, select_parts
+from fastfit_watch.engine.preprocessing.mask import Part, agnostic_mask, full_mask, part_mask, worn_mask
+from fastfit_watch.engine.preprocessing.regions import dilate_by, drop_specks
 
 Labels = NDArray[np.uint8]
 CASES = range(12)

@@ -19,18 +19,18 @@ from PIL import Image
 from tiny_networks import PERSON_SIZE, DrawnParser, load_engine, write_bundle
 from torch import nn
 
+from fastfit_watch.domain.errors import OutOfMemory
+from fastfit_watch.domain.look import Category, SamplingOptions
+from fastfit_watch.domain.memory_ladder import Rung, ladder
 from fastfit_watch.engine.bundle import SHIPPED_MINI, Bundle
-from fastfit_watch.engine.garments import read_references
-from fastfit_watch.engine.measure import is_out_of_memory
-from fastfit_watch.engine.memory import at_work, descend, place, shrink
-from fastfit_watch.engine.picture import Picture
-from fastfit_watch.engine.sampling import work_device
+from fastfit_watch.engine.measurement import is_out_of_memory
+from fastfit_watch.engine.memory_ladder import at_work, descend, place, shrink
+from fastfit_watch.engine.plain_denoiser import work_device
+from fastfit_watch.engine.preprocessing.garments import read_references
+from fastfit_watch.engine.preprocessing.picture import Picture
 from fastfit_watch.engine.tryon import FastFitEngine, TryOnResult
-from fastfit_watch.errors import OutOfMemory
-from fastfit_watch.failpoints import VARIABLE
-from fastfit_watch.look import Category, SamplingOptions
 from fastfit_watch.mini.drawing.figures import draw_garment, draw_person
-from fastfit_watch.rungs import Rung, ladder
+from fastfit_watch.system.failpoints import VARIABLE
 
 OPTIONS = SamplingOptions(steps=3, seed=11)
 PERSON = Image.fromarray(draw_person(40, (512, 384)))

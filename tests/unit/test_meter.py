@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fastfit_watch.meter import Meter, Progress, gigabytes
+from fastfit_watch.bundles.progress import Meter, Progress, gigabytes
 
 
 @dataclass

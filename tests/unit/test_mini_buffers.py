@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fastfit_watch.look import Category
+from fastfit_watch.domain.look import Category
 from fastfit_watch.mini.autoencoder import _flat_labels, _some
 from fastfit_watch.mini.buffers import Ring, emphasis
 from fastfit_watch.mini.drawing.figures import draw_look

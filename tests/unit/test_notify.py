@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastfit_watch.notify import notify, watchdog_interval_s
+from fastfit_watch.system.sd_notify import notify, watchdog_interval_s
 
 
 @pytest.mark.parametrize("abstract", [False, True])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fastfit_watch.engine.pose import detect_size, draw_pose, resize_back
+from fastfit_watch.engine.parsers.pose_drawing import detect_size, draw_pose, resize_back
 
 CASES = range(4)
 

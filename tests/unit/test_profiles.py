@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from fastfit_watch.config import load_config
-from fastfit_watch.rungs import Rung
+from fastfit_watch.config.settings import load_config
+from fastfit_watch.domain.memory_ladder import Rung
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DEFAULT = CONFIGS / "default.yaml"

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastfit_watch import report
-from fastfit_watch.config import Config
-from fastfit_watch.job import Job, LookResult, Progress, Status
-from fastfit_watch.ledger import Ledger
-from fastfit_watch.look import Category, Look, SamplingOptions
-from fastfit_watch.pace import duration
+from fastfit_watch.config.settings import Config
+from fastfit_watch.domain.job import Job, LookResult, Progress, Status
+from fastfit_watch.domain.look import Category, Look, SamplingOptions
+from fastfit_watch.reporting import report
+from fastfit_watch.reporting.eta import duration
+from fastfit_watch.storage.ledger import Ledger
 
 
 @pytest.fixture

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
-from fastfit_watch.config import Engine
-from fastfit_watch.devices import count_gpus, find_devices
-from fastfit_watch.job import LookRecord, LookResult, LookStatus
-from fastfit_watch.look import Category, Framing, ImageFormat, Look, MaskMode, SamplingOptions
-from fastfit_watch.protocol import (
+from fastfit_watch.config.settings import Engine
+from fastfit_watch.daemon.worker_process import Ended, Event, Resident, ResidentState, Said, describe_exit
+from fastfit_watch.domain.job import LookRecord, LookResult, LookStatus
+from fastfit_watch.domain.look import Category, Framing, ImageFormat, Look, MaskMode, SamplingOptions
+from fastfit_watch.domain.memory_ladder import Rung
+from fastfit_watch.domain.worker_protocol import (
     CannotLoad,
     Done,
     Failed,
@@ -34,8 +35,7 @@ from fastfit_watch.protocol import (
     write_message,
     write_order,
 )
-from fastfit_watch.resident import Ended, Event, Resident, ResidentState, Said, describe_exit
-from fastfit_watch.rungs import Rung
+from fastfit_watch.system.devices import count_gpus, find_devices
 
 READY = write_message(Ready("cpu", "test", 0.1, {}))
 # Says it is ready, then answers every order with one step.

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from fastfit_watch.config import Config, Retention
-from fastfit_watch.errors import ConfigError
-from fastfit_watch.failpoints import VARIABLE
-from fastfit_watch.job import LookResult, Status
-from fastfit_watch.ledger import Ledger
-from fastfit_watch.limits import Limits
-from fastfit_watch.look import Category, Look, SamplingOptions
-from fastfit_watch.retention import Caretaker, remove_tree, seconds_of
-from fastfit_watch.spool import Spool
+from fastfit_watch.config.settings import Config, Retention
+from fastfit_watch.daemon.retention import Caretaker, remove_tree, seconds_of
+from fastfit_watch.domain.errors import ConfigError
+from fastfit_watch.domain.job import LookResult, Status
+from fastfit_watch.domain.limits import Limits
+from fastfit_watch.domain.look import Category, Look, SamplingOptions
+from fastfit_watch.intake.claim import Spool
+from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.system.failpoints import VARIABLE
 
 DAY_S = 86400.0
 RESULT = LookResult("x.png", "ab" * 32, 4, 3, {}, None, "cpu")

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from stage import Stage
 
-from fastfit_watch import report
-from fastfit_watch.config import Config, Memory
-from fastfit_watch.errors import ConfigError
-from fastfit_watch.job import LookResult, LookStatus, Progress, Status
-from fastfit_watch.ledger import Ledger
-from fastfit_watch.protocol import FailureKind, Lowered, Ready, Withheld, WorkerExit
-from fastfit_watch.rung_notes import RungNotes
-from fastfit_watch.rungs import Rung, ladder
+from fastfit_watch.config.settings import Config, Memory
+from fastfit_watch.daemon.rung_store import RungNotes
+from fastfit_watch.domain.errors import ConfigError
+from fastfit_watch.domain.job import LookResult, LookStatus, Progress, Status
+from fastfit_watch.domain.memory_ladder import Rung, ladder
+from fastfit_watch.domain.worker_protocol import FailureKind, Lowered, Ready, Withheld, WorkerExit
+from fastfit_watch.reporting import report
+from fastfit_watch.storage.ledger import Ledger
 
 NOW_S = 1_000_000.0
 DAY_S = 86400.0

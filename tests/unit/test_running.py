@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from test_spool import make_upload, take
 
-from fastfit_watch.cli import build_parser
-from fastfit_watch.job import Status
-from fastfit_watch.ledger import Ledger
-from fastfit_watch.service import CONVENTIONAL
+from fastfit_watch.cli.main import build_parser
+from fastfit_watch.cli.service_unit import CONVENTIONAL
+from fastfit_watch.domain.job import Status
+from fastfit_watch.storage.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")

@@ -14,9 +14,10 @@ from PIL import Image
 from tiny_networks import Vectors, make_unet, make_vae, read_meta, read_vectors
 from torch import Tensor, nn
 
-from fastfit_watch.engine.garments import Reference, read_references
-from fastfit_watch.engine.geometry import adjust, paste_back, stretch
-from fastfit_watch.engine.sampling import (
+from fastfit_watch.domain.errors import BundleError
+from fastfit_watch.domain.look import Category
+from fastfit_watch.engine.noise_schedule import NoiseSchedule
+from fastfit_watch.engine.plain_denoiser import (
     Pixels,
     SeededNoise,
     composite,
@@ -31,9 +32,8 @@ from fastfit_watch.engine.sampling import (
     to_pixels,
     to_tensor,
 )
-from fastfit_watch.engine.schedule import NoiseSchedule
-from fastfit_watch.errors import BundleError
-from fastfit_watch.look import Category
+from fastfit_watch.engine.preprocessing.garments import Reference, read_references
+from fastfit_watch.engine.preprocessing.geometry import adjust, paste_back, stretch
 
 LABELS = {"overall": Category.DRESS} | {category.value: category for category in Category}
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}

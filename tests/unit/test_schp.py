@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fastfit_watch.engine.toolkit import schp
-from fastfit_watch.engine.toolkit.convert import read_weights
-from fastfit_watch.engine.toolkit.schp import LABELS, SCHP, Dataset
-from fastfit_watch.engine.toolkit.schp_network import AugmentCE2P
-from fastfit_watch.errors import BundleError
+from fastfit_watch.domain.errors import BundleError
+from fastfit_watch.engine.parsers import schp
+from fastfit_watch.engine.parsers.checkpoints import read_weights
+from fastfit_watch.engine.parsers.schp import LABELS, SCHP, Dataset
+from fastfit_watch.engine.parsers.schp_network import AugmentCE2P
 
 Vectors = Mapping[str, NDArray[Any]]
 DATASETS: tuple[Dataset, ...] = ("lip", "atr")

@@ -15,10 +15,8 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from fastfit_watch.cli import main
-from fastfit_watch.config import Config
-from fastfit_watch.errors import ConfigError
-from fastfit_watch.service import (
+from fastfit_watch.cli.main import main
+from fastfit_watch.cli.service_unit import (
     CONVENTIONAL,
     CONVENTIONAL_PER_DEVICE,
     Installation,
@@ -27,6 +25,8 @@ from fastfit_watch.service import (
     write_start_line,
     write_unit,
 )
+from fastfit_watch.config.settings import Config
+from fastfit_watch.domain.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 ANALYZE = shutil.which("systemd-analyze")

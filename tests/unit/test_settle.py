@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fastfit_watch.errors import UploadError
-from fastfit_watch.settle import (
+from fastfit_watch.domain.errors import UploadError
+from fastfit_watch.intake.stability import (
     FileMark,
     Stillness,
     digest_of,

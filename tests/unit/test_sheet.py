@@ -9,7 +9,7 @@ import pytest
 from gallery_house import GalleryHouse
 from PIL import Image
 
-from fastfit_watch.sheet import write_sheets
+from fastfit_watch.reporting.contact_sheet import write_sheets
 
 CELL = (360, 480)
 LEFT, TOP = 96 + CELL[0] + 36, 96 + 150 + 236  # of the first result

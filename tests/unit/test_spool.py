@@ -17,10 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from fastfit_watch.config import Config
-from fastfit_watch.errors import ConfigError, StorageError, UploadError
-from fastfit_watch.failpoints import VARIABLE
-from fastfit_watch.folders import (
+from fastfit_watch.config.settings import Config
+from fastfit_watch.domain.errors import ConfigError, StorageError, UploadError
+from fastfit_watch.domain.job import Job, Status
+from fastfit_watch.domain.limits import Limits
+from fastfit_watch.domain.look import Category, Look, SamplingOptions
+from fastfit_watch.intake.claim import Claim, Spool
+from fastfit_watch.intake.stability import digest_of
+from fastfit_watch.intake.upload_folder import (
     FileChanged,
     Listing,
     is_open_for_writing,
@@ -28,12 +32,8 @@ from fastfit_watch.folders import (
     open_folder,
     read_small,
 )
-from fastfit_watch.job import Job, Status
-from fastfit_watch.ledger import Ledger
-from fastfit_watch.limits import Limits
-from fastfit_watch.look import Category, Look, SamplingOptions
-from fastfit_watch.settle import digest_of
-from fastfit_watch.spool import Claim, Spool
+from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.system.failpoints import VARIABLE
 
 FILES = {"outfit.yaml": b"person: anna.jpg\nupper: shirt.jpg\n", "anna.jpg": b"anna" * 1000, "shirt.jpg": b"shirt"}
 LOOK = Look("anna.jpg", "look", {Category.UPPER: "shirt.jpg"}, SamplingOptions(seed=7))
@@ -261,8 +261,8 @@ def test_a_second_daemon_is_refused_and_told_who_is_there(inputs: Path, spool: S
 
 def test_a_lock_dies_with_its_process(inputs: Path) -> None:
     program = (
-        "import sys, os; from pathlib import Path; from fastfit_watch.config import Config;"
-        "from fastfit_watch.spool import Spool; Spool(Config(inputs=Path(sys.argv[1]))).lock(); os.kill(os.getpid(), 9)"
+        "import sys, os; from pathlib import Path; from fastfit_watch.config.settings import Config;"
+        "from fastfit_watch.intake.claim import Spool; Spool(Config(inputs=Path(sys.argv[1]))).lock(); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", program, str(inputs)], check=False)
     spool = Spool(Config(inputs=inputs))

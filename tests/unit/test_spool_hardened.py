@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from test_spool import make_upload, take
 
-from fastfit_watch.job import Status
+from fastfit_watch.domain.job import Status
 
 ANNA_UID, DAEMON_UID, SHARED_GID = 54321, 54322, 54400
 _FCHMOD = {"x86_64": 91, "aarch64": 52}.get(platform.machine())

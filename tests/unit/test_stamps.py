@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastfit_watch.stamps import BLUR_S, FEW, Stamps
+from fastfit_watch.intake.folder_times import BLUR_S, FEW, Stamps
 
 BEFORE, AFTER = (1, 10, 10), (1, 20, 20)
 

@@ -23,16 +23,16 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 from PIL import Image
 
-from fastfit_watch import status
-from fastfit_watch.errors import FastFitError
-from fastfit_watch.job import LookResult, Progress, Status
-from fastfit_watch.ledger import Ledger
-from fastfit_watch.look import Category, Look, SamplingOptions
-from fastfit_watch.overview import Overview, take_overview
-from fastfit_watch.pace import PACE_FILE, SECONDS_NOTE, Pace, read_pace, save_pace, times_left_s
-from fastfit_watch.places import Places
-from fastfit_watch.table import draw
-from fastfit_watch.terminal import bar, fit, pad, wants_colour, width
+from fastfit_watch.cli.status import view as status
+from fastfit_watch.cli.status.overview import Overview, take_overview
+from fastfit_watch.cli.status.table import draw
+from fastfit_watch.cli.terminal import bar, fit, pad, wants_colour, width
+from fastfit_watch.config.paths import Places
+from fastfit_watch.domain.errors import FastFitError
+from fastfit_watch.domain.job import LookResult, Progress, Status
+from fastfit_watch.domain.look import Category, Look, SamplingOptions
+from fastfit_watch.reporting.eta import PACE_FILE, SECONDS_NOTE, Pace, read_pace, save_pace, times_left_s
+from fastfit_watch.storage.ledger import Ledger
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "status.schema.json").read_text(encoding="utf-8"))
 NOW_S = 1000.0
@@ -304,7 +304,7 @@ def test_what_reads_the_ledger_loads_no_settings(options: list[str], busy: Ledge
     """The guard of the start-up time: these libraries cost more than all the rest."""
     heavy = "{'pydantic', 'yaml', 'loguru', 'PIL', 'numpy', 'torch', 'watchdog'}"
     program = (
-        "import sys; from fastfit_watch.cli import main; main(sys.argv[1:]);"
+        "import sys; from fastfit_watch.cli.main import main; main(sys.argv[1:]);"
         f"sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
     )
     arguments = [sys.executable, "-c", program, *options, "--inputs", str(places.inputs)]

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from fastfit_watch.errors import ConfigError
-from fastfit_watch.ledger import Ledger
-from fastfit_watch.look import Category, Look, SamplingOptions
-from fastfit_watch.places import JOB_LOG, LOG_FILE, Places
-from fastfit_watch.tail import GrowingFile, show_log
+from fastfit_watch.cli.log_view import GrowingFile, show_log
+from fastfit_watch.config.paths import JOB_LOG, LOG_FILE, Places
+from fastfit_watch.domain.errors import ConfigError
+from fastfit_watch.domain.look import Category, Look, SamplingOptions
+from fastfit_watch.storage.ledger import Ledger
 
 PATIENCE_S = 30.0
 

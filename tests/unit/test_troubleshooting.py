@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastfit_watch import errors
+from fastfit_watch.domain import errors
 
 ROOT = Path(__file__).parents[2]
 # The rooms all of whose words reach the people who upload or configure. Of the others, what their errors say.

@@ -15,13 +15,13 @@ from PIL import Image
 from tiny_networks import PERSON_SIZE, DrawnParser, load_engine, write_bundle
 from torch import Tensor
 
-from fastfit_watch.engine.garments import encode_garment, fit_garment
-from fastfit_watch.engine.measure import StageClock, memory_errors
-from fastfit_watch.engine.person import mask_person, parse_person
-from fastfit_watch.engine.sampling import Pixels
+from fastfit_watch.domain.errors import EngineError, OutOfMemory
+from fastfit_watch.domain.look import Category, Framing, MaskMode, SamplingOptions
+from fastfit_watch.engine.measurement import StageClock, memory_errors
+from fastfit_watch.engine.plain_denoiser import Pixels
+from fastfit_watch.engine.preprocessing.garments import encode_garment, fit_garment
+from fastfit_watch.engine.preprocessing.person import mask_person, parse_person
 from fastfit_watch.engine.tryon import FastFitEngine, TryOnResult
-from fastfit_watch.errors import EngineError, OutOfMemory
-from fastfit_watch.look import Category, Framing, MaskMode, SamplingOptions
 
 OPTIONS = SamplingOptions(steps=3, seed=11)
 STAGES = {"parse", "mask", "encode", "references", "denoise", "decode", "composite"}

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tiny_networks import GOLDEN, Vectors, make_unet, read_vectors
 from torch import Tensor
 
-from fastfit_watch.engine.attention import KeysValues, ReferenceCache
-from fastfit_watch.engine.unet import FastFitUNet
+from fastfit_watch.engine.networks.reference_attention import KeysValues, ReferenceCache
+from fastfit_watch.engine.networks.unet import FastFitUNet
 
 TOLERANCE = 5e-5
 WORN = (0, 1, 3, 4)  # reference 2 has mask 0: an absent slot

@@ -14,15 +14,23 @@ from typing import Any
 
 import pytest
 
-from fastfit_watch.config import Config, Webhook
-from fastfit_watch.errors import ConfigError
-from fastfit_watch.job import LookResult
-from fastfit_watch.ledger import Ledger
-from fastfit_watch.ledger_letters import Outbox
-from fastfit_watch.letters import WEBHOOK, Letter, write_letter, write_letters
-from fastfit_watch.look import Category, Look, SamplingOptions
-from fastfit_watch.mailroom import describe, replay
-from fastfit_watch.webhook import SIGNATURE_HEADER, Answer, WebhookCarrier, post, read_secret, sign, verify
+from fastfit_watch.cli.webhook_log import describe, replay
+from fastfit_watch.config.settings import Config, Webhook
+from fastfit_watch.domain.errors import ConfigError
+from fastfit_watch.domain.job import LookResult
+from fastfit_watch.domain.look import Category, Look, SamplingOptions
+from fastfit_watch.reporting.notifications.payload import WEBHOOK, Letter, write_letter, write_letters
+from fastfit_watch.reporting.notifications.webhook import (
+    SIGNATURE_HEADER,
+    Answer,
+    WebhookCarrier,
+    post,
+    read_secret,
+    sign,
+    verify,
+)
+from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.outbox import Outbox
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 NOW_S = 1_750_000_000.0

@@ -16,15 +16,15 @@ from PIL import Image
 from tiny_classifier import write_classifier
 from tiny_networks import load_engine, write_bundle
 
+from fastfit_watch.domain.look import Category, SamplingOptions
+from fastfit_watch.domain.memory_ladder import Rung, ladder
+from fastfit_watch.domain.worker_protocol import Done, Failed, Lowered, Message, Order, Withheld
 from fastfit_watch.engine.content_filter import ContentFilter
 from fastfit_watch.engine.tryon import FastFitEngine, PreparedLook, SampledLook
-from fastfit_watch.failpoints import VARIABLE
-from fastfit_watch.finish import Finish
-from fastfit_watch.look import Category, SamplingOptions
-from fastfit_watch.protocol import Done, Failed, Lowered, Message, Order, Withheld
-from fastfit_watch.provenance import what_runs
-from fastfit_watch.rungs import Rung, ladder
-from fastfit_watch.workbench import Workbench
+from fastfit_watch.imaging.finishing import Finish
+from fastfit_watch.imaging.provenance import what_runs
+from fastfit_watch.system.failpoints import VARIABLE
+from fastfit_watch.worker.pipeline import Workbench
 
 PATIENCE_S = 120.0
 # Where a look can run short; `step` is the second of the denoising's steps.

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fastfit_watch.look import Category, SamplingOptions
-from fastfit_watch.protocol import Failed, Message, Order, WorkerExit, read_message, write_order
-from fastfit_watch.rungs import Rung
+from fastfit_watch.domain.look import Category, SamplingOptions
+from fastfit_watch.domain.memory_ladder import Rung
+from fastfit_watch.domain.worker_protocol import Failed, Message, Order, WorkerExit, read_message, write_order
 
 # Its engine raises ERROR for every look, and notes that it was asked. After the answer to the third it ends with 99.
 PROGRAM = """

@@ -15,10 +15,11 @@ import pytest
 from PIL import Image
 from tiny_networks import PERSON_SIZE, write_bundle
 
-from fastfit_watch.errors import EngineError, OutOfMemory, StorageError
-from fastfit_watch.job import LookResult
-from fastfit_watch.look import Category, SamplingOptions
-from fastfit_watch.protocol import (
+from fastfit_watch.domain.errors import EngineError, OutOfMemory, StorageError
+from fastfit_watch.domain.job import LookResult
+from fastfit_watch.domain.look import Category, SamplingOptions
+from fastfit_watch.domain.memory_ladder import Rung, ladder
+from fastfit_watch.domain.worker_protocol import (
     CannotLoad,
     Done,
     Failed,
@@ -32,8 +33,7 @@ from fastfit_watch.protocol import (
     read_receipt,
     write_order,
 )
-from fastfit_watch.rungs import Rung, ladder
-from fastfit_watch.workbench import blame
+from fastfit_watch.worker.pipeline import blame
 
 STEPS = 2
 

@@ -12,9 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from fastfit_watch.errors import StorageError
-from fastfit_watch.failpoints import VARIABLE
-from fastfit_watch.write import TEMPORARY, commit, make_folder, remove_temporaries, write_bytes, write_json, write_text
+from fastfit_watch.domain.errors import StorageError
+from fastfit_watch.system.atomic_write import (
+    TEMPORARY,
+    commit,
+    make_folder,
+    remove_temporaries,
+    write_bytes,
+    write_json,
+    write_text,
+)
+from fastfit_watch.system.failpoints import VARIABLE
 
 PLACES = ("write.create", "write.fsync", "write.rename", "write.folder")
 
@@ -71,7 +79,7 @@ def test_a_kill_leaves_the_old_file_or_the_new_one(place: str, tmp_path: Path) -
     path = tmp_path / "a.txt"
     write_bytes(path, b"old" * 1000)
     program = (
-        "import sys; from pathlib import Path; from fastfit_watch.write import write_bytes;"
+        "import sys; from pathlib import Path; from fastfit_watch.system.atomic_write import write_bytes;"
         "write_bytes(Path(sys.argv[1]), b'new' * 2000)"
     )
     killed = subprocess.run(

@@ -16,10 +16,10 @@ from torch import nn
 
 from fastfit_watch.bench.person import StandingPerson
 from fastfit_watch.engine.bundle import Bundle
-from fastfit_watch.engine.mini_parser import MiniParserNetwork
-from fastfit_watch.engine.parsing import Parsing
+from fastfit_watch.engine.networks.unet import FastFitUNet
+from fastfit_watch.engine.parsers.mini import MiniParserNetwork
+from fastfit_watch.engine.parsers.parsing import Parsing
 from fastfit_watch.engine.tryon import FastFitEngine
-from fastfit_watch.engine.unet import FastFitUNet
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 fill = runpy.run_path(str(GOLDEN / "fill_recipe.py"))["fill"]

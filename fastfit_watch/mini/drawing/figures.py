@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfit_watch.look import Category
+from fastfit_watch.domain.look import Category
 from fastfit_watch.mini.drawing.body import Person, draw_person_traits, flat_pose
 from fastfit_watch.mini.drawing.canvas import Canvas, flat
 from fastfit_watch.mini.drawing.people import (

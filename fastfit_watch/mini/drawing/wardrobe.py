@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastfit_watch.look import Category
+from fastfit_watch.domain.look import Category
 from fastfit_watch.mini.drawing.canvas import Canvas, Paint, Points, Values, ellipse, flat, limb, smooth
 from fastfit_watch.mini.drawing.fabric import Colour, Fabric, draw_colour, draw_fabric, shade, weave
 

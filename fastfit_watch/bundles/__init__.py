@@ -1,0 +1,1 @@
+"""Directories of weights: what exists, how it is fetched and verified, and the one that ships."""

@@ -1,0 +1,1 @@
+"""What people type: parsing, views, and the commands that need no daemon."""

@@ -1,0 +1,60 @@
+"""Commands that tell others: the webhook's messages to another machine, and the shell what may follow."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastfit_watch.cli.commands.arguments import Arguments, add_command, add_group, find_places, read_config
+from fastfit_watch.system.exit_codes import ExitCode
+
+
+def add_webhook(commands: Any) -> None:
+    """fastfit-watch webhook replay and list."""
+    about = "See, and send again, the messages about finished jobs."
+    letters = add_group(commands, "webhook", about, "fastfit-watch webhook list")
+    add_command(letters, webhook_replay, "replay").add_argument("job", metavar="JOB", help="name of the job")
+    add_command(letters, webhook_list, "list")
+
+
+def webhook_replay(arguments: Arguments) -> int:
+    """Send the messages about a job again, in their order. The daemon does it, at once or after its next start.
+
+    A receiver knows a message that it had before by its FastFit-Delivery header.
+
+    example: fastfit-watch webhook replay spring --config settings.yaml
+    """
+    from fastfit_watch.cli.webhook_log import replay
+
+    count = replay(read_config(arguments), arguments.job, time.time())
+    print(f"{arguments.job}: {count} message{'' if count == 1 else 's'} to be sent again")
+    return ExitCode.OK
+
+
+def webhook_list(arguments: Arguments) -> int:
+    """List the newest messages: when, about which job, and what became of each.
+
+    example: fastfit-watch webhook list
+    """
+    from fastfit_watch.cli.webhook_log import describe
+
+    print("\n".join(describe(find_places(arguments).ledger)))
+    return ExitCode.OK
+
+
+def add_completion(commands: Any) -> None:
+    """fastfit-watch completion."""
+    add_command(commands, completion).add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell")
+
+
+def completion(arguments: Arguments) -> int:
+    """Print the script by which a shell completes commands, options and names of jobs at TAB.
+
+    example: fastfit-watch completion bash > ~/.local/share/bash-completion/completions/fastfit-watch
+    example: fastfit-watch completion zsh > "${fpath[1]}/_fastfit-watch"
+    example: fastfit-watch completion fish > ~/.config/fish/completions/fastfit-watch.fish
+    """
+    from fastfit_watch.cli.completion import script
+
+    print(script(arguments.shell), end="")
+    return ExitCode.OK

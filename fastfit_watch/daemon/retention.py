@@ -1,0 +1,202 @@
+"""Finished jobs do not fill the disk: their uploads, and if wished their results, are kept for a time and then removed.
+
+What is not finished is never touched. The ledger says `leaving` before the first file goes and `gone` after the last,
+so a start after a crash goes on where it was cut short. Only folders of our own are removed, through their handles and
+never through a symlink. The ledger remembers every job for good.
+
+Time is counted by a calendar of its own that follows the steady clock, so that a clock set a year ahead removes
+nothing. While the daemon does not run the calendar follows the wall clock, by at most a day.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from loguru import logger
+
+from fastfit_watch.config.settings import Config
+from fastfit_watch.domain.errors import StorageError
+from fastfit_watch.domain.job import Job
+from fastfit_watch.intake.claim import Spool
+from fastfit_watch.intake.upload_folder import FOLDER_FLAGS, STORAGE_ERRNOS, open_folder
+from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.retention_marks import Kept
+from fastfit_watch.system.failpoints import failpoint
+
+NOTE = "retention"
+_UNITS_S = {"min": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+_PAUSE_S, _SHORT_S = 15.0, 0.1
+_SAVE_S = 600.0
+_MOST_OFF_S = 86400.0
+_AT_ONCE, _FOR_ROOM, _BEGUN = 20, 5, 500
+_AGAIN_S = 3600.0
+
+
+def seconds_of(duration: str) -> float | None:
+    """`30min`, `12h`, `7d` or `2w` in seconds; None for `forever`. Raises ValueError for anything else."""
+    if duration == "forever":
+        return None
+    match = re.fullmatch(r"(\d{1,5})(min|h|d|w)", duration)
+    if match is None:
+        raise ValueError(f"{duration!r} is no duration such as 7d, 12h, 30min, 2w or forever")
+    return int(match[1]) * _UNITS_S[match[2]]
+
+
+class Caretaker:
+    """Removes what was kept long enough, in a thread of its own; `step` is one turn of it."""
+
+    def __init__(self, config: Config, ledger: Ledger, spool: Spool) -> None:
+        self._config, self._ledger, self._spool = config, ledger, spool
+        self._calendar_s: float | None = None
+        self._clock_s = self._saved_s = 0.0
+        self._failed_s: dict[str, float] = {}
+        self._trouble = ""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="retention", daemon=True)
+
+    def start(self) -> None:
+        """Begin. What a crash cut short is finished first."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop after the job in hand."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def adopt(self, config: Config) -> None:
+        """Use these settings from the next turn on."""
+        self._config = config
+
+    def _work(self) -> None:
+        pause_s = 0.0
+        while not self._stop.wait(pause_s):
+            try:
+                pause_s = _SHORT_S if self.step(time.time(), time.monotonic()) else _PAUSE_S
+                self._trouble = ""
+            except (StorageError, OSError) as error:
+                pause_s = _PAUSE_S
+                if str(error) != self._trouble:
+                    logger.warning("nothing can be removed just now: {}", error)
+                self._trouble = str(error)
+
+    def step(self, now_s: float, clock_s: float) -> bool:
+        """Remove a few jobs' files; returns whether there is more to do at once.
+
+        now_s: Unix seconds, used only for the time while no daemon ran. clock_s: steady seconds.
+        """
+        calendar_s = self._advance(now_s, clock_s)
+        more = self._ledger.begin_keeping(calendar_s, _BEGUN) == _BEGUN
+        settings = self._config.retention
+        times: tuple[tuple[Kept, str], ...] = (("upload", settings.keep_uploads), ("results", settings.keep_results))
+        for what, duration in times:
+            kept_s = seconds_of(duration)
+            if kept_s is not None:
+                more |= self._ledger.begin_leaving(what, calendar_s - kept_s, _AT_ONCE) == _AT_ONCE
+        if settings.make_room and self._is_short():
+            more |= self._ledger.begin_leaving("upload", float("inf"), _FOR_ROOM) > 0
+        self._remove("upload", self._spool.root / "jobs", clock_s)
+        self._remove("results", self._config.outputs, clock_s)
+        return more
+
+    def _advance(self, now_s: float, clock_s: float) -> float:
+        """The calendar, in seconds; kept in the ledger now and then."""
+        if self._calendar_s is None:
+            saved = json.loads(self._ledger.note(NOTE) or '{"calendar_s": 0, "wall_s": null}')
+            off_s = now_s - saved["wall_s"] if saved["wall_s"] is not None else 0.0
+            self._calendar_s = saved["calendar_s"] + min(max(off_s, 0.0), _MOST_OFF_S)
+            self._saved_s = float("-inf")
+        else:
+            self._calendar_s += max(0.0, clock_s - self._clock_s)
+        self._clock_s = clock_s
+        if clock_s - self._saved_s >= _SAVE_S:
+            self._ledger.put_note(NOTE, json.dumps({"calendar_s": self._calendar_s, "wall_s": now_s}))
+            self._saved_s = clock_s
+        return self._calendar_s
+
+    def _is_short(self) -> bool:
+        """Is there too little space for the queue, or for the upload that waits for room?"""
+        disk = os.statvfs(self._spool.root)
+        wanted_bytes = max(self._config.limits.min_free_bytes, self._spool.wanted_bytes)
+        return disk.f_bavail * disk.f_frsize < wanted_bytes
+
+    def _remove(self, what: Kept, parent: Path, clock_s: float) -> None:
+        """Remove what is leaving. A folder that cannot be removed is tried again later, and said once."""
+        gone: list[Job] = []
+        with open_folder(f"{parent}/.") as parent_fd:
+            for job in self._ledger.leaving(what, _AT_ONCE + len(self._failed_s)):
+                key = f"{what} {job.id}"
+                if self._stop.is_set() or clock_s < self._failed_s.get(key, float("-inf")) + _AGAIN_S:
+                    continue
+                try:
+                    remove_tree(job.id, parent_fd)
+                except OSError as error:
+                    if error.errno in STORAGE_ERRNOS:
+                        raise
+                    logger.warning("{} of job {!r} cannot be removed: {}", what, job.id, error.strerror)
+                    self._failed_s[key] = clock_s
+                    continue
+                self._failed_s.pop(key, None)
+                gone.append(job)
+            os.fsync(parent_fd)
+        if gone:
+            failpoint("retention.removed")
+            self._ledger.confirm_gone(what, [job.id for job in gone])
+            logger.info("removed the {} of {} finished jobs, {!r} the last", what, len(gone), gone[-1].id)
+
+
+def remove_tree(name: str, parent_fd: int, on_file: Callable[[], None] = lambda: failpoint("retention.remove")) -> None:
+    """Remove a folder and all in it, however deep, without following a symlink. One that is missing is fine.
+
+    A symlink or a file of that name is not ours and stays. `on_file` is called before each removal.
+    Raises OSError if something may not be removed.
+    """
+    try:
+        top_fd = os.open(name, FOLDER_FLAGS, dir_fd=parent_fd)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return
+        raise
+    try:
+        device = os.fstat(top_fd).st_dev
+        while folders := _empty(top_fd, top_fd, device, on_file):
+            for folder in folders:
+                folder_fd = os.open(folder, FOLDER_FLAGS, dir_fd=top_fd)
+                try:
+                    _empty(folder_fd, top_fd, device, on_file)
+                finally:
+                    os.close(folder_fd)
+                os.rmdir(folder, dir_fd=top_fd)
+    finally:
+        os.close(top_fd)
+    on_file()
+    os.rmdir(name, dir_fd=parent_fd)
+
+
+def _empty(folder_fd: int, top_fd: int, device: int, on_file: Callable[[], None]) -> list[str]:
+    """Remove the files of a folder, and move its folders up to the top, where they wait for their turn; their names.
+
+    So a tree of any depth needs two handles and no recursion.
+    """
+    if os.fstat(folder_fd).st_dev != device:
+        raise OSError(errno.EXDEV, "something is mounted in it")
+    folders = []
+    with os.scandir(folder_fd) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_folder in found:
+        on_file()
+        if not is_folder:
+            os.unlink(name, dir_fd=folder_fd)
+        elif folder_fd == top_fd:
+            folders.append(name)
+        else:
+            os.rename(name, f"{secrets.token_hex(8)}", src_dir_fd=folder_fd, dst_dir_fd=top_fd)
+    return folders

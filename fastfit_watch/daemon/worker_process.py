@@ -1,0 +1,318 @@
+"""The engine's own process, one for each device: started, watched, ended, restarted.
+
+A crash, a hang or a poisoned CUDA context costs that process, never the daemon. Clock arguments are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import IO
+
+from loguru import logger
+
+from fastfit_watch.config.settings import Config, Engine
+from fastfit_watch.domain.job import LookRecord
+from fastfit_watch.domain.memory_ladder import ladder
+from fastfit_watch.domain.worker_protocol import (
+    CannotLoad,
+    Done,
+    Failed,
+    Fetching,
+    Loading,
+    Message,
+    Order,
+    Ready,
+    Step,
+    Withheld,
+    WorkerExit,
+    read_message,
+    write_order,
+)
+from fastfit_watch.imaging.finishing import Finish
+
+_END_GRACE_S = 5.0
+_ASLEEP_S = 10.0
+_LINE_LIMIT = 2000
+_LAST_WORDS = ("Traceback (most recent call last)", "Fatal Python error", "terminate called", "Exception in thread")
+_LEVEL = re.compile(r"^(DEBUG|INFO|WARNING|ERROR): ?")
+
+
+class ResidentState(StrEnum):
+    """off: no process. loading: not ready for looks yet. ready: takes looks."""
+
+    OFF = "off"
+    LOADING = "loading"
+    READY = "ready"
+
+
+@dataclass(frozen=True)
+class Said:
+    """A message from an engine process. `life` counts the processes started for that device."""
+
+    device: str
+    life: int
+    message: Message
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An engine process is gone. exit_code: negative for a signal."""
+
+    device: str
+    life: int
+    exit_code: int
+
+
+Event = Said | Ended
+
+
+def worker_command(config: Config, device: str) -> list[str]:
+    """The command line of the engine process for one device."""
+    command = [sys.executable, "-m", "fastfit_watch.worker", "--bundle", config.bundle]
+    command += ["--models", str(config.models), "--device", device, "--dtype", config.engine.dtype]
+    command += ["--threads", str(config.engine.threads), "--pose", config.engine.pose]
+    command += ["--densepose", config.engine.densepose]
+    command += ["--cache-bytes", str(config.engine.gpu_cache_bytes), str(config.engine.cache_bytes)]
+    command += ["--memory-bytes", str(config.engine.memory_bytes)]
+    command += ["--max-rss-bytes", str(config.engine.max_rss_bytes)]
+    command += ["--rungs", ",".join(ladder(config.memory.start, allow_smaller=config.memory.allow_smaller))]
+    if config.content_filter.model:
+        command += ["--content-filter", config.content_filter.model_dump_json()]
+    if config.marks.finish != Finish():
+        command += ["--finish", config.marks.finish.to_json()]
+    return command
+
+
+class Resident:
+    """The engine process of one device, and the looks it has in hand.
+
+    Start it from the main thread only: the process is killed when the thread that started it ends.
+    """
+
+    def __init__(self, device: str, command: Sequence[str], settings: Engine, mail: queue.SimpleQueue[Event | None]):
+        self.device = device
+        self.state = ResidentState.OFF
+        self.ready: Ready | None = None
+        self.trouble = ""
+        self.refused = False
+        self.load_failures = 0
+        self.in_hand: dict[int, LookRecord] = {}
+        self.settings = settings
+        self._command, self._mail = list(command), mail
+        self._process: subprocess.Popen[str] | None = None
+        self._life = 0
+        self._stage = ""
+        self._failures = 0
+        self._not_before_s = float("-inf")
+        self._fresh_s = 0.0
+        self._checked_s = 0.0
+
+    @property
+    def is_ready(self) -> bool:
+        """Does it take looks?"""
+        return self.state is ResidentState.READY
+
+    @property
+    def is_resting(self) -> bool:
+        """Is it ready, with nothing in hand?"""
+        return self.is_ready and not self.in_hand
+
+    def describe(self) -> str:
+        """How it is, for people: `cuda:0 ready (mini)`."""
+        if self.ready is not None:
+            return f"{self.device} ready ({self.ready.bundle})"
+        if self.trouble:
+            return f"{self.device} cannot load the engine: {self.trouble}"
+        if self.state is ResidentState.LOADING:
+            return f"{self.device} loading" + (f" ({self._stage})" if self._stage else "")
+        return f"{self.device} not started"
+
+    def describe_work(self) -> str:
+        """What it has in hand, for people: `cuda:0 making spring/anna.casual, denoise 12 of 30`. Empty if nothing."""
+        record = next(iter(self.in_hand.values()), None)
+        if record is None:
+            return ""
+        return f"{self.device} making {record.job_id}/{record.look.key}" + (f", {self._stage}" if self._stage else "")
+
+    def adopt(self, settings: Engine) -> None:
+        """Use these times and limits from now on, and try at once what was waiting for its next start."""
+        self.settings, self._not_before_s = settings, float("-inf")
+
+    def start(self, clock_s: float) -> None:
+        """Start the process if there is none and it is not too early after the last one."""
+        if self.state is not ResidentState.OFF or clock_s < self._not_before_s:
+            return
+        self._life += 1
+        self.state, self._fresh_s, self._checked_s = ResidentState.LOADING, clock_s, clock_s
+        self._stage = ""
+        try:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="backslashreplace",
+                start_new_session=True,  # a Ctrl-C at the terminal is the daemon's to handle
+            )
+        except OSError as error:  # the machine is out of memory or processes, or the program may not be run
+            self.load_failures += 1
+            self.trouble = f"its process cannot be started: {error.strerror}"
+            logger.error("{}: {}, next start in {:.0f} s", self.device, self.trouble, self._rest(clock_s))
+            return
+        for target, stream in ((self._read_messages, self._process.stdout), (self._read_log, self._process.stderr)):
+            threading.Thread(target=target, args=(self._process, self._life, stream), daemon=True).start()
+        logger.info("{}: starting the engine, process {}", self.device, self._process.pid)
+
+    def send(self, record: LookRecord, order: Order, clock_s: float) -> None:
+        """Hand one look over. A process that is just dying is noticed by its `Ended`."""
+        if not self.in_hand:
+            self._fresh_s = clock_s
+        self.in_hand[order.token] = record
+        if self._process is None or self._process.stdin is None:
+            return
+        try:
+            self._process.stdin.write(write_order(order) + "\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            logger.warning("{}: the engine does not listen: {}", self.device, error.strerror)
+
+    def knows(self, event: Event) -> bool:
+        """Is this event about the present process, not one that was replaced?"""
+        return event.device == self.device and event.life == self._life and self.state is not ResidentState.OFF
+
+    def hear(self, message: Message, clock_s: float) -> None:
+        """Take note of a message: it is a sign of life."""
+        self._fresh_s = clock_s
+        if isinstance(message, Ready):
+            self.state, self.ready = ResidentState.READY, message
+            self.trouble, self.refused, self.load_failures = "", False, 0
+            logger.info("{}: engine ready with {} after {:.1f} s", self.device, message.bundle, message.load_s)
+        elif isinstance(message, CannotLoad):
+            self.trouble, self.refused = message.message, True
+            logger.error("{}: the engine cannot be loaded: {}", self.device, message.message)
+        elif isinstance(message, Loading):
+            self._stage = message.stage
+        elif isinstance(message, Fetching):
+            self._stage, self.trouble = message.progress, ""
+        elif isinstance(message, Step):
+            if message.token == next(iter(self.in_hand), None):
+                self._stage = f"{message.stage} {message.step} of {message.steps}"
+        elif isinstance(message, Done | Withheld):
+            self._failures = 0
+        if isinstance(message, Done | Withheld | Failed):
+            self._stage = ""
+            self.in_hand.pop(message.token, None)
+
+    def note_end(self, exit_code: int, clock_s: float) -> None:
+        """The process is gone: `in_hand` is the caller's to empty. The next start waits twice as long as the last."""
+        if self.state is ResidentState.LOADING:
+            self.load_failures += 1
+            self.trouble = self.trouble or f"the engine process ended while loading ({describe_exit(exit_code)})"
+        self._close_input()
+        if exit_code == WorkerExit.OUTGROWN and self.state is ResidentState.READY:
+            logger.info("{}: the engine is renewed: it held more memory than engine.max_rss_bytes allows", self.device)
+            self.state, self.ready = ResidentState.OFF, None
+            return
+        pause_s = self._rest(clock_s)
+        logger.warning(
+            "{}: the engine ended ({}), next start in {:.0f} s", self.device, describe_exit(exit_code), pause_s
+        )
+
+    def _rest(self, clock_s: float) -> float:
+        """No process now; returns in how many seconds the next may start: twice as many as last time."""
+        self.state, self.ready = ResidentState.OFF, None
+        self._failures += 1
+        pause_s = min(self.settings.backoff_s * 2.0 ** min(self._failures - 1, 30), self.settings.backoff_max_s)
+        self._not_before_s = clock_s + pause_s
+        return pause_s
+
+    def check(self, clock_s: float) -> None:
+        """End a process that loads for too long, or that has looks in hand and shows no progress."""
+        if clock_s - self._checked_s > _ASLEEP_S:
+            self._fresh_s = clock_s  # this daemon was stopped itself: what was said meanwhile is still unread
+        self._checked_s = clock_s
+        if self.is_fresh(clock_s):
+            return
+        if self.state is ResidentState.LOADING:
+            self.trouble = f"loading took longer than {self.settings.load_timeout_s:.0f} s"
+        logger.error("{}: no progress for {:.0f} s, ending the engine", self.device, clock_s - self._fresh_s)
+        self.kill()
+
+    def is_fresh(self, clock_s: float) -> bool:
+        """Is the process idle, absent, or heard of recently enough?"""
+        if self.state is ResidentState.LOADING:
+            return clock_s - self._fresh_s <= self.settings.load_timeout_s
+        return not self.in_hand or clock_s - self._fresh_s <= self.settings.stall_s
+
+    def kill(self) -> None:
+        """End the process and all it started, at once."""
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def let_end(self) -> None:
+        """Tell the process to end, without waiting for it."""
+        self._close_input()
+
+    def end(self) -> None:
+        """End the process: first by closing its input, then by force."""
+        if self._process is None:
+            return
+        self._close_input()
+        try:
+            self._process.wait(_END_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self._process.wait()
+        self.state = ResidentState.OFF
+
+    def _close_input(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+
+    def _read_messages(self, process: subprocess.Popen[str], life: int, stream: IO[str]) -> None:
+        with stream:
+            for line in stream:
+                try:
+                    self._mail.put(Said(self.device, life, read_message(line)))
+                except (ValueError, KeyError, TypeError):
+                    logger.error("{}: the engine said something unreadable: {}", self.device, line[:_LINE_LIMIT])
+        try:
+            exit_code = process.wait(_END_GRACE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            exit_code = process.wait()
+        self._mail.put(Ended(self.device, life, exit_code))
+
+    def _read_log(self, process: subprocess.Popen[str], life: int, stream: IO[str]) -> None:
+        unlabelled = "INFO"
+        with stream:
+            for line in stream:
+                text = line.rstrip()[:_LINE_LIMIT]
+                label = _LEVEL.match(text)
+                # The last words of a process that crashes bear no label, and go on for many lines.
+                unlabelled = "INFO" if label else "ERROR" if text.startswith(_LAST_WORDS) else unlabelled
+                if text:
+                    level = label.group(1) if label else unlabelled
+                    logger.log(level, "{}: {}", self.device, _LEVEL.sub("", text))
+
+
+def describe_exit(exit_code: int) -> str:
+    """`exit code 1`, or `signal SIGKILL`."""
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    try:
+        return f"signal {signal.Signals(-exit_code).name}"
+    except ValueError:
+        return f"signal {-exit_code}"

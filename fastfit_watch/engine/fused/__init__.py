@@ -1,0 +1,1 @@
+"""The quick form of the networks: fused blocks, own kernels, CUDA graphs."""

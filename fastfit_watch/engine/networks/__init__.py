@@ -1,0 +1,1 @@
+"""The networks in diffusers' form, with attention to references."""

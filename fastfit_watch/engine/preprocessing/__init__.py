@@ -1,0 +1,1 @@
+"""From photographs to what the networks read: geometry, masks, labels, garments."""

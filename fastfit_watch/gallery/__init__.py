@@ -1,8 +1,0 @@
-"""The static gallery in `outputs/`: a front page, shelves of older jobs, and pages for each job. Needs no server."""
-
-from __future__ import annotations
-
-from fastfit_watch.gallery.frontpage import SHELF_FOLDER
-from fastfit_watch.gallery.publish import Gallery
-
-__all__ = ["SHELF_FOLDER", "Gallery"]

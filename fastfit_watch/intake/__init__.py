@@ -1,0 +1,1 @@
+"""From a folder in `inputs/` to a verified, claimed job."""

@@ -1,0 +1,206 @@
+"""YAML nobody vouches for becomes a tree of texts, lists and tables, each with its line. Nothing is interpreted.
+
+`no` stays "no" and `010` stays "010": what a text means is for its reader to say. Aliases, anchors, tags, merges,
+double keys and deep nesting are refused; so are the small files made of them that grow to gigabytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+import yaml
+
+from fastfit_watch.domain.errors import Fault, ManifestError
+
+MAX_DEPTH = 20
+MAX_NODES = 20_000
+MAX_FAULTS = 100
+SHOWN = 60
+_STAR = "If it is a pattern for file names, put it in quotes."
+
+
+@dataclass(frozen=True)
+class Text:
+    """A name, number or word as it is written, without its quotes. `quoted`: it had some."""
+
+    value: str
+    line: int
+    quoted: bool = False
+
+    @property
+    def is_absent(self) -> bool:
+        """Nothing was written, or YAML's word for nothing."""
+        return not self.quoted and self.value in ("", "~", "null", "Null", "NULL")
+
+    @property
+    def shown(self) -> str:
+        """In quotes, on one line, and not for ever: fit for a sentence."""
+        return repr(self.value if len(self.value) <= SHOWN else self.value[:SHOWN] + "...")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A list."""
+
+    items: tuple[Node, ...]
+    line: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """Keys with their values, in the order written. A key that is written twice is here once."""
+
+    entries: tuple[tuple[Text, Node], ...]
+    line: int
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Something that may not be there, and has been reported."""
+
+    line: int
+
+
+Node = Text | Row | Table | Refused
+
+
+class Faults:
+    """Collects what is wrong with one file."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._found: dict[Fault, None] = {}
+
+    def add(self, line: int, message: str, fix: str) -> None:
+        """Report one fault. line: 0 for the whole file."""
+        self._found[Fault(self._file, line, message, fix)] = None
+
+    def stop(self, line: int, message: str, fix: str) -> NoReturn:
+        """Report a fault after which nothing more can be read: raises ManifestError with all faults."""
+        self.add(line, message, fix)
+        raise ManifestError(self._sorted())
+
+    def raise_if_any(self) -> None:
+        """Raise ManifestError with all faults, in the order of their lines."""
+        if self._found:
+            raise ManifestError(self._sorted())
+
+    def _sorted(self) -> tuple[Fault, ...]:
+        faults = sorted(self._found, key=lambda fault: fault.line)
+        more = len(faults) - MAX_FAULTS
+        if more > 0:
+            faults[MAX_FAULTS:] = [Fault(self._file, 0, f"There are {more} more faults.", "Mend these first.")]
+        return tuple(faults)
+
+
+def read_outline(data: bytes, faults: Faults) -> Node:
+    """Return the tree of one YAML document. What is refused but can be passed over is reported to `faults`.
+
+    Raises ManifestError where there can be no tree.
+    """
+    text = _decode(data, faults)
+    try:
+        return _Reader(text, faults).read()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = "".join(letter if letter.isprintable() else "?" for letter in error.problem or "it cannot be read")
+        faults.stop(mark.line + 1 if mark else 0, f"This is not valid YAML: {problem}.", _fix(error))
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        faults.stop(line, "There is a character that cannot be shown.", "Write the line anew.")
+    except (yaml.YAMLError, ValueError, OverflowError):
+        # PyYAML lets the last two out for escapes such as "\UFFFFFFFF" and for over-long version numbers.
+        faults.stop(0, "This is not valid YAML.", "Write it after the example in the README.")
+
+
+def _decode(data: bytes, faults: Faults) -> str:
+    """UTF-8, with or without a byte order mark."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:2]:
+        faults.stop(0, "The file is UTF-16 or UTF-32.", "Save it as UTF-8.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        faults.stop(data.count(b"\n", 0, error.start) + 1, "This is not UTF-8 text.", "Save the file as UTF-8.")
+
+
+def _fix(error: yaml.MarkedYAMLError) -> str:
+    if "alias" in (error.context or ""):
+        return _STAR
+    if "'\\t'" in (error.problem or ""):
+        return "Indent with spaces, not with tabs."
+    return "Look at the colons, quotes, brackets and indentation here and in the line before."
+
+
+class _Reader:
+    """Builds the tree from PyYAML's events, which carry no meaning yet."""
+
+    def __init__(self, text: str, faults: Faults) -> None:
+        self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=yaml.SafeLoader)
+        self._faults = faults
+        self._nodes = 0
+
+    def read(self) -> Node:
+        tree: Node | None = None
+        for event in self._events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                if tree is not None:
+                    self._faults.stop(_line(event), "A second document starts here ('---').", "Keep only one.")
+                tree = self._node(next(self._events), 1)
+        return tree or Text("", 0)
+
+    def _node(self, event: yaml.Event, depth: int) -> Node:
+        """The tree below one event."""
+        line = _line(event)
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            self._faults.stop(line, f"There are more than {MAX_NODES} entries.", "Split it into several jobs.")
+        if depth > MAX_DEPTH:
+            self._faults.stop(line, f"This is nested more than {MAX_DEPTH} deep.", "Three levels are enough.")
+        if isinstance(event, yaml.AliasEvent):
+            self._faults.add(line, f"'*{event.anchor}' is an alias, which is not allowed.", _STAR)
+            return Refused(line)
+        node = self._content(event, line, depth)
+        anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
+        if anchor is not None:
+            self._faults.add(line, f"'&{anchor}' is an anchor, which is not allowed.", "Write the value out each time.")
+        if tag is not None:
+            self._faults.add(line, "'!' begins a tag, which is not allowed.", "Remove it, or put the value in quotes.")
+        return node if anchor is None and tag is None else Refused(line)
+
+    def _content(self, event: yaml.Event, line: int, depth: int) -> Node:
+        if isinstance(event, yaml.ScalarEvent):
+            return Text(event.value, line, quoted=event.style is not None)
+        if isinstance(event, yaml.SequenceStartEvent):
+            items = (self._node(each, depth + 1) for each in self._until(yaml.SequenceEndEvent))
+            return Row(tuple(items), line)
+        entries: dict[str, tuple[Text, Node]] = {}
+        for each in self._until(yaml.MappingEndEvent):
+            key = self._node(each, depth + 1)
+            value = self._node(next(self._events), depth + 1)
+            usable = self._usable(key, entries)
+            if usable is not None:
+                entries[usable.value] = (usable, value)
+        return Table(tuple(entries.values()), line)
+
+    def _until(self, end: type[yaml.Event]) -> Iterator[yaml.Event]:
+        return itertools.takewhile(lambda event: not isinstance(event, end), self._events)
+
+    def _usable(self, key: Node, entries: Mapping[str, tuple[Text, Node]]) -> Text | None:
+        """The key, unless something is wrong with it."""
+        if isinstance(key, Row | Table):
+            self._faults.add(key.line, "A list or table cannot be a key.", "Write a name, a colon and a value.")
+        elif isinstance(key, Text) and key.value == "<<" and not key.quoted:
+            self._faults.add(key.line, "Merging with '<<' is not allowed.", "Write the values out.")
+        elif isinstance(key, Text) and key.value in entries:
+            first = entries[key.value][0].line
+            self._faults.add(key.line, f"{key.shown} is here again; it is in line {first} too.", "Keep one of them.")
+        elif isinstance(key, Text):
+            return key
+        return None
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 0

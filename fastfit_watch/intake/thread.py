@@ -1,0 +1,106 @@
+"""Intake in a thread of its own, for the daemon."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from loguru import logger
+
+from fastfit_watch.config.settings import Config
+from fastfit_watch.domain.job import Job, Status
+from fastfit_watch.intake.claim import Spool
+from fastfit_watch.intake.decoder_pool import Inspectors
+from fastfit_watch.intake.loop import NOTE as INTAKE_NOTE
+from fastfit_watch.intake.loop import Intake
+from fastfit_watch.intake.uploads import REMOTE_SETTLE_S
+from fastfit_watch.intake.watcher import Bell, Watcher
+from fastfit_watch.storage.ledger import Ledger
+
+
+class Uptake:
+    """Intake in its thread. It is made anew when settings change: it keeps nothing that it could not find again."""
+
+    def __init__(self, config: Config, ledger: Ledger, spool: Spool, on_change: Callable[[Job], None]) -> None:
+        self._config, self._ledger, self._spool, self._on_change = config, ledger, spool, on_change
+        self._bell = Bell()
+        self._watcher = Watcher(config.inputs, self._bell, config.watch.events)
+        self._adopted: Config | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="intake", daemon=True)
+        self._in_step = False
+        self._last_step_s: float | None = None
+
+    @property
+    def mode(self) -> str:
+        """How uploads are found: "events", or "polling: " and why."""
+        return self._watcher.mode
+
+    @property
+    def is_alive(self) -> bool:
+        """Is the thread at work, or told to stop?"""
+        return self._thread.is_alive() or self._stop.is_set()
+
+    def start(self) -> None:
+        """Begin to scan."""
+        self._thread.start()
+
+    def adopt(self, config: Config) -> None:
+        """Use these settings from the next scan on."""
+        self._adopted = config
+        self._bell.ring()
+
+    def ask_to_stop(self) -> None:
+        """Take no more uploads."""
+        self._stop.set()
+        self._bell.ring()
+
+    def stop(self, patience_s: float) -> None:
+        """Stop, and wait for it a while: an interrupted examination loses nothing."""
+        self.ask_to_stop()
+        if self._thread.is_alive():
+            self._thread.join(patience_s)
+
+    def has_judged_all(self) -> bool:
+        """Did a scan look at every upload that stands in `inputs/` after it had time to settle?"""
+        if self._in_step or self._last_step_s is None or self._ledger.note(INTAKE_NOTE):
+            return False
+        settle_s = max(self._config.watch.settle_s, REMOTE_SETTLE_S if self._watcher.is_remote else 0.0)
+        waiting = [job for job in self._ledger.holders() if job.status is Status.WAITING]
+        return all(job.changed_s + settle_s < self._last_step_s for job in waiting)
+
+    def _work(self) -> None:
+        self._watcher.start()
+        inspector, intake = self._make()
+        try:
+            while not self._stop.is_set():
+                if self._adopted is not None:
+                    self._config, self._adopted = self._adopted, None
+                    inspector.close()
+                    inspector, intake = self._make()
+                intake.wait(self._step(intake))
+        finally:
+            intake.tidy()
+            inspector.close()
+            self._watcher.stop()
+
+    def _step(self, intake: Intake) -> float:
+        began_s = time.time()
+        self._in_step = True
+        try:
+            wait_s = intake.step(began_s, time.monotonic())
+        except Exception:  # noqa: BLE001 - one scan that fails must not leave all later uploads unseen
+            logger.exception("a scan of {} failed", self._config.inputs)
+            return self._config.watch.scan_s
+        finally:
+            self._in_step = False
+        if not intake.is_behind:
+            self._last_step_s = began_s
+        return wait_s
+
+    def _make(self) -> tuple[Inspectors, Intake]:
+        config = self._config
+        inspector = Inspectors(config.limits)
+        parts = (config, self._ledger, self._spool, inspector, self._watcher, self._bell)
+        return inspector, Intake(*parts, on_change=self._on_change)

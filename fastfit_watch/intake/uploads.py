@@ -1,0 +1,146 @@
+"""What intake knows of the uploads in `inputs/` between two scans, and how their states are judged and told.
+
+Nothing here could not be found again. What changed is told once it is durable, never before.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from loguru import logger
+
+from fastfit_watch.config.settings import Watch
+from fastfit_watch.domain.errors import StorageError
+from fastfit_watch.domain.job import Job, Status
+from fastfit_watch.intake.folder_times import Stamps
+from fastfit_watch.intake.stability import Stillness, is_still, next_look_s
+from fastfit_watch.intake.upload_folder import STORAGE_ERRNOS
+from fastfit_watch.intake.validation import Verdict
+from fastfit_watch.intake.watcher import Watcher
+from fastfit_watch.storage.ledger import Ledger
+
+# A network filesystem shows the changes of others late.
+REMOTE_SETTLE_S = 30.0
+
+
+@dataclass
+class Upload:
+    """What is remembered of one upload. `verdict` is one on exactly `stillness.digest`."""
+
+    job: Job
+    stillness: Stillness | None = None
+    verdict: Verdict | None = None
+    came_whole: bool = False
+    has_changed: bool = False
+
+
+class Uploads:
+    """The uploads that are not claimed, by the names of their folders. `on_change` is called with every changed job."""
+
+    def __init__(self, settings: Watch, ledger: Ledger, watcher: Watcher, on_change: Callable[[Job], None]) -> None:
+        self._settings, self._ledger, self._watcher = settings, ledger, watcher
+        self._on_change = on_change
+        self._news: list[Job] = []
+        self.known: dict[str, Upload] = {}
+        self.stamps = Stamps()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """One commit for the block; what changed in it is told when that is durable."""
+        with self._ledger.together():
+            yield
+        self.flush()
+
+    def tell(self, job: Job) -> None:
+        """Remember that a job changed, for `flush`."""
+        self._news.append(job)
+
+    def flush(self) -> None:
+        """Tell of the jobs that changed."""
+        news, self._news = self._news, []
+        for job in news:
+            logger.bind(job=job.id).info("{}: {}", job.status.value, job.reason)
+            self._on_change(job)
+
+    def forget_news(self) -> None:
+        """What should have been told was undone."""
+        self._news.clear()
+        self.stamps.forget_all()
+
+    def reload(self) -> None:
+        """Learn what others wrote to the ledger."""
+        before, self.known = self.known, {}
+        for job in self._ledger.holders():
+            upload = before.get(job.name, Upload(job))
+            if upload.job != job:
+                upload = replace(upload, job=job, verdict=None)
+                self.stamps.forget(job.name)
+            self.known[job.name] = upload
+
+    def meet(self, title: str, now_s: float) -> Upload:
+        """The upload of this name, entered in the ledger at its first sight."""
+        if title not in self.known:
+            self.known[title] = Upload(self._ledger.sight(title, now_s))
+            self.tell(self.known[title].job)
+        return self.known[title]
+
+    def release(self, titles: Collection[str], reason: str, now_s: float) -> None:
+        """The folders of these uploads are gone."""
+        for title in titles:
+            job = self.known.pop(title).job
+            released = self._ledger.release(job.id, reason, now_s)
+            if released.status is not job.status:
+                self.tell(released)
+
+    def judge(self, upload: Upload, verdict: Verdict, clock_s: float, now_s: float) -> None:
+        """Write a verdict to the ledger, if it is news. One that waits and is still for long has stalled."""
+        limit_s = self._settings.stalled_after_s
+        quiet_s = upload.stillness.quiet_s(clock_s) if upload.stillness is not None else 0.0
+        if verdict.status is Status.WAITING:
+            stalled = Verdict(Status.STALLED, f"{verdict.reason}; nothing has changed for {limit_s / 60:.0f} min")
+            rests = upload.job.status is Status.STALLED and not upload.has_changed
+            if rests and (verdict.until_still or _is_told(upload.job, stalled)):
+                return  # for how long it was quiet before a restart is not known, but it has not changed since
+            verdict = stalled if quiet_s >= limit_s else verdict
+        if _is_told(upload.job, verdict):
+            return
+        before, upload.job = upload.job, self._ledger.mark(upload.job.id, verdict.status, verdict.reason, now_s)
+        if upload.job != before:
+            self.tell(upload.job)
+
+    def is_whole(self, upload: Upload, clock_s: float) -> bool:
+        """Has it not changed for long enough, or did it come whole?"""
+        settle_s = max(self._settings.settle_s, REMOTE_SETTLE_S if self._watcher.is_remote else 0.0)
+        still = upload.stillness is not None and is_still(upload.stillness, settle_s, clock_s)
+        return still or upload.came_whole
+
+    def is_settled(self, upload: Upload, clock_s: float) -> bool:
+        """Has it become still, after it was examined before that?"""
+        return upload.verdict is not None and upload.verdict.until_still and self.is_whole(upload, clock_s)
+
+    def next_moment_s(self, clock_s: float) -> float | None:
+        """In how many seconds the verdict on an unchanged upload can change; None: not before one is touched."""
+        stills = [upload.stillness for upload in self.known.values() if upload.stillness is not None]
+        limits_s = (self._settings.settle_s, self._settings.stalled_after_s)
+        moments = (next_look_s(stillness, *limits_s, clock_s) for stillness in stills)
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def explain_unreadable(self, title: str, error: OSError, now_s: float) -> None:
+        """A folder that cannot be opened: gone (the next scan tells), failing hardware, or closed to us."""
+        self.stamps.forget(title)
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return
+        if error.errno in (*STORAGE_ERRNOS, errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise StorageError(f"Reading the upload {title!r} failed: {error.strerror}.") from error
+        reason = f"the folder cannot be read: {error.strerror}. Make it readable: chmod -R a+rX."
+        upload = self.meet(title, now_s)
+        upload.verdict = None
+        self.judge(upload, Verdict(Status.INVALID, reason), 0.0, now_s)
+        self.flush()
+
+
+def _is_told(job: Job, verdict: Verdict) -> bool:
+    return (job.status, job.reason) == (verdict.status, verdict.reason)

@@ -1,0 +1,75 @@
+"""What others are told when a job is finished: one letter for each who wants to know, written when the report is."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from fastfit_watch.domain.job import Job, LookRecord
+
+if TYPE_CHECKING:
+    from fastfit_watch.config.settings import Config
+
+WEBHOOK, HOOK = "webhook", "hook"
+
+
+@dataclass(frozen=True)
+class Letter:
+    """One letter. channel: `webhook` or `hook`. event: `job.done` and the like. body: JSON. id: never used again.
+
+    serial: 0 until it is in the ledger; letters of a job go out in its order. since_s: Unix time from which the
+    patience with the receiver counts.
+    """
+
+    channel: str
+    id: str
+    job_id: str
+    event: str
+    body: str
+    since_s: float
+    serial: int = 0
+    attempts: int = 0
+
+
+def write_letters(config: Config, job: Job, looks: Sequence[LookRecord], now_s: float) -> list[Letter]:
+    """The letters about a job that has just become final: none where nobody wants to know."""
+    wanted = ((WEBHOOK, config.webhook.url, config.webhook.events), (HOOK, config.hook.command, config.hook.events))
+    return [
+        write_letter(channel, config, job, looks, now_s)
+        for channel, receiver, events in wanted
+        if receiver and job.status.value in events
+    ]
+
+
+def write_letter(channel: str, config: Config, job: Job, looks: Sequence[LookRecord], now_s: float) -> Letter:
+    """One letter about a final job."""
+    number, event = str(uuid.uuid4()), f"job.{job.status.value}"
+    body = {
+        "id": number,
+        "event": event,
+        "created": datetime.fromtimestamp(now_s, UTC).isoformat(timespec="milliseconds"),
+        "job": job.id,
+        "upload": job.name,
+        "status": job.status.value,
+        "reason": job.reason,
+        "folder": str((config.outputs / job.id).absolute()),
+        "report": "report.json",
+        "pictures": [_picture(record) for record in looks],
+    }
+    return Letter(channel, number, job.id, event, json.dumps(body), now_s)
+
+
+def _picture(record: LookRecord) -> dict[str, str | int | None]:
+    result = record.result
+    return {
+        "look": record.look.key,
+        "status": record.status.value,
+        "reason": record.reason,
+        "seed": record.look.options.seed,
+        "file": result.file if result else None,
+        "sha256": result.sha256 if result else None,
+    }

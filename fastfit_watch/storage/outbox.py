@@ -1,0 +1,108 @@
+"""The outbox: letters in the ledger's file. None is lost whenever the daemon ends; each goes out at least once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from sqlite3 import Connection, Row
+
+from fastfit_watch.reporting.notifications.payload import Letter
+from fastfit_watch.storage.database import LedgerFile
+
+
+@dataclass(frozen=True)
+class Posted:
+    """A letter and what became of it. ended_s: Unix time, None while it is still to be sent. outcome: in words."""
+
+    letter: Letter
+    ended_s: float | None
+    outcome: str
+
+
+def add_letters(db: Connection, letters: Iterable[Letter]) -> None:
+    """Put letters into the outbox, inside the caller's transaction."""
+    db.executemany(
+        "INSERT INTO letters (channel, id, job_id, event, body, since_s) VALUES (?, ?, ?, ?, ?, ?)",
+        [(each.channel, each.id, each.job_id, each.event, each.body, each.since_s) for each in letters],
+    )
+
+
+class Outbox(LedgerFile):
+    """The outbox with a connection of its own: whoever sends letters never makes the daemon's loops wait."""
+
+    def post(self, letters: Iterable[Letter]) -> None:
+        """Put letters into the outbox."""
+        with self.writing("post") as db:
+            add_letters(db, letters)
+
+    def next_letter(self, channel: str, now_s: float, longest_pause_s: float) -> Letter | None:
+        """Return the oldest letter that is due, and has no older one of its job before it.
+
+        longest_pause_s: a letter that seems to wait for longer is due: the clock was set back.
+        """
+        query = (
+            "SELECT * FROM letters AS this WHERE channel = ? AND ended_s IS NULL"
+            " AND NOT (not_before_s > ? AND not_before_s <= ?) AND NOT EXISTS (SELECT 1 FROM letters AS older"
+            " WHERE older.channel = this.channel AND older.job_id = this.job_id AND older.ended_s IS NULL"
+            " AND older.serial < this.serial) ORDER BY serial LIMIT 1"
+        )
+        with self.reading() as db:
+            row = db.execute(query, (channel, now_s, now_s + longest_pause_s)).fetchone()
+        return _letter_of(row) if row is not None else None
+
+    def end(self, letter: Letter, outcome: str, now_s: float) -> None:
+        """A letter was delivered, or is given up."""
+        with self.writing("end_letter") as db:
+            values = (now_s, outcome, letter.serial)
+            db.execute("UPDATE letters SET attempts = attempts + 1, ended_s = ?, outcome = ? WHERE serial = ?", values)
+
+    def put_off(self, letter: Letter, outcome: str, not_before_s: float) -> None:
+        """A letter could not be delivered: not before this moment again."""
+        with self.writing("put_off_letter") as db:
+            values = (not_before_s, outcome, letter.serial)
+            db.execute(
+                "UPDATE letters SET attempts = attempts + 1, not_before_s = ?, outcome = ? WHERE serial = ?", values
+            )
+
+    def replay(self, channel: str, job_id: str, now_s: float) -> int:
+        """Let all letters of a job go out again, in their order; returns how many."""
+        with self.writing("replay_letters") as db:
+            return db.execute(
+                "UPDATE letters SET ended_s = NULL, not_before_s = 0, attempts = 0, since_s = ?,"
+                " outcome = 'to be sent again' WHERE channel = ? AND job_id = ?",
+                (now_s, channel, job_id),
+            ).rowcount
+
+    def pending(self) -> dict[str, tuple[int, float]]:
+        """Return for each channel how many letters are still to be sent, and since when the oldest."""
+        with self.reading() as db:
+            rows = db.execute(
+                "SELECT channel, count(*), min(since_s) FROM letters WHERE ended_s IS NULL GROUP BY channel"
+            ).fetchall()
+        return {channel: (count, since_s) for channel, count, since_s in rows}
+
+    def posted(self, channel: str, limit: int) -> list[Posted]:
+        """Return the newest letters, the oldest of them first."""
+        with self.reading() as db:
+            rows = db.execute(
+                "SELECT * FROM letters WHERE channel = ? ORDER BY serial DESC LIMIT ?", (channel, limit)
+            ).fetchall()
+        return [Posted(_letter_of(row), row["ended_s"], row["outcome"]) for row in reversed(rows)]
+
+    def forget(self, channel: str, before_s: float) -> None:
+        """Throw away letters that ended before this moment."""
+        with self.writing("forget_letters") as db:
+            db.execute("DELETE FROM letters WHERE channel = ? AND ended_s < ?", (channel, before_s))
+
+
+def _letter_of(row: Row) -> Letter:
+    return Letter(
+        channel=row["channel"],
+        id=row["id"],
+        job_id=row["job_id"],
+        event=row["event"],
+        body=row["body"],
+        since_s=row["since_s"],
+        serial=row["serial"],
+        attempts=row["attempts"],
+    )

@@ -1,0 +1,97 @@
+"""What people ask of jobs, and the daemon's small notes: one transaction each."""
+
+from __future__ import annotations
+
+from fastfit_watch.domain.errors import ConfigError
+from fastfit_watch.domain.job import Job, Priority, Status
+from fastfit_watch.storage.database import LedgerFile
+from fastfit_watch.storage.fair_queue import join_line
+from fastfit_watch.storage.rows import (
+    drop_if_cancelling,
+    job_of,
+    known_job,
+    note_of,
+    retry_looks,
+    retry_upload,
+    set_note,
+    settle,
+)
+
+PAUSED = "paused"
+RUNG_NOTES = "rung "  # and a device: see `rung_notes`
+
+
+class Orders(LedgerFile):
+    """The part of the ledger that commands and order files write to."""
+
+    def retry(self, job_id: str, now_s: float) -> Job:
+        """Give failed and cancelled looks a fresh start; check an `invalid` or `stalled` upload again.
+
+        What was learnt about too little memory is forgotten: whoever asks has perhaps made room.
+
+        Raises ConfigError where there is nothing to try again.
+        """
+        with self.writing("retry") as db:
+            job = known_job(db, job_id)
+            db.execute("DELETE FROM notes WHERE key LIKE ?", (f"{RUNG_NOTES}%",))
+            act = retry_upload if job.claimed_s is None else retry_looks
+            return act(db, job, now_s)
+
+    def prioritise(self, job_id: str, priority: Priority, now_s: float) -> Job:
+        """Serve a job earlier or later than it came. Raises ConfigError if it is unknown or already final."""
+        with self.writing("prioritise") as db:
+            job = known_job(db, job_id)
+            if job.status.is_final:
+                raise ConfigError(f"Job '{job_id}' is already {job.status}: there is nothing to wait for.")
+            db.execute("UPDATE jobs SET priority = ?, changed_s = ? WHERE id = ?", (priority, now_s, job_id))
+            if job.status in (Status.QUEUED, Status.RUNNING):
+                join_line(db, job_id, job.first_seen_s)
+            return job_of(db, job_id)
+
+    def cancel(self, job_id: str, now_s: float) -> Job:
+        """Start no more looks of this job. One in hand is finished first; until then the job stays `running`.
+
+        Raises ConfigError if the job is unknown or already final.
+        """
+        with self.writing("cancel") as db:
+            job = known_job(db, job_id)
+            if job.status.is_final:
+                raise ConfigError(f"Job '{job_id}' is already {job.status}: there is nothing to cancel.")
+            db.execute(
+                "UPDATE jobs SET cancelling = (claiming OR claimed_s IS NOT NULL), reported = 0, changed_s = ?,"
+                " reason = 'cancelled by request; the picture in hand is finished first' WHERE id = ?",
+                (now_s, job_id),
+            )
+            db.execute(
+                "UPDATE jobs SET status = 'cancelled', reason = 'cancelled by request', finished_s = ?"
+                " WHERE id = ? AND cancelling = 0",
+                (now_s, job_id),
+            )
+            drop_if_cancelling(db, job_id)
+            return settle(db, job_id, now_s) or job_of(db, job_id)
+
+    def pause(self, reason: str, now_s: float) -> None:
+        """Start no look until `resume`. Looks in hand are finished."""
+        with self.writing("pause") as db:
+            set_note(db, PAUSED, reason)
+            set_note(db, "paused_s", repr(now_s))
+
+    def resume(self, now_s: float) -> None:
+        """Start looks again."""
+        with self.writing("resume") as db:
+            db.execute("DELETE FROM notes WHERE key = ?", (PAUSED,))
+            set_note(db, "resumed_s", repr(now_s))
+
+    def paused(self) -> str | None:
+        """Return why no look is started, or None."""
+        return self.note(PAUSED)
+
+    def put_note(self, key: str, value: str) -> None:
+        """Keep one small fact for `status` and for the next start."""
+        with self.writing("put_note") as db:
+            set_note(db, key, value)
+
+    def note(self, key: str) -> str | None:
+        """Return a fact kept by `put_note`, or None."""
+        with self.reading() as db:
+            return note_of(db, key)

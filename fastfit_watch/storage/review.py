@@ -1,0 +1,53 @@
+"""Looks whose picture the content filter kept back: the ledger's part of `release`."""
+
+from __future__ import annotations
+
+from fastfit_watch.domain.errors import ConfigError
+from fastfit_watch.domain.job import Job, LookRecord, LookResult, LookStatus
+from fastfit_watch.storage.database import LedgerFile
+from fastfit_watch.storage.rows import job_of, known_job, look_of, pack_result, read_look, sum_up, touch
+
+
+class Withholding(LedgerFile):
+    """The part of the ledger that knows withheld pictures."""
+
+    def withhold_look(self, job_id: str, key: str, reason: str, now_s: float) -> None:
+        """The picture of this look is made, and kept back for review."""
+        with self.writing("withhold_look") as db:
+            values = (LookStatus.WITHHELD, reason, job_id, key)
+            db.execute("UPDATE looks SET status = ?, reason = ? WHERE job_id = ? AND key = ?", values)
+            touch(db, job_id, now_s)
+
+    def withheld_looks(self, job_id: str) -> list[LookRecord]:
+        """Return the looks of a job that are withheld now. Raises ConfigError if the job is unknown."""
+        with self.reading() as db:
+            known_job(db, job_id)
+            rows = db.execute(
+                "SELECT * FROM looks WHERE job_id = ? AND status = 'withheld' ORDER BY position", (job_id,)
+            ).fetchall()
+        return [read_look(row) for row in rows]
+
+    def judge_withheld(self, job_id: str, key: str, result: LookResult | None, now_s: float) -> Job:
+        """Someone has looked at a withheld picture: released, with its result, or discarded (None).
+
+        A job that was final is reported again. Raises ConfigError if the look is not withheld.
+        """
+        with self.writing("judge_withheld") as db:
+            job = known_job(db, job_id)
+            record = look_of(db, job_id, key)
+            if record.status is not LookStatus.WITHHELD:
+                raise ConfigError(f"The look '{key}' of job '{job_id}' is {record.status}, not withheld.")
+            status, reason = (LookStatus.DONE, "") if result else (LookStatus.FAILED, "discarded after review")
+            db.execute(
+                "UPDATE looks SET status = ?, reason = ?, result = ? WHERE job_id = ? AND key = ?",
+                (status, reason, pack_result(result) if result else None, job_id, key),
+            )
+            if job.status.is_final:
+                final, sentence = sum_up(db, job_id)
+                db.execute(
+                    "UPDATE jobs SET status = ?, reason = ?, changed_s = ?, reported = 0 WHERE id = ?",
+                    (final, sentence, now_s, job_id),
+                )
+            else:
+                touch(db, job_id, now_s)
+            return job_of(db, job_id)

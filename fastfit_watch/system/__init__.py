@@ -1,0 +1,1 @@
+"""What the operating system gives: whole-file writes, folders by handle, devices, sd_notify."""

@@ -1,0 +1,119 @@
+"""Whole-file writes: a reader, a crash or a power cut sees the old file or the new one, never a part."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fastfit_watch.domain.errors import StorageError
+from fastfit_watch.system.failpoints import failpoint
+
+TEMPORARY = ".tmp-"
+"""Start of the name of a file that is being written. One left behind by a crash may be removed at any time."""
+
+_DISK_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EIO: "the disk reports an I/O error",
+    errno.EROFS: "the file system is read-only",
+}
+
+
+def write_bytes(path: Path, data: bytes, mode: int = 0o644, *, durable: bool = True) -> None:
+    """Write a file whole and durably: temporary file beside it, fsync, rename, fsync of the folder.
+
+    durable=False leaves both fsyncs out: still whole for every reader, but perhaps the old one after a power cut.
+
+    Raises StorageError where the disk is full or failing; other OSErrors come out as they are.
+    """
+    # The name is short and its own: the target's name may be as long as a name can be, and two may write at once.
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with _disk_errors(path):
+            failpoint("write.create")
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                if durable:
+                    failpoint("write.fsync")
+                    os.fsync(file.fileno())
+            if not durable:
+                temporary.replace(path)
+        if durable:
+            commit(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write UTF-8 text whole; durably too, unless it need not be."""
+    write_bytes(path, text.encode(), durable=durable)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, indented for people, whole and durably."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def commit(temporary: Path, path: Path) -> None:
+    """Make a finished, synced temporary file visible under its name, durably."""
+    with _disk_errors(path):
+        failpoint("write.rename")
+        temporary.replace(path)
+        failpoint("write.folder")
+        sync_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, durably; one that exists is left alone."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    with _disk_errors(path):
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames and new names in a folder durable. Raises StorageError when the disk is full or failing."""
+    with _disk_errors(path):
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_temporaries(folder: Path, *, but_living: bool = False) -> None:
+    """Remove what a killed process was still writing. but_living: spare files of processes that live, as engines do."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        if not (but_living and _is_being_written(path.name)):
+            path.unlink(missing_ok=True)
+
+
+def _is_being_written(name: str) -> bool:
+    """Does the process whose number is in the name of a temporary file live?"""
+    number = name.removeprefix(TEMPORARY).partition("-")[0]
+    return number.isdecimal() and Path("/proc", number).exists()
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full or failing disk into a StorageError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        raise StorageError(
+            f"Cannot write {path}: {_DISK_ERRORS[error.errno]}.", hint="Make room; work goes on by itself."
+        ) from error

@@ -1,0 +1,322 @@
+"""Where an engine process makes its looks: the next is prepared and the last is saved while one is sampled."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import queue
+import re
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastfit_watch.domain.errors import EngineError, OutOfMemory, StorageError, UploadError
+from fastfit_watch.domain.job import LookResult
+from fastfit_watch.domain.memory_ladder import Rung
+from fastfit_watch.domain.worker_protocol import (
+    SAVING,
+    Done,
+    Failed,
+    FailureKind,
+    Lowered,
+    Message,
+    Order,
+    Step,
+    Withheld,
+    WorkerExit,
+    withheld_receipt,
+)
+from fastfit_watch.imaging.provenance import picture_marks
+from fastfit_watch.intake.upload_folder import STORAGE_ERRNOS
+from fastfit_watch.system.failpoints import failpoint
+from fastfit_watch.worker.channel import Channel, say
+
+if TYPE_CHECKING:
+    from fastfit_watch.engine.content_filter import ContentFilter
+    from fastfit_watch.engine.tryon import FastFitEngine, PreparedLook, TryOnResult
+
+
+# What torch, cuBLAS and cuDNN say when a kernel failed: the context is poisoned, and every later call fails as well.
+_DEVICE_ERROR = re.compile(
+    r"AcceleratorError|CUDA error|cudaError|CUBLAS_STATUS|CUDNN_STATUS|unspecified launch failure"
+)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """An order whose pictures are read and prepared, or the reason why they could not be.
+
+    look: None if it has still to be prepared: there is no memory to do that beside the look in work.
+    taken_s: monotonic seconds, when the order was taken up.
+    """
+
+    order: Order
+    look: PreparedLook | None
+    failure: Failed | None
+    taken_s: float
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A look that needs the device no more. result: puts it into the photograph. objection: the content filter's."""
+
+    order: Order
+    result: Callable[[], TryOnResult]
+    shortages: dict[str, str]
+    objection: str | None
+
+
+class _DeviceLostError(Exception):
+    """The device cannot be used any more by this process."""
+
+
+class Workbench:
+    """Where looks are made: the next is prepared and the last is saved, each in a thread, while one is sampled."""
+
+    def __init__(
+        self,
+        engine: FastFitEngine,
+        content_filter: ContentFilter | None,
+        channel: Channel,
+        settings: argparse.Namespace,
+        versions: dict[str, str],
+    ) -> None:
+        self._engine, self._filter, self._channel = engine, content_filter, channel
+        self._device, self._finish, self._versions = settings.device, settings.finish, versions
+        self._max_rss_bytes: int = settings.max_rss_bytes
+        # Held while a look is prepared beside the one in work, and while the networks are moved.
+        self._moving = threading.Lock()
+        self._saves: queue.Queue[_Made | Failed] = queue.Queue(maxsize=1)
+        self._shortage: tuple[Rung, float] = (Rung.FULL, float("-inf"))
+
+    def work(self, orders: queue.SimpleQueue[Order]) -> int:
+        """Make one look after another, in order. Returns the exit code when a fresh process must take over."""
+        prepared: queue.Queue[_Prepared] = queue.Queue(maxsize=1)
+        threading.Thread(target=self._prepare_all, args=(orders, prepared), name="prepare", daemon=True).start()
+        threading.Thread(target=self._save_all, name="save", daemon=True).start()
+        while True:
+            ready = prepared.get()
+            try:
+                outcome = ready.failure or self._attempt(ready)
+            except _DeviceLostError:
+                self._saves.join()
+                return WorkerExit.DEVICE_UNUSABLE
+            if isinstance(outcome, _Made):
+                self._report(outcome.order, SAVING)
+            # Failures take the same way, so that results come in the order of the looks.
+            self._saves.put(outcome)
+            if isinstance(outcome, Failed):
+                self._saves.join()
+                if outcome.kind is FailureKind.ENGINE and not self._survives(outcome):
+                    return WorkerExit.DEVICE_UNUSABLE
+            if self._has_outgrown():
+                self._saves.join()
+                return WorkerExit.OUTGROWN
+
+    def _prepare_all(self, orders: queue.SimpleQueue[Order], prepared: queue.Queue[_Prepared]) -> None:
+        while True:
+            order = orders.get()
+            taken_s = time.monotonic()
+            try:
+                prepared.put(_Prepared(order, self._prepare_beside(order), None, taken_s))
+            except Exception as error:  # noqa: BLE001 - whatever one look does, the next one must be unharmed
+                prepared.put(_Prepared(order, None, blame(order, error), taken_s))
+
+    def _prepare_beside(self, order: Order) -> PreparedLook | None:
+        """Prepare a look while another is in work; None where that takes more memory than there is."""
+        with self._moving:
+            if order.rungs[0] is not Rung.FULL or self._engine.rung is not Rung.FULL:
+                return None
+            try:
+                return self._prepare(order)
+            except OutOfMemory as error:
+                say("INFO", f"{order.output.stem}: not prepared beside the look in work: {error.message}")
+                return None
+
+    def _prepare(self, order: Order) -> PreparedLook:
+        from fastfit_watch.engine.preprocessing.picture import Picture
+        from fastfit_watch.imaging.codec import open_image
+
+        self._report(order, "prepare")
+
+        def picture(path: Path) -> Picture:
+            """Opened only if it is not known yet: what was made of equal bytes before is used again."""
+            return Picture(partial(open_image, path), order.digests.get(path.name, ""))
+
+        garments = {category: picture(path) for category, path in order.garments.items()}
+        return self._engine.prepare(picture(order.person), garments, order.options)
+
+    def _save_all(self) -> None:
+        """Compose, encode and write what is made: no work for the device, so it never waits for this."""
+        while True:
+            outcome = self._saves.get()
+            if isinstance(outcome, Failed):
+                self._channel.send(outcome)
+            else:
+                try:
+                    self._channel.send(self._keep(outcome))
+                except Exception as error:  # noqa: BLE001 - whatever one look does, the next one must be unharmed
+                    self._channel.send(blame(outcome.order, error))
+            self._saves.task_done()
+
+    def _keep(self, made: _Made) -> Message:
+        """Save a picture where it belongs; what to tell the daemon."""
+        order, result = made.order, made.result()
+        if made.objection is not None:
+            self._withhold(order, result, made.shortages)
+            return Withheld(order.token, made.objection)
+        return Done(order.token, self._save(order, order.output, order.receipt, result, made.shortages))
+
+    def _attempt(self, ready: _Prepared) -> _Made | Failed:
+        """Make one look, all but its file. Raises _DeviceLostError."""
+        order, rungs = ready.order, self._rungs(ready)
+        shortages: dict[str, str] = {}
+
+        def note(tried: Rung, error: OutOfMemory) -> None:
+            shortages[tried.value] = error.stage
+            self._go_down(order, tried, rungs[rungs.index(tried) + 1], error)
+
+        try:
+            from fastfit_watch.engine.memory_ladder import descend
+
+            result, objection = descend(rungs, lambda rung: self._make_in_room(ready, rung), note)
+        except _DeviceLostError:
+            raise
+        except OutOfMemory as error:
+            tried = "".join(f" {rung} ({stage})," for rung, stage in shortages.items())
+            return Failed(order.token, FailureKind.MEMORY, f"{error} Tried:{tried} {rungs[-1]} ({error.stage}).")
+        except Exception as error:  # noqa: BLE001 - whatever one look does, the next one must be unharmed
+            return blame(order, error)
+        return _Made(order, result, shortages, objection)
+
+    def _rungs(self, ready: _Prepared) -> tuple[Rung, ...]:
+        """The order's rungs. One that was given before the last shortage does not know of it yet."""
+        reached, since_s = self._shortage
+        known = tuple(rung for rung in ready.order.rungs if rung.reaches(reached) or ready.taken_s > since_s)
+        return known or ready.order.rungs[-1:]
+
+    def _make_in_room(self, ready: _Prepared, rung: Rung) -> tuple[Callable[[], TryOnResult], str | None]:
+        """Like `_make`; a device that is full of what earlier looks left there is emptied first."""
+        try:
+            return self._make(ready, rung)
+        except OutOfMemory as error:
+            stage = error.stage
+            if not self._engine.forget() or not self._device_is_usable():
+                raise
+        say("INFO", f"{ready.order.output.stem}: the device was full in '{stage}'; once more without what was kept")
+        return self._make(ready, rung)
+
+    def _make(self, ready: _Prepared, rung: Rung) -> tuple[Callable[[], TryOnResult], str | None]:
+        """Make one look on one rung of the ladder; how to compose it, and the content filter's objection to it."""
+        order, look = ready.order, ready.look
+        if self._engine.rung is not rung:  # only this thread changes it, so the device never waits for a preparation
+            with self._moving:
+                # From where all networks wait elsewhere, every rung can be reached, and a failure leads back there.
+                self._engine = self._engine.at(Rung.OFFLOAD)
+                self._engine = self._engine.at(rung)
+        if look is None or rung.reaches(Rung.SMALLER):
+            look = self._prepare(order)
+        self._report(order, "denoise")
+        developed = self._engine.develop(look, lambda step, steps: self._report(order, "denoise", step, steps))
+        if self._filter is None:
+            return partial(self._engine.finish, developed), None
+        result = self._engine.finish(developed)
+        return lambda: result, self._filter.judge(result.image, rung)
+
+    def _go_down(self, order: Order, tried: Rung, rung: Rung, error: OutOfMemory) -> None:
+        """Tell the daemon before the next rung is tried: this process may not live to tell what it learnt."""
+        self._shortage = (rung, time.monotonic())
+        self._channel.send(Lowered(order.token, tried, rung, error.message))
+        if not self._device_is_usable():
+            raise _DeviceLostError from error
+
+    def _withhold(self, order: Order, result: TryOnResult, shortages: dict[str, str]) -> None:
+        folder = order.withheld
+        folder.mkdir(mode=0o700, exist_ok=True)
+        receipt = withheld_receipt(folder, order.output.stem)
+        self._save(order, folder / order.output.name, receipt, result, shortages)
+
+    def _save(
+        self, order: Order, output: Path, receipt: Path, result: TryOnResult, shortages: dict[str, str]
+    ) -> LookResult:
+        """Write the receipt, then the picture: a picture without its receipt is never seen."""
+        from fastfit_watch.imaging.finishing import finish_picture
+        from fastfit_watch.system.atomic_write import write_bytes, write_json
+
+        marks = picture_marks(order.person, order.garments, order.options, self._versions, result.rung.value)
+        marks = {**order.marks, **marks}
+        data = finish_picture(result.image, order.options.format, marks, self._finish, order.person)
+        saved = LookResult(
+            file=output.name,
+            sha256=hashlib.sha256(data).hexdigest(),
+            height=result.image.height,
+            width=result.image.width,
+            seconds=dict(result.seconds),
+            peak_vram_bytes=result.peak_vram_bytes,
+            device=self._device,
+            versions=self._versions,
+            rung=result.rung.value,
+            shortages=shortages,
+            cache=dict(result.cache),
+        )
+        write_json(receipt, asdict(saved))
+        failpoint("worker.receipt.after")
+        write_bytes(output, data)
+        failpoint("worker.picture.after")
+        return saved
+
+    def _report(self, order: Order, stage: str, step: int = 0, steps: int = 0) -> None:
+        rung = self._engine.rung.value
+        self._channel.send(Step(order.token, stage, step, steps or order.options.steps, rung))
+
+    def _survives(self, failure: Failed) -> bool:
+        """Can this process go on after a failure? Not if the device says so, now or in the failure itself."""
+        if _DEVICE_ERROR.search(failure.message):
+            say("ERROR", f"The device {self._device} is left to a fresh process: {failure.message}")
+            return False
+        return self._device_is_usable()
+
+    def _has_outgrown(self) -> bool:
+        """Does this process hold more of the machine's memory than it may? Looked at between looks."""
+        if not self._max_rss_bytes:
+            return False
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        rss_bytes = pages * os.sysconf("SC_PAGE_SIZE")
+        if rss_bytes <= self._max_rss_bytes:
+            return False
+        limit = f"engine.max_rss_bytes allows {self._max_rss_bytes / 1e9:.2f} GB"
+        say("WARNING", f"This process holds {rss_bytes / 1e9:.2f} GB of memory, {limit}: a fresh one takes over.")
+        return True
+
+    def _device_is_usable(self) -> bool:
+        """A CUDA error may poison the process for good; then a fresh one must take over."""
+        if not self._device.startswith("cuda"):
+            return True
+        import torch
+
+        try:
+            torch.cuda.synchronize(self._device)
+        except RuntimeError as error:
+            say("ERROR", f"The device {self._device} cannot be used any more: {error}")
+            return False
+        return True
+
+
+def blame(order: Order, error: Exception) -> Failed:
+    """Whose fault an exception is, and its sentence. What is unknown goes to the log with its traceback."""
+    if isinstance(error, UploadError):
+        return Failed(order.token, FailureKind.INPUT, str(error))
+    if isinstance(error, StorageError) or (isinstance(error, OSError) and error.errno in STORAGE_ERRNOS):
+        return Failed(order.token, FailureKind.STORAGE, str(error))
+    if isinstance(error, OutOfMemory | MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return Failed(order.token, FailureKind.MEMORY, str(error) or "The machine ran out of memory.")
+    if isinstance(error, EngineError):
+        return Failed(order.token, FailureKind.ENGINE, str(error))
+    say("ERROR", f"{order.output.name}: unexpected error\n{''.join(traceback.format_exception(error))}")
+    return Failed(order.token, FailureKind.ENGINE, f"{type(error).__name__}: {error}")

@@ -1,0 +1,172 @@
+"""The engine's own process: load once, then look after look.
+
+Started by `resident` as `python -m fastfit_watch.worker`. Orders come in on standard input, messages go out on what was
+standard output (see `protocol`). It ends when standard input ends, or with the daemon. Its log goes to standard error,
+each line led by its level.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import faulthandler
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastfit_watch.bundles.progress import Progress, gigabytes
+from fastfit_watch.bundles.provision import provide_bundle
+from fastfit_watch.domain.errors import FastFitError
+from fastfit_watch.domain.memory_ladder import Rung
+from fastfit_watch.domain.worker_protocol import CannotLoad, Fetching, Loading, Order, Ready, WorkerExit, read_order
+from fastfit_watch.imaging.finishing import Finish
+from fastfit_watch.imaging.provenance import what_runs
+from fastfit_watch.system.malloc import keep_freed_memory
+from fastfit_watch.worker.channel import Channel, say
+from fastfit_watch.worker.pipeline import Workbench
+
+if TYPE_CHECKING:
+    from fastfit_watch.engine.bundle import Bundle
+    from fastfit_watch.engine.content_filter import ContentFilter
+    from fastfit_watch.engine.tryon import FastFitEngine
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Load the bundle, then make looks until standard input ends."""
+    settings = _parse(arguments)
+    faulthandler.enable()  # a segmentation fault in a driver says at least where it happened
+    _end_with_parent()
+    keep_freed_memory()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the daemon decides when this process ends
+    # Before any library that would tell its makers, and ask them, about this machine.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    channel = Channel()
+    orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+    threading.Thread(target=_read_orders, args=(orders,), name="orders", daemon=True).start()
+    started_s = time.monotonic()
+    try:
+        bundle, engine, content_filter, versions = _load(settings, channel)
+    except FastFitError as error:
+        channel.send(CannotLoad(str(error)))
+        return WorkerExit.CANNOT_LOAD
+    except Exception as error:  # noqa: BLE001 - whatever it is, people must be told why nothing moves
+        say("ERROR", "".join(traceback.format_exception(error)))
+        channel.send(CannotLoad(f"{type(error).__name__}: {error}"))
+        return WorkerExit.CANNOT_LOAD
+    from fastfit_watch.engine.device_name import describe_card
+
+    ready = Ready(settings.device, bundle.name, time.monotonic() - started_s, versions, describe_card(settings.device))
+    channel.send(ready)
+    return Workbench(engine, content_filter, channel, settings, versions).work(orders)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="fastfit_watch.worker", description="The engine process of fastfit-watch.")
+    parser.add_argument("--bundle", required=True)
+    parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--cache-bytes", type=int, nargs=2, default=(8 * 2**30, 2**30))
+    parser.add_argument("--pose", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--densepose", choices=("builtin", "detectron2"), default="builtin")
+    parser.add_argument("--memory-bytes", type=int, default=0)
+    parser.add_argument("--max-rss-bytes", type=int, default=0)
+    parser.add_argument("--rungs", type=lambda text: tuple(map(Rung, text.split(","))), default=tuple(Rung))
+    parser.add_argument("--finish", type=Finish.from_json, default=Finish())
+    parser.add_argument("--content-filter", type=json.loads, help="a JSON object: model, labels, threshold, device")
+    return parser.parse_args(arguments)
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel to kill this process when the daemon's main thread dies."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _read_orders(orders: queue.SimpleQueue[Order]) -> None:
+    """Queue every order. The end of standard input ends the process at once: what it had in hand is made again."""
+    for line in sys.stdin:
+        orders.put(read_order(line))
+    os._exit(WorkerExit.STOPPED)
+
+
+def _load(
+    settings: argparse.Namespace, channel: Channel
+) -> tuple[Bundle, FastFitEngine, ContentFilter | None, dict[str, str]]:
+    channel.send(Loading("weights"))
+    root = provide_bundle(settings.bundle, settings.models, _Herald(channel))
+    channel.send(Loading("libraries"))
+    import torch
+
+    from fastfit_watch.engine.bundle import Bundle
+    from fastfit_watch.engine.device_name import card_name
+    from fastfit_watch.engine.memory_ladder import descend, limit_memory
+    from fastfit_watch.engine.tryon import FastFitEngine
+
+    if settings.threads > 0:
+        torch.set_num_threads(settings.threads)
+    limit_memory(settings.device, settings.memory_bytes)
+    channel.send(Loading("models"))
+    bundle = Bundle.open(root)
+    dtype = None if settings.dtype == "auto" else getattr(torch, settings.dtype)
+    wanted: dict[str, Any] = {
+        "pose_device": settings.device if settings.pose == "gpu" else "cpu",
+        "densepose": settings.densepose,
+        "cache_bytes": tuple(settings.cache_bytes),
+        "choices": settings.models / ".attention.json",
+    }
+    engine = descend(
+        settings.rungs,
+        lambda rung: FastFitEngine.load(bundle, settings.device, dtype, rung=rung, **wanted),
+        lambda rung, error: say("WARNING", f"rung {rung} of the memory ladder: {error}"),
+    )
+    content_filter = _load_filter(settings)
+    dtype = str(next(engine.unet.parameters()).dtype).removeprefix("torch.")
+    versions = what_runs(bundle.name, bundle.revision, bundle.licence, dtype, card_name(settings.device))
+    return bundle, engine, content_filter, versions
+
+
+def _load_filter(settings: argparse.Namespace) -> ContentFilter | None:
+    """The content filter, if one is wanted. transformers is heavy and loaded only for it."""
+    wanted = settings.content_filter
+    if wanted is None:
+        return None
+    from fastfit_watch.engine.content_filter import ContentFilter, fetched_revision
+
+    device = settings.device if wanted["device"] == "gpu" else "cpu"
+    found = ContentFilter.load(wanted["model"], wanted["labels"], wanted["threshold"], device, settings.models)
+    revision = fetched_revision(wanted["model"], settings.models)
+    say("INFO", f"content filter: {wanted['model']}{revision and f' at revision {revision}'}")
+    return found
+
+
+class _Herald:
+    """Tells the daemon how far the weights are, and its log what people should read."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def say(self, text: str) -> None:
+        """A line for the log."""
+        say("INFO", text)
+
+    def warn(self, text: str) -> None:
+        """A line for the log that nobody should miss."""
+        say("WARNING", text)
+
+    def show(self, progress: Progress) -> None:
+        """A sign of life, and now and then a line for the log."""
+        self._channel.send(Fetching(str(progress)))
+        if progress.is_landmark:
+            say("INFO", f"{progress}, {gigabytes(progress.done_bytes)} of {gigabytes(progress.total_bytes)}")
