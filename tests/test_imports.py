@@ -1,4 +1,7 @@
-"""The import directions of the house, executed: who may import whom, and who may import what is heavy."""
+"""The import directions of the packages, executed: who may import whom, and who may import what is heavy.
+
+As a program (`python tests/test_imports.py`) it prints the counts of the layout.
+"""
 
 from __future__ import annotations
 
@@ -12,120 +15,42 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fastfit_watch"
 
-# Each floor imports only from floors above it, or from its own.
-FLOORS = (
-    {"errors", "allocator"},
-    {"look", "rungs"},
-    {"job", "failpoints", "exits", "limits", "places", "terminal", "options", "catalogue"},
-    {
-        "config",
-        "outline",
-        "images",
-        "marks",
-        "settle",
-        "watch",
-        "write",
-        "notify",
-        "folders",
-        "devices",
-        "protocol",
-        "pace",
-        "meter",
-        "weights",
-        "signing",
-        "finish",
-        "provenance",
-        "letters",
-        "durable",
-        "stamps",
-    },
-    {
-        "logs",
-        "manifest",
-        "hub",
-        "fetch",
-        "models",
-        "ledger",
-        "ledger_rows",
-        "ledger_schema",
-        "ledger_withheld",
-        "ledger_turns",
-        "ledger_orders",
-        "ledger_keeping",
-        "ledger_letters",
-        "ledger_numbers",
-        "ledger_views",
-        "inspector",
-    },
-    {"spool", "inspectors", "spool_folder", "rung_notes", "report", "sheet", "gallery", "announce", "hold"},
-    {
-        "engine",
-        "release",
-        "examine",
-        "uploads",
-        "taking",
-        "intake",
-        "retention",
-        "dispatch",
-        "resident",
-        "check",
-        "status",
-        "overview",
-        "table",
-        "tail",
-        "completion",
-        "webhook",
-        "hook",
-        "courier",
-        "metrics",
-        "others",
-        "mailroom",
-        "uptake",
-        "doctor",
-        "service",
-    },
-    {"worker", "workbench", "channel", "studio", "oneshot", "reproduce", "mini"},
-    {"daemon", "demo", "bench"},
-    {"commands"},
-    {"cli"},
-    {"__main__"},
-)
-# Only these may import these, at any depth.
-HOMES = {
-    "torch": {"engine", "mini", "worker", "workbench", "studio", "bench"},
-    "diffusers": {"engine", "mini", "bench"},
-    "onnxruntime": {"engine"},
-    "transformers": {"engine"},
-    "accelerate": {"engine"},
-    "huggingface_hub": {"hub"},
-    "watchdog": {"watch"},
-    "sqlite3": {"ledger", "ledger_rows", "ledger_schema", "ledger_turns", "ledger_letters"},
-    "yaml": {"config", "outline"},
-    "pydantic": {"config", "manifest"},
-    "c2pa": {"signing"},
-    "prometheus_client": set(),
-    "loguru": {
-        "logs",
-        "announce",
-        "daemon",
-        "intake",
-        "dispatch",
-        "hold",
-        "resident",
-        "uptake",
-        "retention",
-        "uploads",
-        "taking",
-        "webhook",
-        "hook",
-        "courier",
-        "metrics",
-    },
+# Each package may import only what stands beside it here: nothing else of ours, lazily or not.
+MAY_IMPORT: dict[str, set[str]] = {
+    "domain": set(),
+    "system": {"domain"},
+    "imaging": {"domain", "system"},
+    "config": {"domain", "system", "imaging"},
+    "storage": {"domain", "system", "config"},
+    "bundles": {"domain", "system"},
+    "engine": {"domain", "system"},
+    "mini": {"domain", "engine"},
+    "intake": {"domain", "system", "imaging", "config", "storage"},
+    "reporting": {"domain", "system", "imaging", "config", "storage"},
+    "worker": {"domain", "system", "imaging", "config", "bundles", "engine"},
+    "daemon": {"domain", "system", "imaging", "config", "storage", "intake", "reporting"},
+    "bench": {"domain", "system", "engine"},
+    "cli": {"domain", "system", "imaging", "config", "storage", "bundles", "engine", "mini", "intake", "reporting"}
+    | {"worker", "daemon", "bench"},
 }
-
-
-def _room(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+MOST_PACKAGES, MOST_FLOORS = 14, 9
+# Only these packages, or modules of them, may import these, at any depth.
+ONLY_IN: dict[str, tuple[str, ...]] = {
+    "torch": ("engine", "mini", "worker", "bench", "cli/local_engine"),
+    "diffusers": ("engine", "mini", "bench"),
+    "onnxruntime": ("engine",),
+    "transformers": ("engine",),
+    "accelerate": ("engine",),
+    "huggingface_hub": ("bundles/hub",),
+    "watchdog": ("intake/watcher",),
+    "sqlite3": ("storage",),
+    "yaml": ("config/settings", "intake/safe_yaml"),
+    "pydantic": ("config/settings", "intake/manifest", "domain/limits", "domain/worker_protocol"),
+    "c2pa": ("imaging/content_credentials",),
+    "prometheus_client": (),
+    "loguru": ("daemon", "intake", "reporting"),
+}
+LIGHT = ("cli.main", "cli.check", "cli.status.view", "daemon.daemon", "reporting.report", "intake.loop")
 
 
 def _imports(path: Path) -> Iterator[str]:
@@ -138,36 +63,94 @@ def _imports(path: Path) -> Iterator[str]:
                 yield from (f"fastfit_watch.{alias.name}" for alias in node.names)
 
 
-SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent != PACKAGE)
+SOURCES = sorted(path for path in PACKAGE.glob("*/**/*.py"))
 
 
-def test_every_room_has_a_floor() -> None:
-    placed = set().union(*FLOORS)
-    assert {_room(path) for path in SOURCES} - placed == set()
+def _arrows() -> set[tuple[str, str]]:
+    """Every pair of packages of which the first imports the second."""
+    found = set()
+    for path in SOURCES:
+        package = path.relative_to(PACKAGE).parts[0]
+        imported = {name.split(".")[1] for name in _imports(path) if name.startswith("fastfit_watch.")}
+        found |= {(package, each) for each in imported - {package}}
+    return found
+
+
+def _floors(arrows: set[tuple[str, str]]) -> dict[str, int]:
+    """The floor of each package: one above the highest that it imports. Raises AssertionError on a circle."""
+    floors: dict[str, int] = {}
+    while len(floors) < len(MAY_IMPORT):
+        ready = [
+            each
+            for each in MAY_IMPORT
+            if each not in floors and all(to in floors for package, to in arrows if package == each)
+        ]
+        assert ready, f"a circle among {sorted(set(MAY_IMPORT) - set(floors))}"
+        for each in ready:
+            floors[each] = 1 + max((floors[to] for package, to in arrows if package == each), default=0)
+    return floors
+
+
+def test_one_package_for_each_stage_and_nothing_beside_them() -> None:
+    packages = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert packages == set(MAY_IMPORT)
+    assert len(packages) <= MOST_PACKAGES
+    assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py"}
+
+
+@pytest.mark.parametrize("package", sorted(MAY_IMPORT))
+def test_each_package_says_why_it_exists(package: str) -> None:
+    text = ast.get_docstring(ast.parse((PACKAGE / package / "__init__.py").read_text(encoding="utf-8")))
+    assert text
+    assert text.rstrip().endswith(".")
+
+
+@pytest.mark.parametrize("package", sorted(MAY_IMPORT))
+def test_imports_point_down(package: str) -> None:
+    wrong = {to for source, to in _arrows() if source == package} - MAY_IMPORT[package]
+    assert not wrong, f"{package} may not import {wrong}"
+
+
+def test_no_circles_and_few_floors() -> None:
+    assert max(_floors(_arrows()).values()) <= MOST_FLOORS
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_down(path: Path) -> None:
-    floor_of = {room: number for number, floor in enumerate(FLOORS) for room in floor}
-    room = _room(path)
+def test_heavy_and_special_libraries_stay_where_they_belong(path: Path) -> None:
+    place = path.relative_to(PACKAGE).with_suffix("").as_posix()
     for name in _imports(path):
-        parts = name.split(".")
-        if parts[0] == "fastfit_watch" and len(parts) > 1:
-            assert floor_of[parts[1]] <= floor_of[room], f"{room} may not import {parts[1]}"
-        elif parts[0] in HOMES:
-            assert room in HOMES[parts[0]], f"{parts[0]} is not at home in {room}"
+        library = name.split(".")[0]
+        if library in ONLY_IN:
+            allowed = any(place == each or place.startswith(f"{each}/") for each in ONLY_IN[library])
+            assert allowed, f"{place} may not import {library}"
 
 
-def test_the_engine_knows_nothing_of_jobs() -> None:
-    allowed = {"engine", "look", "errors", "rungs", "failpoints"}
+def test_the_engine_knows_failpoints_alone_of_the_system() -> None:
     for path in (PACKAGE / "engine").rglob("*.py"):
-        rooms = {name.split(".")[1] for name in _imports(path) if name.startswith("fastfit_watch.")}
-        assert rooms <= allowed, f"{path.name} imports {rooms - allowed}"
+        ours = {name for name in _imports(path) if name.startswith("fastfit_watch.system")}
+        assert ours <= {"fastfit_watch.system.failpoints"}, f"{path.name} imports {ours}"
 
 
-@pytest.mark.parametrize("module", ["cli", "check", "status", "daemon", "report", "intake", "dispatch", "resident"])
-def test_light_rooms_load_nothing_heavy(module: str) -> None:
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_modules_load_nothing_heavy(module: str) -> None:
     heavy = "{'torch', 'diffusers', 'transformers', 'cv2', 'numpy', 'onnxruntime', 'accelerate'}"
     program = f"import sys, fastfit_watch.{module}; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def print_counts() -> None:
+    """Print what the layout is judged by."""
+    arrows = _arrows()
+    floors = _floors(arrows)
+    tests = {path.name for path in (PACKAGE.parent / "tests").rglob("test_*.py")}
+    modules = [path for path in SOURCES if path.name not in {"__init__.py", "__main__.py"}]
+    untested = [str(each.relative_to(PACKAGE)) for each in modules if f"test_{each.stem}.py" not in tests]
+    print(f"packages {len(MAY_IMPORT)}, modules {len(modules)}, arrows between packages {len(arrows)}")
+    print(f"floors {max(floors.values())}, circles 0, upward imports 0")
+    print(f"modules without a test file of their name: {len(untested)}")
+    print("\n".join(f"  {each}" for each in untested))
+
+
+if __name__ == "__main__":
+    print_counts()

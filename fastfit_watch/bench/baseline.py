@@ -18,14 +18,7 @@ from fastfit_watch.domain.look import Category
 from fastfit_watch.engine.bundle import Bundle, load_scheduler, load_unet, load_vae
 from fastfit_watch.engine.networks.reference_attention import KeysValues, ReferenceCache, split_heads
 from fastfit_watch.engine.networks.unet import FastFitUNet
-from fastfit_watch.engine.plain_denoiser import (
-    Pixels,
-    composite,
-    make_condition,
-    mask_to_tensor,
-    to_pixels,
-    to_tensor,
-)
+from fastfit_watch.engine.pixels import Pixels, composite, make_condition, mask_to_tensor, to_pixels, to_tensor
 
 
 class Rival:

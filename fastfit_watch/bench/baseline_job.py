@@ -12,7 +12,8 @@ from PIL import Image
 from fastfit_watch.bench.baseline import Rival
 from fastfit_watch.bench.weights import draw_picture
 from fastfit_watch.domain.look import Category, Framing, SamplingOptions
-from fastfit_watch.engine.plain_denoiser import SeededNoise, cover_person, draw_posterior_noise
+from fastfit_watch.engine.noise import SeededNoise, draw_posterior_noise
+from fastfit_watch.engine.pixels import cover_person
 from fastfit_watch.engine.preprocessing.garments import fit_garment
 from fastfit_watch.engine.preprocessing.person import mask_person, parse_person
 from fastfit_watch.engine.tryon import FastFitEngine

@@ -6,7 +6,7 @@ import numpy as np
 from torch import nn
 
 from fastfit_watch.engine.parsers.parsing import Parsing
-from fastfit_watch.engine.plain_denoiser import Pixels
+from fastfit_watch.engine.pixels import Pixels
 
 # top, bottom, left, right as shares of the picture; then DensePose, LIP and ATR labels
 _HEAD = (0.05, 0.20, 0.40, 0.60, 23, 13, 11)

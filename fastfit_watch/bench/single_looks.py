@@ -22,10 +22,11 @@ from fastfit_watch.engine.cache import ContentCache, HitList
 from fastfit_watch.engine.fused.attention_backends import Kernel, Shape, time_kernels
 from fastfit_watch.engine.fused.attention_buffers import AttentionBuffers
 from fastfit_watch.engine.fused.unet import FusedUNet
+from fastfit_watch.engine.noise import SeededNoise, draw_posterior_noise
 from fastfit_watch.engine.noise_schedule import NoiseSchedule
-from fastfit_watch.engine.plain_denoiser import Pixels, SeededNoise, cover_person, draw_posterior_noise
-from fastfit_watch.engine.preprocessing.garments import fit_garment, read_rows
-from fastfit_watch.engine.preprocessing.geometry import Size
+from fastfit_watch.engine.pixels import Pixels, Size, cover_person
+from fastfit_watch.engine.preprocessing.garments import fit_garment
+from fastfit_watch.engine.references import read_rows
 from fastfit_watch.engine.tryon import FastFitEngine, PreparedLook
 
 OUTFITS: Mapping[str, tuple[Category, ...]] = {

@@ -27,10 +27,11 @@ from fastfit_watch.bundles.integrity import (
     sha256_of,
     write_record,
 )
-from fastfit_watch.bundles.progress import Listener, Meter, Progress, gigabytes
+from fastfit_watch.bundles.progress import Listener, Meter, Progress
 from fastfit_watch.domain.errors import BundleError, StorageError
-from fastfit_watch.intake.upload_folder import STORAGE_ERRNOS
+from fastfit_watch.domain.text import gigabytes
 from fastfit_watch.system.atomic_write import commit, make_folder
+from fastfit_watch.system.disk_errors import STORAGE_ERRNOS
 
 _BEFORE = "before.json"
 _ATTEMPTS = 4  # in a row without a single new byte

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from fastfit_watch.reporting.eta import duration
+from fastfit_watch.domain.text import duration
 
 _TELL_S = 1.0
 _LANDMARK_S = 30.0
@@ -83,12 +83,3 @@ class Meter:
         known = elapsed_s >= _TRUSTED_S and fetched > 0
         left_s = (self._total_bytes - self._done_bytes) * elapsed_s / fetched if known else None
         self._listener.show(Progress(self._title, self._done_bytes, self._total_bytes, left_s, is_landmark=is_landmark))
-
-
-def gigabytes(count: int) -> str:
-    """`4.9 GB`, `12 MB`, `340 bytes`; a GB is 10^9 bytes."""
-    if count >= 10**9:
-        return f"{count / 1e9:.1f} GB"
-    if count >= 10**6:
-        return f"{count / 1e6:.0f} MB"
-    return f"{count / 1e3:.0f} kB" if count >= 10**4 else f"{count} bytes"

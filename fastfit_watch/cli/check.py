@@ -12,8 +12,9 @@ from fastfit_watch.domain.errors import ManifestError, UploadError
 from fastfit_watch.domain.limits import Limits
 from fastfit_watch.intake.decoder_pool import Inspectors
 from fastfit_watch.intake.manifest import MANIFEST_NAMES, read_manifest
-from fastfit_watch.intake.upload_folder import list_folder, open_folder, read_small
+from fastfit_watch.intake.upload_folder import list_folder, read_small
 from fastfit_watch.system.exit_codes import ExitCode
+from fastfit_watch.system.folders import open_folder
 
 _NO_MANIFEST = f"there is no {MANIFEST_NAMES[0]}. Write one: it names the people and the garments."
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastfit_watch.bundles.provision import Console, provide_bundle
+from fastfit_watch.bundles.provision import provide_bundle
+from fastfit_watch.cli.download_bar import Console
 from fastfit_watch.domain.errors import BundleError
 from fastfit_watch.domain.look import Category, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from fastfit_watch.cli.terminal import Colour, is_abandoned, one_line, paint, wants_colour
+from fastfit_watch.cli.terminal import Colour, is_abandoned, paint, wants_colour
 from fastfit_watch.config.paths import JOB_LOG, LOG_FILE, Places
 from fastfit_watch.domain.errors import ConfigError
+from fastfit_watch.domain.text import one_line
 from fastfit_watch.storage.ledger import Ledger
 
 _POLL_S = 0.5

@@ -9,17 +9,10 @@ from collections.abc import Sequence
 
 from fastfit_watch.cli.commands import (
     jobs,
-)
-from fastfit_watch.cli.commands import (
     pictures,
-)
-from fastfit_watch.cli.commands import (
     queue_control,
-)
-from fastfit_watch.cli.commands import (
+    run,
     setup,
-)
-from fastfit_watch.cli.commands import (
     webhook,
 )
 from fastfit_watch.domain.errors import BundleError, ConfigError, EngineError, FastFitError, StorageError, UploadError
@@ -34,11 +27,12 @@ _CODES: tuple[tuple[type[FastFitError], ExitCode], ...] = (
 )
 _ASK = "__complete"  # how a shell asks, see completion.py
 _COMMANDS = (
-    *(pictures.add_run, pictures.add_try_on, pictures.add_reproduce),
+    *(run.add_run, pictures.add_try_on, pictures.add_reproduce),
     *(jobs.add_check, jobs.add_status, jobs.add_logs),
-    *(queue_control.add_retry, queue_control.add_cancel, queue_control.add_priority, queue_control.add_release, queue_control.add_pause, queue_control.add_resume),
+    *(queue_control.add_retry, queue_control.add_cancel, queue_control.add_priority),
+    *(queue_control.add_release, queue_control.add_pause, queue_control.add_resume),
     *(setup.add_doctor, setup.add_service, setup.add_models),
-    *(pictures.add_demo, pictures.add_bench, webhook.add_webhook, webhook.add_completion),
+    *(pictures.add_demo, pictures.add_bench, webhook.add_webhook, setup.add_completion),
 )
 
 

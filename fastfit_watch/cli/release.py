@@ -15,7 +15,7 @@ from pathlib import Path
 from fastfit_watch.config.paths import Places
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.job import LookRecord, LookResult
-from fastfit_watch.domain.worker_protocol import read_receipt, withheld_receipt
+from fastfit_watch.domain.receipts import read_receipt, withheld_receipt
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.system.atomic_write import make_folder, write_bytes
 

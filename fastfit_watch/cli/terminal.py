@@ -25,11 +25,6 @@ class Colour(StrEnum):
     BAD = "\x1b[31m"
 
 
-def one_line(text: str) -> str:
-    """`text` with everything that is not printable escaped: line breaks, terminal codes, direction marks."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
-
-
 def wants_colour(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
     """Is this a terminal that shows colours, and has nobody asked for none? (no-color.org)"""
     return stream.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"

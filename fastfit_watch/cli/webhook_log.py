@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastfit_watch.cli.terminal import one_line
 from fastfit_watch.config.paths import LEDGER
 from fastfit_watch.domain.errors import ConfigError
-from fastfit_watch.reporting.notifications.payload import WEBHOOK, write_letter
+from fastfit_watch.domain.text import one_line
+from fastfit_watch.reporting.notifications.payload import write_letter
 from fastfit_watch.storage.ledger import Ledger
-from fastfit_watch.storage.outbox import Outbox, Posted
+from fastfit_watch.storage.outbox import WEBHOOK, Outbox, Posted
 
 if TYPE_CHECKING:
     from fastfit_watch.config.settings import Config

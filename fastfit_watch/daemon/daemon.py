@@ -19,14 +19,16 @@ from types import FrameType
 
 from loguru import logger
 
-from fastfit_watch.cli.terminal import one_line
+from fastfit_watch.config.reload import fixed_changes, live_settings
 from fastfit_watch.config.settings import Config
 from fastfit_watch.daemon.dispatcher import Dispatch
 from fastfit_watch.daemon.logs import set_up_logs
 from fastfit_watch.daemon.retention import Caretaker
-from fastfit_watch.daemon.worker_process import Event, Resident, ResidentState, worker_command
+from fastfit_watch.daemon.worker_process import Resident, ResidentState, worker_command
 from fastfit_watch.domain.errors import ConfigError, StorageError
 from fastfit_watch.domain.job import Job, Status
+from fastfit_watch.domain.text import one_line
+from fastfit_watch.domain.worker_protocol import Event
 from fastfit_watch.imaging.content_credentials import check_signing
 from fastfit_watch.intake.claim import Spool
 from fastfit_watch.intake.thread import Uptake
@@ -322,36 +324,6 @@ class Daemon:
         self._uptake.adopt(config)
         self._caretaker.adopt(config)
         logger.info("settings read again")
-
-
-def live_settings(present: Config, wanted: Config) -> Config:
-    """`wanted` where it may change while the daemon runs, `present` elsewhere."""
-    fixed = {key: getattr(present.engine, key) for key in _FIXED_ENGINE}
-    engine = wanted.engine.model_copy(update=fixed)
-    watch = wanted.watch.model_copy(update={"events": present.watch.events})
-    live = {key: getattr(wanted, key) for key in _LIVE}
-    return present.model_copy(update={**live, "engine": engine, "watch": watch})
-
-
-def fixed_changes(present: Config, wanted: Config) -> list[str]:
-    """The settings that differ and need a restart."""
-    fixed = [key for key in Config.model_fields if key not in (*_LIVE, "engine", "watch")]
-    changed = [key for key in fixed if getattr(present, key) != getattr(wanted, key)]
-    changed += [f"engine.{key}" for key in _FIXED_ENGINE if getattr(present.engine, key) != getattr(wanted.engine, key)]
-    return changed + (["watch.events"] if present.watch.events != wanted.watch.events else [])
-
-
-_LIVE = ("limits", "memory", "retention", "log")
-_FIXED_ENGINE = (
-    "devices",
-    "dtype",
-    "pose",
-    "memory_bytes",
-    "max_rss_bytes",
-    "threads",
-    "gpu_cache_bytes",
-    "cache_bytes",
-)
 
 
 def _make_folders(config: Config) -> None:

@@ -18,27 +18,29 @@ from loguru import logger
 from fastfit_watch.config.settings import Config
 from fastfit_watch.daemon.disk_guard import Hold
 from fastfit_watch.daemon.rung_store import RungNotes
-from fastfit_watch.daemon.worker_process import Ended, Event, Resident, describe_exit
+from fastfit_watch.daemon.worker_process import Resident, describe_exit
 from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.domain.job import LookRecord, LookResult, Status
 from fastfit_watch.domain.memory_ladder import Rung
+from fastfit_watch.domain.receipts import read_receipt
 from fastfit_watch.domain.worker_protocol import (
     BLAMELESS,
     SAVING,
     Done,
+    Ended,
+    Event,
     Failed,
     FailureKind,
     Lowered,
     Order,
     Step,
     Withheld,
-    read_receipt,
 )
 from fastfit_watch.intake.claim import Spool
-from fastfit_watch.intake.upload_folder import STORAGE_ERRNOS
 from fastfit_watch.reporting.publisher import Announcer
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.system.atomic_write import make_folder, remove_temporaries, sync_folder
+from fastfit_watch.system.disk_errors import STORAGE_ERRNOS
 
 if TYPE_CHECKING:
     from loguru import Logger

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, TextIO
 
 from loguru import logger
 
-from fastfit_watch.cli.terminal import one_line
 from fastfit_watch.config.paths import JOB_LOG, LOG_FILE
 from fastfit_watch.config.settings import Log
+from fastfit_watch.domain.text import one_line
 
 if TYPE_CHECKING:
     from loguru import Message, Record

@@ -10,14 +10,11 @@ nothing. While the daemon does not run the calendar follows the wall clock, by a
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
-import secrets
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from loguru import logger
@@ -26,10 +23,11 @@ from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.domain.job import Job
 from fastfit_watch.intake.claim import Spool
-from fastfit_watch.intake.upload_folder import FOLDER_FLAGS, STORAGE_ERRNOS, open_folder
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.retention_marks import Kept
+from fastfit_watch.system.disk_errors import STORAGE_ERRNOS
 from fastfit_watch.system.failpoints import failpoint
+from fastfit_watch.system.folders import open_folder, remove_tree
 
 NOTE = "retention"
 _UNITS_S = {"min": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
@@ -151,52 +149,3 @@ class Caretaker:
             failpoint("retention.removed")
             self._ledger.confirm_gone(what, [job.id for job in gone])
             logger.info("removed the {} of {} finished jobs, {!r} the last", what, len(gone), gone[-1].id)
-
-
-def remove_tree(name: str, parent_fd: int, on_file: Callable[[], None] = lambda: failpoint("retention.remove")) -> None:
-    """Remove a folder and all in it, however deep, without following a symlink. One that is missing is fine.
-
-    A symlink or a file of that name is not ours and stays. `on_file` is called before each removal.
-    Raises OSError if something may not be removed.
-    """
-    try:
-        top_fd = os.open(name, FOLDER_FLAGS, dir_fd=parent_fd)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            return
-        raise
-    try:
-        device = os.fstat(top_fd).st_dev
-        while folders := _empty(top_fd, top_fd, device, on_file):
-            for folder in folders:
-                folder_fd = os.open(folder, FOLDER_FLAGS, dir_fd=top_fd)
-                try:
-                    _empty(folder_fd, top_fd, device, on_file)
-                finally:
-                    os.close(folder_fd)
-                os.rmdir(folder, dir_fd=top_fd)
-    finally:
-        os.close(top_fd)
-    on_file()
-    os.rmdir(name, dir_fd=parent_fd)
-
-
-def _empty(folder_fd: int, top_fd: int, device: int, on_file: Callable[[], None]) -> list[str]:
-    """Remove the files of a folder, and move its folders up to the top, where they wait for their turn; their names.
-
-    So a tree of any depth needs two handles and no recursion.
-    """
-    if os.fstat(folder_fd).st_dev != device:
-        raise OSError(errno.EXDEV, "something is mounted in it")
-    folders = []
-    with os.scandir(folder_fd) as entries:
-        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    for name, is_folder in found:
-        on_file()
-        if not is_folder:
-            os.unlink(name, dir_fd=folder_fd)
-        elif folder_fd == top_fd:
-            folders.append(name)
-        else:
-            os.rename(name, f"{secrets.token_hex(8)}", src_dir_fd=folder_fd, dst_dir_fd=top_fd)
-    return folders

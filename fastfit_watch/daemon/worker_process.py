@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO
 
@@ -26,12 +25,15 @@ from fastfit_watch.domain.memory_ladder import ladder
 from fastfit_watch.domain.worker_protocol import (
     CannotLoad,
     Done,
+    Ended,
+    Event,
     Failed,
     Fetching,
     Loading,
     Message,
     Order,
     Ready,
+    Said,
     Step,
     Withheld,
     WorkerExit,
@@ -53,27 +55,6 @@ class ResidentState(StrEnum):
     OFF = "off"
     LOADING = "loading"
     READY = "ready"
-
-
-@dataclass(frozen=True)
-class Said:
-    """A message from an engine process. `life` counts the processes started for that device."""
-
-    device: str
-    life: int
-    message: Message
-
-
-@dataclass(frozen=True)
-class Ended:
-    """An engine process is gone. exit_code: negative for a signal."""
-
-    device: str
-    life: int
-    exit_code: int
-
-
-Event = Said | Ended
 
 
 def worker_command(config: Config, device: str) -> list[str]:

@@ -220,11 +220,22 @@ def read_message(line: str) -> Message:
     return kind(**fields)
 
 
-def withheld_receipt(folder: Path, key: str) -> Path:
-    """Where the worker leaves the receipt of a look whose picture is withheld in `folder`."""
-    return folder / f"{key}.json"
+@dataclass(frozen=True)
+class Said:
+    """A message from an engine process. `life` counts the processes started for that device."""
+
+    device: str
+    life: int
+    message: Message
 
 
-def read_receipt(text: str) -> LookResult:
-    """The result that was written down before its picture became visible. Raises ValueError or TypeError."""
-    return LookResult(**json.loads(text))
+@dataclass(frozen=True)
+class Ended:
+    """An engine process is gone. exit_code: negative for a signal."""
+
+    device: str
+    life: int
+    exit_code: int
+
+
+Event = Said | Ended

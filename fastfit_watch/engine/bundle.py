@@ -30,7 +30,7 @@ from fastfit_watch.engine.networks.unet import FastFitUNet
 from fastfit_watch.engine.noise_schedule import NoiseSchedule
 from fastfit_watch.engine.parsers.checkpoints import read_weights
 from fastfit_watch.engine.parsers.parsing import HumanParser
-from fastfit_watch.engine.preprocessing.geometry import Size
+from fastfit_watch.engine.pixels import Size
 
 SHIPPED_MINI = Path(__file__).parents[1] / "mini" / "weights"
 """The small bundle that comes with the package."""

@@ -22,7 +22,7 @@ from fastfit_watch.domain.errors import OutOfMemory
 from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.engine.bundle import Bundle
 from fastfit_watch.engine.networks.unet import FastFitUNet
-from fastfit_watch.engine.preprocessing.geometry import Size
+from fastfit_watch.engine.pixels import Size
 
 Made = TypeVar("Made")
 

@@ -12,7 +12,7 @@ Every solver here is one formula with other numbers, so that all of them are kno
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 
 from diffusers import DDPMScheduler
@@ -143,3 +143,6 @@ def _to_picture(signal: float) -> tuple[float, float]:
 
 def _time(signal: float) -> float:
     return 0.5 * math.log(signal / (1 - signal))
+
+
+OnStep = Callable[[int, int], None]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fastfit_watch.domain.errors import EngineError
 from fastfit_watch.domain.look import Category, Framing, MaskMode, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung
+from fastfit_watch.engine.autoencoding import decode, encode
 from fastfit_watch.engine.bundle import Bundle, load_parser, load_scheduler, load_unet, load_vae
 from fastfit_watch.engine.cache import ContentCache, HitList
 from fastfit_watch.engine.fused.networks import FastNetworks
@@ -23,32 +24,15 @@ from fastfit_watch.engine.fused.vae import FusedVAE
 from fastfit_watch.engine.measurement import PeakMemory, StageClock, memory_errors, peak_memory, simulate_shortage
 from fastfit_watch.engine.memory_ladder import at_work, free_memory, home_device, place, shrink
 from fastfit_watch.engine.networks.unet import FastFitUNet
-from fastfit_watch.engine.noise_schedule import NoiseSchedule
+from fastfit_watch.engine.noise import SeededNoise, draw_posterior_noise
+from fastfit_watch.engine.noise_schedule import NoiseSchedule, OnStep
 from fastfit_watch.engine.parsers.parsing import HumanParser
-from fastfit_watch.engine.plain_denoiser import (
-    OnStep,
-    Pixels,
-    SeededNoise,
-    composite,
-    cover_person,
-    decode,
-    denoise,
-    draw_posterior_noise,
-    encode,
-    make_condition,
-    mask_to_tensor,
-    to_pixels,
-)
-from fastfit_watch.engine.preprocessing.garments import (
-    Reference,
-    encode_garments,
-    fit_garments,
-    read_references,
-    read_rows,
-)
-from fastfit_watch.engine.preprocessing.geometry import Size
+from fastfit_watch.engine.pixels import Pixels, Size, composite, cover_person, make_condition, mask_to_tensor, to_pixels
+from fastfit_watch.engine.plain_denoiser import denoise
+from fastfit_watch.engine.preprocessing.garments import fit_garments
 from fastfit_watch.engine.preprocessing.person import ParsedPerson, PreparedPerson, mask_person, parse_person
 from fastfit_watch.engine.preprocessing.picture import Picture
+from fastfit_watch.engine.references import Reference, encode_garments, read_references, read_rows
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,14 @@ from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.domain.job import Job, Status
 from fastfit_watch.intake.claim import Claim, Spool
-from fastfit_watch.intake.stability import digest_of, observe
-from fastfit_watch.intake.upload_folder import FOLDER_FLAGS, list_folder
+from fastfit_watch.intake.fingerprint import digest_of
+from fastfit_watch.intake.scan import Sighting
+from fastfit_watch.intake.stability import observe
+from fastfit_watch.intake.upload_folder import list_folder
 from fastfit_watch.intake.uploads import Upload, Uploads
 from fastfit_watch.intake.validation import WRITING, Examiner, PictureInspector, Verdict
-from fastfit_watch.intake.watcher import Sighting
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.system.folders import FOLDER_FLAGS
 
 # For how long one turn examines; and what is not still yet, only to say what is missing.
 EXAMINE_S, PREVIEW_S = 4.0, 0.5

@@ -26,21 +26,13 @@ from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import UploadError
 from fastfit_watch.domain.job import Job, Priority
 from fastfit_watch.domain.look import Look
-from fastfit_watch.intake.stability import FileMark, Fingerprint, digest_of
-from fastfit_watch.intake.upload_folder import (
-    FOLDER_FLAGS,
-    FileChanged,
-    copy_file,
-    hash_file,
-    list_folder,
-    make_private,
-    open_folder,
-    remove_folder,
-    storage_errors,
-)
+from fastfit_watch.intake.fingerprint import FileMark, Fingerprint, digest_of
+from fastfit_watch.intake.upload_folder import FileChanged, copy_file, list_folder
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.spool import SpoolFolder
+from fastfit_watch.system.disk_errors import storage_errors
 from fastfit_watch.system.failpoints import failpoint
+from fastfit_watch.system.folders import FOLDER_FLAGS, hash_file, make_private, open_folder, remove_folder
 from fastfit_watch.system.fsync_batch import Unsynced
 
 # The folder belongs to another user, is a mount point, or lies on another filesystem: it is copied and stays.

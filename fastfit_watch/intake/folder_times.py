@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from fastfit_watch.intake.watcher import Stamp
+from fastfit_watch.intake.scan import Stamp
 
 # A change right after a reading may bear the same time as the one before it: kernels count in steps of some ms.
 BLUR_S = 2.0

@@ -21,12 +21,15 @@ from fastfit_watch.domain.errors import ConfigError, StorageError
 from fastfit_watch.domain.job import Job, Status
 from fastfit_watch.intake.admission import Taking
 from fastfit_watch.intake.claim import Spool
-from fastfit_watch.intake.stability import digest_of, observe
-from fastfit_watch.intake.upload_folder import Listing, Order, list_folder, open_folder, remove_order
+from fastfit_watch.intake.fingerprint import digest_of
+from fastfit_watch.intake.scan import Sighting, scan
+from fastfit_watch.intake.stability import observe
+from fastfit_watch.intake.upload_folder import Listing, Order, list_folder, remove_order
 from fastfit_watch.intake.uploads import Uploads
 from fastfit_watch.intake.validation import PictureInspector, Verdict
-from fastfit_watch.intake.watcher import EVENTS, Bell, Sighting, Watcher, scan
+from fastfit_watch.intake.watcher import EVENTS, Bell, Watcher
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.system.folders import open_folder
 
 NOTE = "intake"
 REMOVED = "the folder was removed before it was complete"

@@ -5,7 +5,6 @@ No symlink is followed, nothing here blocks on a FIFO, and a file that changes u
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import hashlib
@@ -15,19 +14,14 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-from fastfit_watch.domain.errors import StorageError, UploadError
+from fastfit_watch.domain.errors import UploadError
 from fastfit_watch.domain.limits import Limits
-from fastfit_watch.intake.stability import FileMark, Fingerprint
+from fastfit_watch.intake.fingerprint import FileMark, Fingerprint
+from fastfit_watch.system.disk_errors import STORAGE_ERRNOS
+from fastfit_watch.system.folders import CHUNK_BYTES, FILE_FLAGS, NEW_FILE_FLAGS, _write_all
 from fastfit_watch.system.fsync_batch import Unsynced
 
-STORAGE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
-FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# O_NONBLOCK: opening a FIFO or a device must not wait for its other end.
-FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-CHUNK_BYTES = 1024 * 1024
 # Files by which people without a shell give orders; they are no part of the upload.
 ORDERS = ("RETRY", "CANCEL")
 # Folders that file servers and archivers leave everywhere.
@@ -76,30 +70,6 @@ class Listing:
     def is_empty(self) -> bool:
         """Nothing is there, except perhaps an order."""
         return not self.fingerprint and not self.faults
-
-
-@contextmanager
-def storage_errors(doing: str) -> Iterator[None]:
-    """A full or failing disk becomes StorageError; other errors pass. `doing`: "copying 'spring' into the spool"."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in STORAGE_ERRNOS:
-            raise
-        raise StorageError(
-            f"{doing[0].upper()}{doing[1:]} failed: {error.strerror}.",
-            hint="Free some space or check the disk; work goes on by itself.",
-        ) from error
-
-
-@contextmanager
-def open_folder(path: Path | str, parent_fd: int | None = None) -> Iterator[int]:
-    """Open a real folder, never a symlink to one, and close it at the end of the block."""
-    folder_fd = os.open(path, FOLDER_FLAGS, dir_fd=parent_fd)
-    try:
-        yield folder_fd
-    finally:
-        os.close(folder_fd)
 
 
 def list_folder(folder_fd: int, limits: Limits) -> Listing:
@@ -175,12 +145,6 @@ def copy_file(folder_fd: int, mark: FileMark, target_fd: int, limit_bytes: int, 
     return digest.hexdigest()
 
 
-def hash_file(path: Path) -> str:
-    """Return the sha256 of a file of ours."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def is_open_for_writing(folder_fd: int, name: str) -> bool | None:
     """Does anyone have this file open for writing? None where the kernel does not tell.
 
@@ -209,20 +173,6 @@ def remove_order(folder_fd: int, order: Order) -> bool:
             raise
         return False
     return True
-
-
-def make_private(name: str, parent_fd: int) -> None:
-    """Make a folder that only the daemon may enter. One that is there already is kept. `parent_fd` is not synced."""
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(name, 0o700, dir_fd=parent_fd)
-
-
-def remove_folder(path: Path) -> None:
-    """Remove a flat folder of ours and what is in it. One that is missing is fine."""
-    if path.is_dir():
-        for file in path.iterdir():
-            file.unlink()
-        path.rmdir()
 
 
 @contextmanager
@@ -259,9 +209,3 @@ def _refuse(name: str, facts: os.stat_result, limit_bytes: int) -> None:
 def _too_large(name: str, limit_bytes: int) -> str:
     size = f"{limit_bytes / 1e6:.0f} MB" if limit_bytes >= 1e6 else f"{limit_bytes / 1024:.0f} KB"
     return f"{name!r} is larger than {size}. Upload a smaller file."
-
-
-def _write_all(file_fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file_fd, view) :]

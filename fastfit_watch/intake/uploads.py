@@ -17,10 +17,10 @@ from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.domain.job import Job, Status
 from fastfit_watch.intake.folder_times import Stamps
 from fastfit_watch.intake.stability import Stillness, is_still, next_look_s
-from fastfit_watch.intake.upload_folder import STORAGE_ERRNOS
 from fastfit_watch.intake.validation import Verdict
 from fastfit_watch.intake.watcher import Watcher
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.system.disk_errors import STORAGE_ERRNOS
 
 # A network filesystem shows the changes of others late.
 REMOTE_SETTLE_S = 30.0

@@ -13,9 +13,9 @@ from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import UploadError
 from fastfit_watch.domain.job import Job, Status
 from fastfit_watch.domain.look import Look
+from fastfit_watch.intake.checksums import read_sums, unlike_sums
 from fastfit_watch.intake.claim import Claim, Spool
 from fastfit_watch.intake.manifest import MANIFEST_NAMES, Manifest, read_manifest
-from fastfit_watch.intake.stability import read_sums, unlike_sums
 from fastfit_watch.intake.upload_folder import FileChanged, Listing, is_open_for_writing, read_small
 
 READY = "READY"

@@ -74,10 +74,3 @@ def times_left_s(left: Mapping[str, float], seconds_per_step: float, engines: in
         return sums[shorter] + own * (len(lengths) - shorter)
 
     return {job: steps_before(own) * seconds_per_step / engines for job, own in left.items()}
-
-
-def duration(seconds: float) -> str:
-    """`40 s`, `12 min`, `3.5 h`."""
-    if seconds < 100:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fastfit_watch.config.settings import Config
-from fastfit_watch.daemon.worker_process import Event
+from fastfit_watch.domain.worker_protocol import Event
 from fastfit_watch.reporting.metrics import Metrics
 from fastfit_watch.reporting.notifications.delivery import Courier
 from fastfit_watch.reporting.notifications.hook import HookCarrier

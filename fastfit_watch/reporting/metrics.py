@@ -19,10 +19,9 @@ from pathlib import Path
 from loguru import logger
 
 from fastfit_watch.config.settings import Config
-from fastfit_watch.daemon.worker_process import Ended, Event
 from fastfit_watch.domain.errors import ConfigError, FastFitError
 from fastfit_watch.domain.job import LookResult, LookStatus, Status
-from fastfit_watch.domain.worker_protocol import CannotLoad, Done, Failed, Lowered, Ready, Withheld
+from fastfit_watch.domain.worker_protocol import CannotLoad, Done, Ended, Event, Failed, Lowered, Ready, Withheld
 from fastfit_watch.storage.numbers import Numbers
 from fastfit_watch.system.atomic_write import write_text
 

@@ -18,7 +18,7 @@ from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import FastFitError, StorageError
 from fastfit_watch.domain.job import Job, LookRecord, Progress, Status
 from fastfit_watch.domain.memory_ladder import Rung
-from fastfit_watch.reporting import report
+from fastfit_watch.reporting import report, status_line
 from fastfit_watch.reporting.eta import PACE_FILE, SECONDS_NOTE, Pace, save_pace, steps_left, times_left_s
 from fastfit_watch.reporting.gallery import SHELF_FOLDER, Gallery
 from fastfit_watch.reporting.notifications.payload import write_letters
@@ -28,7 +28,7 @@ from fastfit_watch.system.atomic_write import remove_temporaries
 _ROUND_S = 1.0
 _SHARE = 20  # drawing takes at most one part in so many of this thread's time, however long the queue is
 _TELL_S = 0.25  # for how long one round writes first status lines, and reports
-_SHOWN_QUEUED = report.SHOWN_QUEUED
+_SHOWN_QUEUED = status_line.SHOWN_QUEUED
 _SHOWN_IN_HAND = 20
 _REPORTED = 100
 _AGAIN_S = 60.0
@@ -154,7 +154,7 @@ class Announcer:
         self._untold |= dict.fromkeys(missed)
 
     def _tell_one(self, job: Job) -> None:
-        report.publish_status(self._config, job, (), None, _SHOWN_QUEUED)
+        status_line.publish_status(self._config, job, (), None, _SHOWN_QUEUED)
 
     def _tell_final(self, tell_s: float) -> None:
         deadline_s, told = time.monotonic() + tell_s, True
@@ -193,7 +193,7 @@ class Announcer:
             if progress is not None:
                 progress = replace(progress, eta_s=times_s.get(job.id))
             told = replace(job, reason=f"paused: {halt}") if halt else job
-            report.publish_status(self._config, told, looks[job.id], progress, place.get(job.id, 0))
+            status_line.publish_status(self._config, told, looks[job.id], progress, place.get(job.id, 0))
 
         self._tell_each(shown, tell)
 

@@ -12,15 +12,12 @@ from itertools import islice
 
 from fastfit_watch.domain.job import Job, LookRecord, LookResult, LookStatus, Priority, Status, Tally
 from fastfit_watch.domain.look import Look
-from fastfit_watch.reporting.notifications.payload import Letter
 from fastfit_watch.storage.fair_queue import in_turn, is_any_due, join_line, take_turn
-from fastfit_watch.storage.outbox import add_letters
+from fastfit_watch.storage.outbox import Letter, add_letters
 from fastfit_watch.storage.requests import PAUSED, Orders
 from fastfit_watch.storage.retention_marks import Keeping
 from fastfit_watch.storage.review import Withholding
 from fastfit_watch.storage.rows import (
-    count_looks,
-    drop_if_cancelling,
     free_id,
     job_of,
     look_of,
@@ -28,13 +25,10 @@ from fastfit_watch.storage.rows import (
     pack_look,
     pack_result,
     pictures,
-    progress,
     read_job,
     read_look,
-    settle,
-    tally_looks,
-    touch,
 )
+from fastfit_watch.storage.transitions import count_looks, drop_if_cancelling, progress, settle, tally_looks, touch
 
 
 class Ledger(Orders, Keeping, Withholding):

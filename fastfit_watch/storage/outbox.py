@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from sqlite3 import Connection, Row
+from typing import TYPE_CHECKING
 
-from fastfit_watch.reporting.notifications.payload import Letter
 from fastfit_watch.storage.database import LedgerFile
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True)
@@ -106,3 +109,27 @@ def _letter_of(row: Row) -> Letter:
         serial=row["serial"],
         attempts=row["attempts"],
     )
+
+
+WEBHOOK = "webhook"
+
+
+HOOK = "hook"
+
+
+@dataclass(frozen=True)
+class Letter:
+    """One letter. channel: `webhook` or `hook`. event: `job.done` and the like. body: JSON. id: never used again.
+
+    serial: 0 until it is in the ledger; letters of a job go out in its order. since_s: Unix time from which the
+    patience with the receiver counts.
+    """
+
+    channel: str
+    id: str
+    job_id: str
+    event: str
+    body: str
+    since_s: float
+    serial: int = 0
+    attempts: int = 0

@@ -6,16 +6,8 @@ from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.job import Job, Priority, Status
 from fastfit_watch.storage.database import LedgerFile
 from fastfit_watch.storage.fair_queue import join_line
-from fastfit_watch.storage.rows import (
-    drop_if_cancelling,
-    job_of,
-    known_job,
-    note_of,
-    retry_looks,
-    retry_upload,
-    set_note,
-    settle,
-)
+from fastfit_watch.storage.rows import job_of, known_job, note_of, set_note
+from fastfit_watch.storage.transitions import drop_if_cancelling, retry_looks, retry_upload, settle
 
 PAUSED = "paused"
 RUNG_NOTES = "rung "  # and a device: see `rung_notes`

@@ -5,7 +5,8 @@ from __future__ import annotations
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.job import Job, LookRecord, LookResult, LookStatus
 from fastfit_watch.storage.database import LedgerFile
-from fastfit_watch.storage.rows import job_of, known_job, look_of, pack_result, read_look, sum_up, touch
+from fastfit_watch.storage.rows import job_of, known_job, look_of, pack_result, read_look
+from fastfit_watch.storage.transitions import sum_up, touch
 
 
 class Withholding(LedgerFile):

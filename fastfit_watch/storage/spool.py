@@ -11,7 +11,8 @@ from pathlib import Path
 
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import ConfigError, StorageError
-from fastfit_watch.intake.upload_folder import make_private, open_folder, storage_errors
+from fastfit_watch.system.disk_errors import storage_errors
+from fastfit_watch.system.folders import make_private, open_folder
 
 
 class SpoolFolder:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from fastfit_watch.domain.errors import EngineError, OutOfMemory, StorageError, UploadError
 from fastfit_watch.domain.job import LookResult
 from fastfit_watch.domain.memory_ladder import Rung
+from fastfit_watch.domain.receipts import withheld_receipt
 from fastfit_watch.domain.worker_protocol import (
     SAVING,
     Done,
@@ -30,10 +31,9 @@ from fastfit_watch.domain.worker_protocol import (
     Step,
     Withheld,
     WorkerExit,
-    withheld_receipt,
 )
 from fastfit_watch.imaging.provenance import picture_marks
-from fastfit_watch.intake.upload_folder import STORAGE_ERRNOS
+from fastfit_watch.system.disk_errors import STORAGE_ERRNOS
 from fastfit_watch.system.failpoints import failpoint
 from fastfit_watch.worker.channel import Channel, say
 

@@ -22,10 +22,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastfit_watch.bundles.progress import Progress, gigabytes
+from fastfit_watch.bundles.progress import Progress
 from fastfit_watch.bundles.provision import provide_bundle
 from fastfit_watch.domain.errors import FastFitError
 from fastfit_watch.domain.memory_ladder import Rung
+from fastfit_watch.domain.text import gigabytes
 from fastfit_watch.domain.worker_protocol import CannotLoad, Fetching, Loading, Order, Ready, WorkerExit, read_order
 from fastfit_watch.imaging.finishing import Finish
 from fastfit_watch.imaging.provenance import what_runs

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from fastfit_watch.domain.errors import StorageError
-from fastfit_watch.intake.watcher import EVENTS, Bell, Watcher, filesystem_kind, scan
+from fastfit_watch.intake.scan import scan
+from fastfit_watch.intake.watcher import EVENTS, Bell, Watcher
+from fastfit_watch.system.filesystem import filesystem_kind
 
 PATIENCE_S = 5.0
 

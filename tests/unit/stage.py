@@ -11,11 +11,22 @@ from PIL import Image
 
 from fastfit_watch.config.settings import Config, Engine
 from fastfit_watch.daemon.dispatcher import Dispatch
-from fastfit_watch.daemon.worker_process import Ended, Event, Resident, ResidentState, Said
+from fastfit_watch.daemon.worker_process import Resident, ResidentState
 from fastfit_watch.domain.job import LookRecord, LookResult, Status
 from fastfit_watch.domain.limits import Limits
 from fastfit_watch.domain.look import Category, ImageFormat, Look, SamplingOptions
-from fastfit_watch.domain.worker_protocol import Done, Failed, FailureKind, Message, Order, Ready, Step
+from fastfit_watch.domain.worker_protocol import (
+    Done,
+    Ended,
+    Event,
+    Failed,
+    FailureKind,
+    Message,
+    Order,
+    Ready,
+    Said,
+    Step,
+)
 from fastfit_watch.imaging.codec import encode_image
 from fastfit_watch.intake.claim import Spool
 from fastfit_watch.reporting.publisher import Announcer

@@ -22,9 +22,9 @@ from fastfit_watch.engine.fused.networks import FastNetworks, Pair
 from fastfit_watch.engine.fused.token_merging import Alike, Axis
 from fastfit_watch.engine.fused.unet import FusedUNet
 from fastfit_watch.engine.networks.reference_attention import KeysValues, ReferenceCache
+from fastfit_watch.engine.noise import SeededNoise
 from fastfit_watch.engine.noise_schedule import NoiseSchedule
-from fastfit_watch.engine.plain_denoiser import SeededNoise
-from fastfit_watch.engine.preprocessing.garments import Reference, read_rows
+from fastfit_watch.engine.references import Reference, read_rows
 
 SIZE = (40, 34)
 WORN = (Category.UPPER, Category.BAG)

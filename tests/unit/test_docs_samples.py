@@ -20,9 +20,10 @@ from fastfit_watch.domain.look import Category, Look, SamplingOptions
 from fastfit_watch.imaging.provenance import picture_marks, what_runs
 from fastfit_watch.reporting.metrics import Metrics
 from fastfit_watch.reporting.notifications.hook import run_hook
-from fastfit_watch.reporting.notifications.payload import HOOK, WEBHOOK, Letter, write_letter
+from fastfit_watch.reporting.notifications.payload import write_letter
 from fastfit_watch.reporting.notifications.webhook import sign
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.outbox import HOOK, WEBHOOK, Letter
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from fastfit_watch.domain.errors import EngineError
 from fastfit_watch.domain.look import Category, MaskMode, Preset, SamplingOptions
+from fastfit_watch.engine.autoencoding import decode, encode
 from fastfit_watch.engine.cache import ContentCache, HitList
 from fastfit_watch.engine.fused import blocks, kernels
 from fastfit_watch.engine.fused.attention_backends import Attention
@@ -29,20 +30,11 @@ from fastfit_watch.engine.fused.networks import FastNetworks
 from fastfit_watch.engine.fused.unet import FusedUNet
 from fastfit_watch.engine.fused.vae import FusedVAE
 from fastfit_watch.engine.networks.reference_attention import ReferenceCache
+from fastfit_watch.engine.noise import SeededNoise
 from fastfit_watch.engine.noise_schedule import NoiseSchedule
-from fastfit_watch.engine.plain_denoiser import (
-    SeededNoise,
-    composite,
-    cover_person,
-    decode,
-    encode,
-    make_condition,
-    mask_to_tensor,
-    to_pixels,
-    to_tensor,
-)
-from fastfit_watch.engine.preprocessing.garments import Reference, read_rows
+from fastfit_watch.engine.pixels import composite, cover_person, make_condition, mask_to_tensor, to_pixels, to_tensor
 from fastfit_watch.engine.preprocessing.picture import Picture
+from fastfit_watch.engine.references import Reference, read_rows
 from fastfit_watch.engine.tryon import FastFitEngine
 
 TOLERANCE = 5e-5

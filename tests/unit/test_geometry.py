@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fastfit_watch.domain.errors import EngineError
-from fastfit_watch.engine.plain_denoiser import cover_person, mask_to_tensor, to_tensor
+from fastfit_watch.engine.pixels import cover_person, mask_to_tensor, to_tensor
 from fastfit_watch.engine.preprocessing.geometry import (
     Adjustment,
     adjust,

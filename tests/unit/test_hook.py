@@ -17,9 +17,8 @@ from fastfit_watch.config.paths import JOB_LOG
 from fastfit_watch.config.settings import Hook, Log
 from fastfit_watch.daemon.logs import set_up_logs
 from fastfit_watch.reporting.notifications.hook import HookCarrier, run_hook
-from fastfit_watch.reporting.notifications.payload import HOOK, Letter
 from fastfit_watch.storage.ledger import Ledger
-from fastfit_watch.storage.outbox import Outbox
+from fastfit_watch.storage.outbox import HOOK, Letter, Outbox
 
 NOW_S = 1000.0
 PATIENCE_S = 30.0
@@ -137,7 +136,8 @@ def test_one_that_was_cut_short_with_the_daemon_runs_again(tmp_path: Path, outbo
     hook = script(tmp_path, "import pathlib, time; pathlib.Path('begun').open('a').write('x'); time.sleep(2)")
     program = (
         "import sys; from pathlib import Path; from fastfit_watch.config.settings import Hook;"
-        "from fastfit_watch.reporting.notifications.hook import HookCarrier; from fastfit_watch.storage.outbox import Outbox;"
+        "from fastfit_watch.reporting.notifications.hook import HookCarrier;"
+        "from fastfit_watch.storage.outbox import Outbox;"
         f"HookCarrier(Hook(command={hook!r}), Outbox(Path({str(outbox.path)!r}))).step(1000.0)"
     )
     begun = tmp_path / "outputs" / "spring" / "begun"

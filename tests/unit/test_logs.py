@@ -15,10 +15,10 @@ import pytest
 from loguru import logger
 
 import fastfit_watch
-from fastfit_watch.cli.terminal import one_line
 from fastfit_watch.config.paths import JOB_LOG, LOG_FILE
 from fastfit_watch.config.settings import Log
 from fastfit_watch.daemon.logs import is_journal, set_up_logs
+from fastfit_watch.domain.text import one_line
 
 
 @pytest.fixture

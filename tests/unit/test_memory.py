@@ -22,12 +22,12 @@ from torch import nn
 from fastfit_watch.domain.errors import OutOfMemory
 from fastfit_watch.domain.look import Category, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung, ladder
+from fastfit_watch.engine.autoencoding import work_device
 from fastfit_watch.engine.bundle import SHIPPED_MINI, Bundle
 from fastfit_watch.engine.measurement import is_out_of_memory
 from fastfit_watch.engine.memory_ladder import at_work, descend, place, shrink
-from fastfit_watch.engine.plain_denoiser import work_device
-from fastfit_watch.engine.preprocessing.garments import read_references
 from fastfit_watch.engine.preprocessing.picture import Picture
+from fastfit_watch.engine.references import read_references
 from fastfit_watch.engine.tryon import FastFitEngine, TryOnResult
 from fastfit_watch.mini.drawing.figures import draw_garment, draw_person
 from fastfit_watch.system.failpoints import VARIABLE

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fastfit_watch.bundles.progress import Meter, Progress, gigabytes
+from fastfit_watch.bundles.progress import Meter, Progress
+from fastfit_watch.domain.text import gigabytes
 
 
 @dataclass

@@ -15,15 +15,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fastfit_watch.config.settings import Config
 from fastfit_watch.config.settings import Metrics as Settings
-from fastfit_watch.daemon.worker_process import Ended, Said
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.job import LookResult, Status
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
-from fastfit_watch.domain.worker_protocol import Done, Failed, FailureKind, Ready
+from fastfit_watch.domain.worker_protocol import Done, Ended, Failed, FailureKind, Ready, Said
 from fastfit_watch.reporting.metrics import Family, Metrics, render
-from fastfit_watch.reporting.notifications.payload import WEBHOOK, Letter
 from fastfit_watch.storage.ledger import Ledger
-from fastfit_watch.storage.outbox import Outbox
+from fastfit_watch.storage.outbox import WEBHOOK, Letter, Outbox
 
 NOW_S = 1000.0
 DASHBOARD = Path(__file__).parents[2] / "configs" / "grafana.json"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from fastfit_watch.config.reload import fixed_changes, live_settings
 from fastfit_watch.config.settings import Config
-from fastfit_watch.daemon.daemon import fixed_changes, live_settings
 
 
 def _keys() -> Iterator[str]:

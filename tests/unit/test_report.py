@@ -13,8 +13,8 @@ from PIL import Image
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.job import Job, LookResult, Progress, Status
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
-from fastfit_watch.reporting import report
-from fastfit_watch.reporting.eta import duration
+from fastfit_watch.domain.text import duration
+from fastfit_watch.reporting import report, status_line
 from fastfit_watch.storage.ledger import Ledger
 
 
@@ -82,13 +82,13 @@ def test_the_peak_of_graphics_memory_stands_in_the_report(config: Config, ledger
 def test_status_lines_through_a_job_s_life(config: Config, ledger: Ledger) -> None:
     job = ledger.sight("spring", 100.0)
     waiting = ledger.mark(job.id, Status.WAITING, "missing anna.jpg", 100.0)
-    assert report.status_line(waiting, [], None, 0) == "waiting: missing anna.jpg"
+    assert status_line.status_line(waiting, [], None, 0) == "waiting: missing anna.jpg"
     job = _claim(config, ledger, "spring")
-    assert report.status_line(job, ledger.looks(job.id), None, 0) == "queued: next in line"
-    assert report.status_line(job, ledger.looks(job.id), None, 2) == "queued: 2 jobs before this one"
+    assert status_line.status_line(job, ledger.looks(job.id), None, 0) == "queued: next in line"
+    assert status_line.status_line(job, ledger.looks(job.id), None, 2) == "queued: 2 jobs before this one"
     _finish(config, ledger, job.id, "anna.casual")
     progress = Progress("anna.gala", "denoise", 3, 30, eta_s=40.2)
-    line = report.status_line(_job(ledger, job.id), ledger.looks(job.id), progress, 0)
+    line = status_line.status_line(_job(ledger, job.id), ledger.looks(job.id), progress, 0)
     assert line.startswith("running: 1 of 4, about 40 s left")
 
 
@@ -129,7 +129,7 @@ def test_a_result_that_was_spoilt_since_leaves_an_empty_place(config: Config, le
 
 def test_a_paused_queue_says_why(config: Config, ledger: Ledger) -> None:
     job = replace(_claim(config, ledger, "spring"), reason="paused: the disk is full")
-    assert report.status_line(job, ledger.looks(job.id), None, 3) == "queued: paused: the disk is full"
+    assert status_line.status_line(job, ledger.looks(job.id), None, 3) == "queued: paused: the disk is full"
 
 
 def test_a_large_job_gets_several_sheets(config: Config, ledger: Ledger) -> None:
@@ -147,12 +147,12 @@ def test_a_large_job_gets_several_sheets(config: Config, ledger: Ledger) -> None
 
 def test_an_unchanged_status_is_not_written_again(config: Config, ledger: Ledger) -> None:
     job = _claim(config, ledger, "spring")
-    report.publish_status(config, job, ledger.looks(job.id), None, 0)
+    status_line.publish_status(config, job, ledger.looks(job.id), None, 0)
     path = config.outputs / job.id / "status.txt"
     before = path.stat().st_ino
-    report.publish_status(config, job, ledger.looks(job.id), None, 0)
+    status_line.publish_status(config, job, ledger.looks(job.id), None, 0)
     assert path.stat().st_ino == before
-    report.publish_status(config, job, ledger.looks(job.id), None, 1)
+    status_line.publish_status(config, job, ledger.looks(job.id), None, 1)
     assert path.stat().st_ino != before
 
 
@@ -163,4 +163,4 @@ def test_durations_are_said_as_people_say_them(seconds: float, text: str) -> Non
 
 def test_status_of_done_job_counts_pictures(config: Config, ledger: Ledger) -> None:
     job = replace(_claim(config, ledger, "spring"), status=Status.DONE, started_s=100.0, finished_s=161.0)
-    assert report.status_line(job, ledger.looks(job.id), None, 0) == "done: 4 pictures in 61 s"
+    assert status_line.status_line(job, ledger.looks(job.id), None, 0) == "done: 4 pictures in 61 s"

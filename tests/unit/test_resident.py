@@ -14,13 +14,15 @@ import pytest
 from loguru import logger
 
 from fastfit_watch.config.settings import Engine
-from fastfit_watch.daemon.worker_process import Ended, Event, Resident, ResidentState, Said, describe_exit
+from fastfit_watch.daemon.worker_process import Resident, ResidentState, describe_exit
 from fastfit_watch.domain.job import LookRecord, LookResult, LookStatus
 from fastfit_watch.domain.look import Category, Framing, ImageFormat, Look, MaskMode, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.domain.worker_protocol import (
     CannotLoad,
     Done,
+    Ended,
+    Event,
     Failed,
     FailureKind,
     Loading,
@@ -28,6 +30,7 @@ from fastfit_watch.domain.worker_protocol import (
     Message,
     Order,
     Ready,
+    Said,
     Step,
     Withheld,
     read_message,

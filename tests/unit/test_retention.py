@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fastfit_watch.config.settings import Config, Retention
-from fastfit_watch.daemon.retention import Caretaker, remove_tree, seconds_of
+from fastfit_watch.daemon.retention import Caretaker, seconds_of
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.job import LookResult, Status
 from fastfit_watch.domain.limits import Limits
@@ -20,6 +20,7 @@ from fastfit_watch.domain.look import Category, Look, SamplingOptions
 from fastfit_watch.intake.claim import Spool
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.system.failpoints import VARIABLE
+from fastfit_watch.system.folders import remove_tree
 
 DAY_S = 86400.0
 RESULT = LookResult("x.png", "ab" * 32, 4, 3, {}, None, "cpu")

@@ -14,7 +14,7 @@ from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.job import LookResult, LookStatus, Progress, Status
 from fastfit_watch.domain.memory_ladder import Rung, ladder
 from fastfit_watch.domain.worker_protocol import FailureKind, Lowered, Ready, Withheld, WorkerExit
-from fastfit_watch.reporting import report
+from fastfit_watch.reporting import status_line
 from fastfit_watch.storage.ledger import Ledger
 
 NOW_S = 1_000_000.0
@@ -131,7 +131,7 @@ def test_a_withheld_look_ends_and_its_job_is_done(stage: Stage) -> None:
     job = stage.ledger.job("spring")
     assert job is not None
     assert (job.status, job.reason) == (Status.DONE, "1 picture made; 1 withheld: anna.a: it sees x")
-    line = report.status_line(job, stage.ledger.looks("spring"), None, 0)
+    line = status_line.status_line(job, stage.ledger.looks("spring"), None, 0)
     assert line.startswith("done: 1 picture in ") and line.endswith("; withheld: anna.a: it sees x")
     with pytest.raises(ConfigError, match="done, not withheld"):
         stage.ledger.judge_withheld("spring", "anna.b", None, stage.now_s)
@@ -156,5 +156,5 @@ def test_the_status_line_names_the_rung(stage: Stage) -> None:
     job = stage.ledger.job("spring")
     assert job is not None
     progress = Progress("anna.a", "denoise", 1, 30, eta_s=40.0, rung="offload")
-    line = report.status_line(job, stage.ledger.looks("spring"), progress, 0)
+    line = status_line.status_line(job, stage.ledger.looks("spring"), progress, 0)
     assert line == "running: 0 of 1, about 40 s left, with less memory (offload)"

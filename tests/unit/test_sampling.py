@@ -16,24 +16,21 @@ from torch import Tensor, nn
 
 from fastfit_watch.domain.errors import BundleError
 from fastfit_watch.domain.look import Category
+from fastfit_watch.engine.autoencoding import decode, encode
+from fastfit_watch.engine.noise import SeededNoise, draw_posterior_noise, posterior_seed
 from fastfit_watch.engine.noise_schedule import NoiseSchedule
-from fastfit_watch.engine.plain_denoiser import (
+from fastfit_watch.engine.pixels import (
     Pixels,
-    SeededNoise,
     composite,
     cover_person,
-    decode,
-    denoise,
-    draw_posterior_noise,
-    encode,
     make_condition,
     mask_to_tensor,
-    posterior_seed,
     to_pixels,
     to_tensor,
 )
-from fastfit_watch.engine.preprocessing.garments import Reference, read_references
+from fastfit_watch.engine.plain_denoiser import denoise
 from fastfit_watch.engine.preprocessing.geometry import adjust, paste_back, stretch
+from fastfit_watch.engine.references import Reference, read_references
 
 LABELS = {"overall": Category.DRESS} | {category.value: category for category in Category}
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}

@@ -10,16 +10,9 @@ from pathlib import Path
 import pytest
 
 from fastfit_watch.domain.errors import UploadError
-from fastfit_watch.intake.stability import (
-    FileMark,
-    Stillness,
-    digest_of,
-    is_still,
-    next_look_s,
-    observe,
-    read_sums,
-    unlike_sums,
-)
+from fastfit_watch.intake.checksums import read_sums, unlike_sums
+from fastfit_watch.intake.fingerprint import FileMark, digest_of
+from fastfit_watch.intake.stability import Stillness, is_still, next_look_s, observe
 
 MARKS = (FileMark("anna.jpg", 1, 10, 100, 200), FileMark("outfit.yaml", 2, 20, 100, 200))
 

@@ -23,17 +23,11 @@ from fastfit_watch.domain.job import Job, Status
 from fastfit_watch.domain.limits import Limits
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
 from fastfit_watch.intake.claim import Claim, Spool
-from fastfit_watch.intake.stability import digest_of
-from fastfit_watch.intake.upload_folder import (
-    FileChanged,
-    Listing,
-    is_open_for_writing,
-    list_folder,
-    open_folder,
-    read_small,
-)
+from fastfit_watch.intake.fingerprint import digest_of
+from fastfit_watch.intake.upload_folder import FileChanged, Listing, is_open_for_writing, list_folder, read_small
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.system.failpoints import VARIABLE
+from fastfit_watch.system.folders import open_folder
 
 FILES = {"outfit.yaml": b"person: anna.jpg\nupper: shirt.jpg\n", "anna.jpg": b"anna" * 1000, "shirt.jpg": b"shirt"}
 LOOK = Look("anna.jpg", "look", {Category.UPPER: "shirt.jpg"}, SamplingOptions(seed=7))
@@ -262,7 +256,8 @@ def test_a_second_daemon_is_refused_and_told_who_is_there(inputs: Path, spool: S
 def test_a_lock_dies_with_its_process(inputs: Path) -> None:
     program = (
         "import sys, os; from pathlib import Path; from fastfit_watch.config.settings import Config;"
-        "from fastfit_watch.intake.claim import Spool; Spool(Config(inputs=Path(sys.argv[1]))).lock(); os.kill(os.getpid(), 9)"
+        "from fastfit_watch.intake.claim import Spool;"
+        "Spool(Config(inputs=Path(sys.argv[1]))).lock(); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", program, str(inputs)], check=False)
     spool = Spool(Config(inputs=inputs))

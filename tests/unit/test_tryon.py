@@ -18,9 +18,10 @@ from torch import Tensor
 from fastfit_watch.domain.errors import EngineError, OutOfMemory
 from fastfit_watch.domain.look import Category, Framing, MaskMode, SamplingOptions
 from fastfit_watch.engine.measurement import StageClock, memory_errors
-from fastfit_watch.engine.plain_denoiser import Pixels
-from fastfit_watch.engine.preprocessing.garments import encode_garment, fit_garment
+from fastfit_watch.engine.pixels import Pixels
+from fastfit_watch.engine.preprocessing.garments import fit_garment
 from fastfit_watch.engine.preprocessing.person import mask_person, parse_person
+from fastfit_watch.engine.references import encode_garment
 from fastfit_watch.engine.tryon import FastFitEngine, TryOnResult
 
 OPTIONS = SamplingOptions(steps=3, seed=11)

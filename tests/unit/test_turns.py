@@ -12,9 +12,9 @@ import pytest
 from fastfit_watch.domain.errors import ConfigError, StorageError
 from fastfit_watch.domain.job import Job, LookResult, Priority, Status
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
-from fastfit_watch.storage.database import FORMAT_1
 from fastfit_watch.storage.fair_queue import TOGETHER_S
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.migrations import FORMAT_1
 from fastfit_watch.system.failpoints import VARIABLE
 
 RESULT = LookResult("x.png", "ab" * 32, 4, 3, {}, None, "cpu")

@@ -19,7 +19,7 @@ from fastfit_watch.config.settings import Config, Webhook
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.job import LookResult
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
-from fastfit_watch.reporting.notifications.payload import WEBHOOK, Letter, write_letter, write_letters
+from fastfit_watch.reporting.notifications.payload import write_letter, write_letters
 from fastfit_watch.reporting.notifications.webhook import (
     SIGNATURE_HEADER,
     Answer,
@@ -30,7 +30,7 @@ from fastfit_watch.reporting.notifications.webhook import (
     verify,
 )
 from fastfit_watch.storage.ledger import Ledger
-from fastfit_watch.storage.outbox import Outbox
+from fastfit_watch.storage.outbox import WEBHOOK, Letter, Outbox
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 NOW_S = 1_750_000_000.0

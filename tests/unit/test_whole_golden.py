@@ -24,11 +24,12 @@ from PIL import Image
 from recorded_densepose import build_network
 from tiny_networks import make_unet, make_vae, read_meta
 
+from fastfit_watch.engine.autoencoding import decode, encode
 from fastfit_watch.engine.networks.reference_attention import ReferenceCache
 from fastfit_watch.engine.parsers import densepose_boxes, densepose_detector, dwpose, schp
 from fastfit_watch.engine.parsers.densepose_network import PartPredictor
 from fastfit_watch.engine.parsers.schp import LABELS, SCHP, Dataset
-from fastfit_watch.engine.plain_denoiser import cover_person, decode, encode, to_tensor
+from fastfit_watch.engine.pixels import cover_person, to_tensor
 from fastfit_watch.engine.preprocessing.geometry import adjust
 
 Vectors = dict[str, NDArray[Any]]

@@ -19,6 +19,7 @@ from fastfit_watch.domain.errors import EngineError, OutOfMemory, StorageError
 from fastfit_watch.domain.job import LookResult
 from fastfit_watch.domain.look import Category, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung, ladder
+from fastfit_watch.domain.receipts import read_receipt
 from fastfit_watch.domain.worker_protocol import (
     CannotLoad,
     Done,
@@ -30,7 +31,6 @@ from fastfit_watch.domain.worker_protocol import (
     Step,
     WorkerExit,
     read_message,
-    read_receipt,
     write_order,
 )
 from fastfit_watch.worker.pipeline import blame

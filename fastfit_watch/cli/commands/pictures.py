@@ -21,28 +21,6 @@ from fastfit_watch.system.exit_codes import ExitCode
 _DEFAULTS = SamplingOptions()
 
 
-def add_run(commands: Any) -> None:
-    """fastfit-watch run."""
-    parser = add_command(commands, run)
-    parser.add_argument("--once", action="store_true", help="process what is complete, then end")
-    parser.add_argument("--quiet", action="store_true", help="only errors on standard error; the log file has all")
-    add_engine_options(parser)
-
-
-def run(arguments: Arguments) -> int:
-    """Watch the inputs folder and dress what people upload, until told to stop.
-
-    The first SIGTERM or Ctrl-C finishes the picture in hand and keeps the rest for the next start; a second one stops
-    at once and loses nothing. SIGHUP reads the settings again.
-
-    example: fastfit-watch run --config configs/default.yaml
-    example: fastfit-watch run --once --bundle mini
-    """
-    from fastfit_watch.daemon.daemon import Daemon
-
-    return Daemon(read_config(arguments), once=arguments.once, reread=lambda: read_config(arguments)).run()
-
-
 def add_try_on(commands: Any) -> None:
     """fastfit-watch try-on."""
     parser = add_command(commands, try_on)
@@ -73,12 +51,13 @@ def try_on(arguments: Arguments) -> int:
 
     example: fastfit-watch try-on --person anna.jpg --upper shirt.jpg --lower jeans.jpg --output anna.png --seed 7
     """
-    from fastfit_watch.cli import try_on as oneshot
+    from fastfit_watch.cli.try_on import Request, format_of
+    from fastfit_watch.cli.try_on import try_on as make_picture
 
     garments = {category: getattr(arguments, category.value) for category in Category}
     config = read_config(arguments)
-    oneshot.try_on(
-        oneshot.Request(
+    make_picture(
+        Request(
             person=arguments.person,
             garments={category: path for category, path in garments.items() if path is not None},
             output=arguments.output,
@@ -88,7 +67,7 @@ def try_on(arguments: Arguments) -> int:
                 guidance=arguments.guidance,
                 mask=MaskMode(arguments.mask),
                 framing=Framing(arguments.framing),
-                format=oneshot.format_of(arguments.output),
+                format=format_of(arguments.output),
                 preset=Preset(arguments.preset),
             ),
             bundle=config.bundle,
@@ -173,7 +152,8 @@ def bench(arguments: Arguments) -> int:
     import json
 
     from fastfit_watch.bench.run import PARTS, Bench, BenchOptions
-    from fastfit_watch.bundles.provision import Console, provide_bundle
+    from fastfit_watch.bundles.provision import provide_bundle
+    from fastfit_watch.cli.download_bar import Console
     from fastfit_watch.system.devices import find_devices
 
     unknown = set(arguments.parts) - set(PARTS)

@@ -83,16 +83,16 @@ def release(arguments: Arguments) -> int:
     example: fastfit-watch release spring anna.casual
     example: fastfit-watch release spring anna.casual --discard
     """
-    from fastfit_watch.cli import release as withheld
+    from fastfit_watch.cli.release import judge, show
 
     places = find_places(arguments)
 
     def act(ledger: Ledger, now_s: float) -> None:
         del now_s
         if arguments.looks:
-            withheld.judge(places, ledger, arguments.job, arguments.looks, discard=arguments.discard)
+            judge(places, ledger, arguments.job, arguments.looks, discard=arguments.discard)
         else:
-            withheld.show(places, ledger, arguments.job)
+            show(places, ledger, arguments.job)
 
     change_ledger(arguments, act)
     return ExitCode.OK

@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fastfit_watch.cli.commands.arguments import Arguments, add_command, add_engine_options, add_group, read_config
+from fastfit_watch.cli.commands.arguments import (
+    Arguments,
+    add_command,
+    add_engine_options,
+    add_group,
+    read_config,
+)
 from fastfit_watch.system.exit_codes import ExitCode
 
 
@@ -93,7 +99,8 @@ def models_pull(arguments: Arguments) -> int:
     example: fastfit-watch models pull
     example: fastfit-watch models pull fastfit-sr-1024 --models /data/Models
     """
-    from fastfit_watch.bundles.provision import Console, pull_bundles
+    from fastfit_watch.cli.download_bar import Console
+    from fastfit_watch.cli.models import pull_bundles
 
     config = read_config(arguments)
     pull_bundles(arguments.names or [config.bundle], config.models, Console(), update=arguments.update)
@@ -105,7 +112,8 @@ def models_verify(arguments: Arguments) -> int:
 
     example: fastfit-watch models verify
     """
-    from fastfit_watch.bundles.provision import Console, verify_bundles
+    from fastfit_watch.cli.download_bar import Console
+    from fastfit_watch.cli.models import verify_bundles
 
     verify_bundles(arguments.names, read_config(arguments).models, Console())
     return ExitCode.OK
@@ -117,7 +125,25 @@ def models_list(arguments: Arguments) -> int:
     example: fastfit-watch models list
     example: fastfit-watch models list --json
     """
-    from fastfit_watch.bundles.provision import list_bundles
+    from fastfit_watch.cli.models import list_bundles
 
     list_bundles(read_config(arguments).models, as_json=arguments.json)
+    return ExitCode.OK
+
+
+def add_completion(commands: Any) -> None:
+    """fastfit-watch completion."""
+    add_command(commands, completion).add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell")
+
+
+def completion(arguments: Arguments) -> int:
+    """Print the script by which a shell completes commands, options and names of jobs at TAB.
+
+    example: fastfit-watch completion bash > ~/.local/share/bash-completion/completions/fastfit-watch
+    example: fastfit-watch completion zsh > "${fpath[1]}/_fastfit-watch"
+    example: fastfit-watch completion fish > ~/.config/fish/completions/fastfit-watch.fish
+    """
+    from fastfit_watch.cli.completion import script
+
+    print(script(arguments.shell), end="")
     return ExitCode.OK

@@ -40,21 +40,3 @@ def webhook_list(arguments: Arguments) -> int:
 
     print("\n".join(describe(find_places(arguments).ledger)))
     return ExitCode.OK
-
-
-def add_completion(commands: Any) -> None:
-    """fastfit-watch completion."""
-    add_command(commands, completion).add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell")
-
-
-def completion(arguments: Arguments) -> int:
-    """Print the script by which a shell completes commands, options and names of jobs at TAB.
-
-    example: fastfit-watch completion bash > ~/.local/share/bash-completion/completions/fastfit-watch
-    example: fastfit-watch completion zsh > "${fpath[1]}/_fastfit-watch"
-    example: fastfit-watch completion fish > ~/.config/fish/completions/fastfit-watch.fish
-    """
-    from fastfit_watch.cli.completion import script
-
-    print(script(arguments.shell), end="")
-    return ExitCode.OK

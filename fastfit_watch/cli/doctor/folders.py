@@ -21,7 +21,7 @@ from fastfit_watch.cli.doctor.access import (
 from fastfit_watch.cli.doctor.finding import Finding, bad, good, poor
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import ConfigError
-from fastfit_watch.intake.watcher import REMOTE_FILESYSTEMS, filesystem_kind
+from fastfit_watch.system.filesystem import REMOTE_FILESYSTEMS, filesystem_kind
 
 _USE = READ | WRITE | ENTER
 _STRICT_UMASK = 0o027

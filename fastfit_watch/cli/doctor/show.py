@@ -17,9 +17,10 @@ from fastfit_watch.cli.doctor.gpu import examine_gpus
 from fastfit_watch.cli.doctor.parsers import examine_parsers
 from fastfit_watch.cli.doctor.system import examine_clock, examine_events, examine_service
 from fastfit_watch.cli.doctor.weights import examine_weights
-from fastfit_watch.cli.terminal import Colour, one_line, paint, wants_colour
+from fastfit_watch.cli.terminal import Colour, paint, wants_colour
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import ConfigError
+from fastfit_watch.domain.text import one_line
 from fastfit_watch.system.exit_codes import ExitCode
 
 _COLOURS = {Level.OK: Colour.GOOD, Level.WARN: Colour.BUSY, Level.FAIL: Colour.BAD}

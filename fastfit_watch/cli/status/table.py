@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from fastfit_watch.cli.status.overview import DaemonState, JobState, Overview
-from fastfit_watch.cli.terminal import Colour, bar, fit, one_line, pad, paint, wants_colour, widths
+from fastfit_watch.cli.terminal import Colour, bar, fit, pad, paint, wants_colour, widths
 from fastfit_watch.domain.job import Status
-from fastfit_watch.reporting.eta import duration
+from fastfit_watch.domain.text import duration, one_line
 
 _HEAD = ("JOB", "STATE", "PICTURES", "", "LEFT")
 _GAP = "  "

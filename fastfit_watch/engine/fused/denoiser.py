@@ -25,8 +25,8 @@ from fastfit_watch.engine.fused.attention_buffers import AttentionBuffers
 from fastfit_watch.engine.fused.cuda_graphs import capture, may_capture
 from fastfit_watch.engine.fused.unet import LATENT_CHANNELS, FusedUNet
 from fastfit_watch.engine.networks.reference_attention import ReferenceCache
-from fastfit_watch.engine.noise_schedule import Coefficients, NoiseSchedule, advance
-from fastfit_watch.engine.plain_denoiser import Noise, OnStep
+from fastfit_watch.engine.noise import Noise
+from fastfit_watch.engine.noise_schedule import Coefficients, NoiseSchedule, OnStep, advance
 from fastfit_watch.engine.transfer import upload
 
 _AHEAD = 2  # steps given to the device before the first of them is waited for

@@ -18,9 +18,9 @@ from fastfit_watch.engine.fused.vae import FusedVAE
 from fastfit_watch.engine.measurement import usable_bytes
 from fastfit_watch.engine.networks.reference_attention import ReferenceCache
 from fastfit_watch.engine.networks.unet import FastFitUNet
-from fastfit_watch.engine.noise_schedule import NoiseSchedule
-from fastfit_watch.engine.plain_denoiser import Noise, OnStep
-from fastfit_watch.engine.preprocessing.geometry import Size
+from fastfit_watch.engine.noise import Noise
+from fastfit_watch.engine.noise_schedule import NoiseSchedule, OnStep
+from fastfit_watch.engine.pixels import Size
 
 Pair = tuple[ReferenceCache, ReferenceCache]
 

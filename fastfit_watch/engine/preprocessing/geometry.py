@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter
 
 from fastfit_watch.domain.errors import EngineError
+from fastfit_watch.engine.pixels import Size
 
 Picture = Image.Image
-Size = tuple[int, int]
-
 _WHOLE_PX = 2**26  # largest scaled picture made whole: 256 MB
 
 

@@ -16,8 +16,8 @@ from PIL import Image
 from fastfit_watch.domain.errors import EngineError
 from fastfit_watch.domain.look import Category, Framing, MaskMode
 from fastfit_watch.engine.parsers.parsing import HumanParser, Parsing
-from fastfit_watch.engine.plain_denoiser import Pixels
-from fastfit_watch.engine.preprocessing.geometry import Adjustment, Size, adjust, crop_to_ratio, restore, stretch
+from fastfit_watch.engine.pixels import Pixels, Size
+from fastfit_watch.engine.preprocessing.geometry import Adjustment, adjust, crop_to_ratio, restore, stretch
 from fastfit_watch.engine.preprocessing.mask import agnostic_mask
 
 _MASK_STEP_PX = 4  # masks are made on a quarter-size grid

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fastfit_watch.domain.job import Job, LookRecord, LookStatus, Progress, Status
-from fastfit_watch.reporting.eta import duration
+from fastfit_watch.domain.text import duration
 from fastfit_watch.reporting.gallery.markup import Markup, element, join, link, name, shorten
 from fastfit_watch.reporting.gallery.thumbs import THUMBS, thumb_file
 

@@ -11,7 +11,7 @@ from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.job import Job, LookRecord, LookResult, LookStatus, Status
 from fastfit_watch.domain.look import Framing, Preset
 from fastfit_watch.domain.options import OPTIONS
-from fastfit_watch.reporting.eta import duration
+from fastfit_watch.domain.text import duration
 from fastfit_watch.reporting.gallery import frame
 from fastfit_watch.reporting.gallery.cards import (
     Entry,

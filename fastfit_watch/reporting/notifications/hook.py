@@ -20,8 +20,7 @@ from typing import IO
 from loguru import logger
 
 from fastfit_watch.config.settings import Hook
-from fastfit_watch.reporting.notifications.payload import HOOK, Letter
-from fastfit_watch.storage.outbox import Outbox
+from fastfit_watch.storage.outbox import HOOK, Letter, Outbox
 
 _IDLE_S = 2.0
 _KEPT_BYTES = 64 * 1024

@@ -5,34 +5,14 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from fastfit_watch.domain.job import Job, LookRecord
+from fastfit_watch.storage.outbox import HOOK, WEBHOOK, Letter
 
 if TYPE_CHECKING:
     from fastfit_watch.config.settings import Config
-
-WEBHOOK, HOOK = "webhook", "hook"
-
-
-@dataclass(frozen=True)
-class Letter:
-    """One letter. channel: `webhook` or `hook`. event: `job.done` and the like. body: JSON. id: never used again.
-
-    serial: 0 until it is in the ledger; letters of a job go out in its order. since_s: Unix time from which the
-    patience with the receiver counts.
-    """
-
-    channel: str
-    id: str
-    job_id: str
-    event: str
-    body: str
-    since_s: float
-    serial: int = 0
-    attempts: int = 0
 
 
 def write_letters(config: Config, job: Job, looks: Sequence[LookRecord], now_s: float) -> list[Letter]:

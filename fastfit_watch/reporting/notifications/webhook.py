@@ -20,8 +20,7 @@ from loguru import logger
 
 from fastfit_watch.config.settings import Webhook
 from fastfit_watch.domain.errors import ConfigError
-from fastfit_watch.reporting.notifications.payload import WEBHOOK, Letter
-from fastfit_watch.storage.outbox import Outbox
+from fastfit_watch.storage.outbox import WEBHOOK, Letter, Outbox
 
 SIGNATURE_HEADER = "FastFit-Signature"
 _LEAST_SECRET_BYTES = 16
