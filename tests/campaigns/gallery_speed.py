@@ -14,9 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from gallery_house import GalleryHouse
+from support.gallery_fixture import GalleryHouse
 
 from fastfit_watch.reporting.gallery import Gallery
 

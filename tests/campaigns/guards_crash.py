@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from guard import Guard
 
-_SPOOL = "unit/test_spool.py"
-_DISPATCH = "unit/test_dispatch.py"
-_DEATHS = "unit/test_dispatch_deaths.py"
-_STORAGE = "unit/test_dispatch_storage.py"
+_SPOOL = "unit/intake/test_claim.py"
+_DISPATCH = "unit/daemon/test_dispatcher.py"
+_DEATHS = "unit/daemon/test_dispatcher_deaths.py"
+_STORAGE = "unit/daemon/test_dispatcher_storage.py"
 _DURABILITY = "integration/test_durability.py"
 
 CRASH = (
@@ -89,7 +89,7 @@ CRASH = (
         "storage/ledger.py",
         "reported = 1 WHERE id = ? AND status = ? AND changed_s = ? AND finished_s IS ?",
         "reported = 1 WHERE id = ? AND ? > '' AND ? >= 0 AND ? IS NOT 'never'",
-        "unit/test_ledger.py::test_a_report_of_what_was_true_before_a_retry_is_not_the_last_word",
+        "unit/storage/test_ledger.py::test_a_report_of_what_was_true_before_a_retry_is_not_the_last_word",
     ),
     Guard(
         "crash",

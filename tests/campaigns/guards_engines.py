@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from guard import Guard
 
-_DEATHS = "unit/test_dispatch_deaths.py"
-_STORAGE = "unit/test_dispatch_storage.py"
-_RESIDENT = "unit/test_resident.py"
-_ENDS = "unit/test_workbench_ends.py"
+_DEATHS = "unit/daemon/test_dispatcher_deaths.py"
+_STORAGE = "unit/daemon/test_dispatcher_storage.py"
+_RESIDENT = "unit/daemon/test_worker_process.py"
+_ENDS = "unit/worker/test_pipeline_ends.py"
 
 SUPERVISION = (
     Guard(
@@ -114,7 +114,7 @@ FAIR = (
         "storage/fair_queue.py",
         '    db.execute("UPDATE uploaders SET turn = ? WHERE name = (SELECT uploader FROM jobs WHERE id = ?)"',
         '    print("no turn"',
-        "unit/test_turns.py::test_another_persons_single_look_is_next_beside_5000",
+        "unit/storage/test_fair_queue.py::test_another_persons_single_look_is_next_beside_5000",
     ),
     Guard(
         "fairness",
@@ -122,7 +122,7 @@ FAIR = (
         "storage/fair_queue.py",
         '    db.execute("UPDATE jobs SET turn = ? WHERE id = ?", (turn, job_id))',
         "    pass",
-        "unit/test_ledger.py::test_turns_go_round_so_a_big_job_starves_nobody",
+        "unit/storage/test_ledger.py::test_turns_go_round_so_a_big_job_starves_nobody",
     ),
     Guard(
         "fairness",
@@ -130,7 +130,7 @@ FAIR = (
         "storage/fair_queue.py",
         "    for band in BANDS:",
         "    for band in (tuple(Priority),):",
-        "unit/test_turns.py::test_priorities",
+        "unit/storage/test_fair_queue.py::test_priorities",
     ),
     Guard(
         "fairness",
@@ -138,7 +138,7 @@ FAIR = (
         "storage/ledger.py",
         "if note_of(db, PAUSED) is not None or not is_any_due(db, now_s):",
         "if not is_any_due(db, now_s):",
-        "unit/test_turns.py::test_pause_holds_every_job_and_resume_gives_them_back",
+        "unit/storage/test_fair_queue.py::test_pause_holds_every_job_and_resume_gives_them_back",
     ),
     Guard(
         "retention",
@@ -146,7 +146,7 @@ FAIR = (
         "storage/retention_marks.py",
         "reported = 1 AND kept_since_s IS NULL AND status IN ('done', 'failed', 'cancelled')",
         "kept_since_s IS NULL",
-        "unit/test_retention.py::test_what_is_not_finished_never_goes",
+        "unit/daemon/test_retention.py::test_what_is_not_finished_never_goes",
     ),
     Guard(
         "retention",
@@ -154,6 +154,6 @@ FAIR = (
         "storage/retention_marks.py",
         "AND reported = 1 AND status IN ('done', 'failed', 'cancelled')",
         "",
-        "unit/test_retention.py::test_a_job_that_was_begun_again_never_leaves",
+        "unit/daemon/test_retention.py::test_a_job_that_was_begun_again_never_leaves",
     ),
 )

@@ -6,8 +6,8 @@ from guard import Guard
 
 _INTAKE = "integration/test_intake.py"
 _ORDERS = "integration/test_intake_orders.py"
-_SPOOL = "unit/test_spool.py"
-_YAML = "unit/test_manifest.py::test_yaml_that_means_harm_or_is_none"
+_SPOOL = "unit/intake/test_claim.py"
+_YAML = "unit/intake/test_manifest.py::test_yaml_that_means_harm_or_is_none"
 
 COMPLETE = (
     Guard(
@@ -24,7 +24,7 @@ COMPLETE = (
         "intake/stability.py",
         " or now_s < before.since_s",
         "",
-        "unit/test_settle.py::test_a_clock_set_back_never_shortens_the_wait",
+        "unit/intake/test_stability.py::test_a_clock_set_back_never_shortens_the_wait",
     ),
     Guard(
         "completeness",
@@ -64,7 +64,7 @@ COMPLETE = (
         "imaging/codec.py",
         "    if not _IS_WHOLE[kind](data):",
         "    if False:",
-        "unit/test_images.py::test_truncated_and_zero_filled_files_end_early",
+        "unit/imaging/test_codec.py::test_truncated_and_zero_filled_files_end_early",
     ),
     Guard(
         "completeness",
@@ -104,7 +104,7 @@ COMPLETE = (
         "intake/watcher.py",
         "return all(thread.is_alive() for thread in threads) and _identity(self._inputs) == self._watched",
         "return True",
-        "integration/test_watch.py::test_an_observer_without_the_thread_that_reads_for_it_is_replaced",
+        "integration/test_watcher.py::test_an_observer_without_the_thread_that_reads_for_it_is_replaced",
     ),
     Guard(
         "completeness",
@@ -168,7 +168,7 @@ HOSTILE = (
         "imaging/codec.py",
         "if limits is not None and height * width > limits.picture_pixels:",
         "if False:",
-        "unit/test_images.py::test_the_pixel_limit_is_exact",
+        "unit/imaging/test_codec.py::test_the_pixel_limit_is_exact",
     ),
     Guard(
         "hostile",
@@ -176,7 +176,7 @@ HOSTILE = (
         "intake/decoder.py",
         "    resource.setrlimit(resource.RLIMIT_AS, (bound, bound))",
         "    pass",
-        "integration/test_inspector.py::test_a_picture_that_needs_too_much_memory_costs_nothing_else",
+        "integration/test_decoder.py::test_a_picture_that_needs_too_much_memory_costs_nothing_else",
     ),
     Guard(
         "hostile",
@@ -184,6 +184,6 @@ HOSTILE = (
         "daemon/logs.py",
         '["line"] = one_line(',
         '["line"] = str(',
-        "unit/test_logs.py::test_names_cannot_break_a_line",
+        "unit/daemon/test_logs.py::test_names_cannot_break_a_line",
     ),
 )

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from guard import Guard
 
-_MEMORY, _BENCH, _NOTES = "unit/test_memory.py", "unit/test_workbench.py", "unit/test_rung_notes.py"
+_MEMORY, _BENCH, _NOTES = (
+    "unit/engine/test_memory_ladder.py",
+    "unit/worker/test_pipeline.py",
+    "unit/daemon/test_rung_store.py",
+)
 _ANY_STAGE = f"{_BENCH}::test_a_shortage_in_any_stage_ends_in_a_picture_one_rung_lower"
 
 

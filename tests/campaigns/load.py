@@ -30,7 +30,7 @@ from PIL import Image
 from fastfit_watch.domain.job import Job, Status
 from fastfit_watch.storage.ledger import Ledger
 
-PROGRAM = Path(__file__).parents[1] / "integration" / "protocol_daemon.py"
+PROGRAM = Path(__file__).parents[1] / "support" / "protocol_daemon.py"
 ROOT = Path(__file__).parents[2]
 # protocol_worker takes 0.7 s for a look of this name.
 LOOK = "slow"

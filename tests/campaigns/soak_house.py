@@ -18,7 +18,7 @@ from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.job import Job
 from fastfit_watch.storage.ledger import Ledger
 
-PROGRAM = Path(__file__).parents[1] / "integration" / "protocol_daemon.py"
+PROGRAM = Path(__file__).parents[1] / "support" / "protocol_daemon.py"
 ROOT = Path(__file__).parents[2]
 
 

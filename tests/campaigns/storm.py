@@ -26,7 +26,7 @@ from PIL import Image
 from fastfit_watch.domain.job import Job, LookRecord, Status
 from fastfit_watch.storage.ledger import Ledger
 
-PROGRAM = Path(__file__).parents[1] / "integration" / "protocol_daemon.py"
+PROGRAM = Path(__file__).parents[1] / "support" / "protocol_daemon.py"
 FINAL = {Status.DONE, Status.FAILED, Status.INVALID, Status.CANCELLED}
 PATIENCE_S = 60.0
 

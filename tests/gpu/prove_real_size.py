@@ -248,8 +248,8 @@ def toolkit(proof: Proof) -> None:
 
 def daemon(proof: Proof) -> None:
     """The running daemon on the real-size bundle: a cap makes its engine run out of memory, and no look is lost."""
-    sys.path.insert(0, str(ROOT / "tests" / "integration"))
-    from running_daemon import draw_upload
+    sys.path.insert(0, str(ROOT / "tests"))
+    from support.running_daemon import draw_upload
 
     home = Path(tempfile.mkdtemp())
     draw_upload(home / "inputs" / "spring", looks=2, steps=4)

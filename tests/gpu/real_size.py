@@ -27,7 +27,7 @@ from fastfit_watch.engine.parsers.schp import LABELS, SCHP, Dataset
 from fastfit_watch.engine.parsers.schp_network import AugmentCE2P
 
 _RECIPE = Path(__file__).parents[1] / "golden" / "fill_recipe.py"
-_RECORDED = Path(__file__).parents[1] / "unit" / "recorded_densepose.py"
+_RECORDED = Path(__file__).parents[1] / "support" / "recorded_densepose.py"
 _SEED = 1234
 
 REAL, SMALL = weights.REAL, replace(weights.SMALL, person=(256, 192), accessory=(128, 96))

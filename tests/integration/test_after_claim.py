@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from house import House, wait_for
 from PIL import Image
+from support.daemon_process import House, wait_for
 
 from fastfit_watch.domain.job import LookStatus
 from fastfit_watch.system.exit_codes import ExitCode

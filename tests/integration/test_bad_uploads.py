@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from running_daemon import RunningDaemon, draw_upload
+from support.running_daemon import RunningDaemon, draw_upload
 
 
 @pytest.fixture(scope="module")

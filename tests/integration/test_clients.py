@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from house import House, wait_for
-from loopback_ssh import LoopbackSsh, serve_ssh
 from PIL import Image
+from support.daemon_process import House, wait_for
+from support.loopback_ssh import LoopbackSsh, serve_ssh
 
 from fastfit_watch.domain.job import Status
 

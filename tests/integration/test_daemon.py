@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import pytest
-from house import PATIENCE_S, House, wait_for
+from support.daemon_process import PATIENCE_S, House, wait_for
 
 from fastfit_watch.domain.job import LookStatus, Status
 from fastfit_watch.system.exit_codes import ExitCode

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from loopback_ssh import serve_ssh
-from running_daemon import draw_upload
+from support.loopback_ssh import serve_ssh
+from support.running_daemon import draw_upload
 
 from fastfit_watch.system.exit_codes import ExitCode
 
@@ -33,7 +33,7 @@ ELSEWHERE = {
     "cd /opt": "needs root and systemd",
     "install -": "needs root",
     "mkdir -p /srv": "needs root",
-    "/opt/": "needs root; what it prints is tried in tests/unit/test_service.py",
+    "/opt/": "needs root; what it prints is tried in tests/unit/cli/test_service_unit.py",
     "systemctl": "needs systemd: tests/integration/test_systemd.py",
     "journalctl": "needs systemd",
     "sudo": "needs the service's account",
@@ -41,7 +41,7 @@ ELSEWHERE = {
     "scp anna@box": "needs that account: tests/integration/test_upload_account.py",
     "scp -r spring anna@box": "the same",
     "scp -r anna@box": "the same",
-    "python3 -c 'import sqlite3": "tests/unit/test_running.py runs it",
+    "python3 -c 'import sqlite3": "tests/unit/docs/test_running.py runs it",
     "cp -a": "the same",
     "ssh -L": "serves until it is ended",
     ".venv/bin/fastfit-watch models pull": "fetches from the network: tests/integration/test_hub.py",

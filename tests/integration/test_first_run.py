@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from released_files import write_model, write_toolkit
-from stand_in_hub import StandInHub
+from support.hub_server import StandInHub
+from support.released_files import write_model, write_toolkit
 
 from fastfit_watch.bundles.catalogue import KNOWN
 

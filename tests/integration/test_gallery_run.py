@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import launch, serve, visit
 from PIL import Image
 from playwright.sync_api import Browser, expect
-from running_daemon import RunningDaemon, draw_upload
+from support.chromium import launch, serve, visit
+from support.running_daemon import RunningDaemon, draw_upload
 
 PATIENCE_MS = 240_000
 NASTY = "<i>winter&'\"{}"

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from house import House, wait_for
 from PIL import Image
+from support.daemon_process import House, wait_for
 
 from fastfit_watch.domain.job import Status
 from fastfit_watch.storage.ledger import Ledger

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_box import (
+from PIL import Image
+from support.fake_hub import (
     MODEL,
     PATIENCE_S,
     PICKLE,
@@ -30,8 +31,7 @@ from hub_box import (
     open_hub,
     toolkit_files,
 )
-from PIL import Image
-from stand_in_hub import StandInHub, git_sha1
+from support.hub_server import StandInHub, git_sha1
 
 from fastfit_watch.system.exit_codes import ExitCode
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_box import (
+from PIL import Image
+from support.fake_hub import (
     MODEL,
     NAME,
     PATIENCE_S,
@@ -26,8 +27,7 @@ from hub_box import (
     safetensors,
     toolkit_files,
 )
-from PIL import Image
-from stand_in_hub import StandInHub
+from support.hub_server import StandInHub
 
 from fastfit_watch.system.exit_codes import ExitCode
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from intake_desk import FILES, MANIFEST, SETTLE_S, Desk, picture
+from support.intake_fixture import FILES, MANIFEST, SETTLE_S, Desk, picture
 
 from fastfit_watch.domain.job import Status
 

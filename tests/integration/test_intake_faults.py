@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from intake_desk import FILES, MANIFEST, Desk, picture
+from support.intake_fixture import FILES, MANIFEST, Desk, picture
 
 from fastfit_watch.config.settings import Watch
 from fastfit_watch.domain.job import Status
@@ -26,7 +26,7 @@ RUN_PROGRAM = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from intake_desk import Desk
+from support.intake_fixture import Desk
 desk = Desk(Path(sys.argv[1]))
 desk.open()
 desk.step(); desk.step(5.0)
@@ -118,7 +118,7 @@ def test_one_kill_after_the_other_loses_and_doubles_no_upload(desk: Desk) -> Non
             desk.upload(f"job{count}", {**FILES, "anna.jpg": picture(count)})
             count += 1
         done = subprocess.run(
-            [sys.executable, "-c", RUN_PROGRAM, str(desk.inputs), str(Path(__file__).parent)],
+            [sys.executable, "-c", RUN_PROGRAM, str(desk.inputs), str(Path(__file__).parents[1])],
             env={**os.environ, VARIABLE: kill},
             check=False,
         )

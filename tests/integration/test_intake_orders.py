@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from intake_desk import FILES, Desk, picture
+from support.intake_fixture import FILES, Desk, picture
 
 from fastfit_watch.domain.job import Status
 from fastfit_watch.intake.loop import NOTE

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running_daemon import RunningDaemon, draw_upload
+from support.running_daemon import RunningDaemon, draw_upload
 
 
 def _pictures(daemon: RunningDaemon) -> dict[str, bytes]:

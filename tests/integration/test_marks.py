@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from running_daemon import RunningDaemon
+from support.running_daemon import RunningDaemon
 
 from fastfit_watch.domain.look import Category
 from fastfit_watch.imaging.provenance import hash_of

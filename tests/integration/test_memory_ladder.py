@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running_daemon import draw_upload
+from support.running_daemon import draw_upload
 
 from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.storage.ledger import Ledger

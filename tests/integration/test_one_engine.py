@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import pytest
-from running_daemon import RunningDaemon, draw_upload
+from support.running_daemon import RunningDaemon, draw_upload
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loopback_ssh import LoopbackSsh, serve_ssh
-from running_daemon import RunningDaemon, draw_upload
+from support.loopback_ssh import LoopbackSsh, serve_ssh
+from support.running_daemon import RunningDaemon, draw_upload
 
 
 @pytest.fixture

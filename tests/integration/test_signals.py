@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import pytest
-from house import PATIENCE_S, House, wait_for
-from listening import Systemd
+from support.daemon_process import PATIENCE_S, House, wait_for
+from support.systemd_socket import Systemd
 
 from fastfit_watch.domain.job import LookStatus
 from fastfit_watch.storage.ledger import Ledger

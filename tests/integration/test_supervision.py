@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import pytest
-from house import PATIENCE_S, House, wait_for
-from running_daemon import RunningDaemon, draw_upload
+from support.daemon_process import PATIENCE_S, House, wait_for
+from support.running_daemon import RunningDaemon, draw_upload
 
 from fastfit_watch.domain.job import LookStatus
 from fastfit_watch.system.exit_codes import ExitCode

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from house import PATIENCE_S, House, wait_for
-from listening import Systemd
+from support.daemon_process import PATIENCE_S, House, wait_for
+from support.systemd_socket import Systemd
 
 from fastfit_watch.domain.job import LookStatus
 from fastfit_watch.system.exit_codes import ExitCode
@@ -118,8 +118,8 @@ def test_a_thread_that_dies_takes_the_daemon_with_it(house: House) -> None:
     """Half a daemon, which seems alive and takes no uploads, is worse than one that whoever started it starts again."""
     program = house.root / "broken.py"
     program.write_text(
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from pathlib import Path\nimport protocol_daemon, fastfit_watch.intake.thread\n"
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        "from pathlib import Path\nimport fastfit_watch.intake.thread; from support import protocol_daemon\n"
         "def broken(*_): raise ValueError('two\\nlines')\n"
         "fastfit_watch.intake.thread.Inspectors = broken\n"
         "sys.exit(protocol_daemon.run(Path(sys.argv[1]), once=False))\n"

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-from test_spool import make_upload, take
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from unit.intake.test_claim import make_upload, take
 
 from fastfit_watch.cli.doctor.access import Account, find_account
 from fastfit_watch.cli.doctor.finding import Level

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running_daemon import draw_upload
-from stand_in_hub import StandInHub
+from support.hub_server import StandInHub
+from support.running_daemon import draw_upload
 
 from fastfit_watch.config.settings import Config, ContentFilter
 from fastfit_watch.daemon.worker_process import worker_command
 from fastfit_watch.domain.worker_protocol import Ready, read_message
 
-CLASSIFIER = Path(__file__).parents[1] / "unit" / "tiny_classifier.py"
+CLASSIFIER = Path(__file__).parents[1] / "support" / "tiny_classifier.py"
 PATIENCE_S = 240.0
 LOOK = "p0.look0"
 

@@ -1,0 +1,222 @@
+"""The daemon as a process tells others: a receiver that is away, hangs or refuses, a hook, and Prometheus."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+from support.daemon_process import House, wait_for
+
+from fastfit_watch.config.paths import LOG_FILE
+from fastfit_watch.reporting.notifications.webhook import SIGNATURE_HEADER, verify
+from fastfit_watch.storage.outbox import Outbox
+from fastfit_watch.system.exit_codes import ExitCode
+
+SECRET = b"0123456789abcdef0123456789abcdef"
+JOBS = 12
+
+
+class Receiver:
+    """Checks and keeps what it is sent. May refuse it all, or let it wait for an answer."""
+
+    def __init__(self) -> None:
+        self.heard: list[dict[str, Any]] = []
+        self.knocks = 0
+        self.answers = threading.Event()
+        self.answers.set()
+        self.code = 200
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                receiver.knocks += 1
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                assert verify(SECRET, body, self.headers[SIGNATURE_HEADER], time.time())
+                receiver.answers.wait(60)
+                if receiver.code == 200:
+                    told = json.loads(body)
+                    told["complete"] = (Path(told["folder"]) / told["report"]).is_file()
+                    receiver.heard.append(told)
+                self.send_response(receiver.code)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *arguments: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, request: object, client_address: object) -> None:
+                pass  # a daemon that was killed while it asked
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.answers.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture
+def house(tmp_path: Path, receiver: Receiver) -> Iterator[House]:
+    house = House(tmp_path)
+    (tmp_path / "secret").write_bytes(SECRET)
+    webhook = {"url": receiver.url, "secret_file": str(tmp_path / "secret"), "timeout_s": 60}
+    tell(house, webhook={**webhook, "backoff_s": 0.2, "backoff_max_s": 0.5})
+    yield house
+    house.close()
+
+
+def tell(house: House, **sections: Any) -> None:
+    """Add sections to the daemon's settings."""
+    path = house.root / "settings.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | sections))
+
+
+def upload_all(house: House) -> list[str]:
+    names = [f"job{number:02}" for number in range(JOBS)]
+    for name in names:
+        house.upload(name, "casual")
+    return names
+
+
+def pending(house: House) -> int:
+    outbox = Outbox(house.inputs / ".spool" / "ledger.db", read_only=True)
+    count = sum(number for number, _ in outbox.pending().values())
+    outbox.close()
+    return count
+
+
+def test_done_and_failed_jobs_are_told_of_once_their_report_is_there(house: House, receiver: Receiver) -> None:
+    house.upload("spring", "casual", "gala")
+    house.upload("bad", "input")
+    assert house.drain() == ExitCode.FAILED
+    told = {letter["job"]: letter for letter in receiver.heard}
+    assert len(receiver.heard) == 2
+    assert (told["spring"]["event"], told["bad"]["event"]) == ("job.done", "job.failed")
+    assert [picture["file"] for picture in told["spring"]["pictures"]] == ["anna.casual.png", "anna.gala.png"]
+    assert told["bad"]["pictures"][0]["reason"] == "Nobody is in the picture."
+    assert all(letter["complete"] for letter in receiver.heard)
+    assert "webhook job.done delivered at attempt 1" in (house.outputs / "spring" / "job.log").read_text()
+
+
+def test_a_receiver_that_hangs_delays_no_picture(house: House, receiver: Receiver) -> None:
+    """It keeps the first letter waiting; meanwhile every job is made and reported."""
+    receiver.answers.clear()
+    house.upload("first", "casual")
+    house.start()
+    wait_for(lambda: receiver.knocks, house)
+    names = ["first", *upload_all(house)]
+    wait_for(lambda: all(house.is_final(name) for name in names), house)
+    wait_for(lambda: pending(house) == len(names), house)
+    assert receiver.knocks == 1 and receiver.heard == []
+    receiver.answers.set()
+    wait_for(lambda: len(receiver.heard) == len(names), house)
+    assert sorted(letter["job"] for letter in receiver.heard) == sorted(names)
+
+
+def test_a_receiver_that_hangs_does_not_keep_the_daemon_from_ending(house: House, receiver: Receiver) -> None:
+    receiver.answers.clear()
+    house.upload("spring", "casual")
+    daemon = house.start()
+    wait_for(lambda: receiver.knocks, house)
+    daemon.terminate()
+    assert daemon.wait(30) == ExitCode.OK
+    receiver.answers.set()
+    assert house.drain() == ExitCode.OK
+    assert {letter["job"] for letter in receiver.heard} == {"spring"}
+
+
+def test_kill_9_loses_no_letter_and_keeps_their_order(house: House, receiver: Receiver) -> None:
+    receiver.code = 503
+    names = upload_all(house)
+    house.upload("twice", "engine")
+    daemon = house.start()
+    wait_for(lambda: all(house.is_final(name) for name in [*names, "twice"]) and receiver.knocks > 2, house)
+    house.read(lambda ledger: ledger.retry("twice", time.time()))
+    wait_for(lambda: pending(house) == JOBS + 2, house)
+    daemon.kill()
+    daemon.wait()
+    receiver.code = 200
+    house.start()
+    wait_for(lambda: pending(house) == 0, house)
+    ids = [letter["id"] for letter in receiver.heard]
+    assert len(set(ids)) == JOBS + 2
+    assert {letter["job"] for letter in receiver.heard} == {*names, "twice"}
+    twice = [letter["created"] for letter in receiver.heard if letter["job"] == "twice"]
+    assert twice == sorted(twice) and len(set(twice)) == 2
+
+
+def test_a_webhook_without_its_secret_is_refused_at_the_start(house: House) -> None:
+    (house.root / "secret").unlink()
+    assert house.drain() != 0
+    assert "webhook.secret_file" in (house.root / "stderr").read_text()
+
+
+def test_a_hook_runs_beside_the_work_and_speaks_in_the_job_s_log(house: House, tmp_path: Path) -> None:
+    program = "import os, time; time.sleep(0.3); print('delivered', os.environ['FASTFIT_JOB'], os.listdir('.'))"
+    tell(house, webhook={}, hook={"command": [sys.executable, "-c", program]})
+    house.upload("spring", "casual")
+    house.upload("summer", "beach")
+    assert house.drain() == ExitCode.OK
+    for job in ("spring", "summer"):
+        log = (house.outputs / job / "job.log").read_text()
+        assert f"hook: delivered {job}" in log and "report.json" in log and "hook finished" in log
+
+
+def test_prometheus_sees_what_the_daemon_does(house: House) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address, path = f"127.0.0.1:{probe.getsockname()[1]}", house.root / "fastfit.prom"
+    tell(house, webhook={}, metrics={"textfile": str(path), "listen": address, "every_s": 0.2})
+    house.upload("spring", "casual", "input")
+    house.start()
+    wait_for(lambda: house.is_final("spring"), house)
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=20) as answer:
+        text = answer.read().decode()
+    values = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert values["fastfit_jobs", "failed"] == 1
+    assert values["fastfit_pictures_total", "cpu"] == 1
+    assert values["fastfit_failures_total", "input"] == 1
+    assert values["fastfit_engine_ready", "cpu"] == 1
+    assert values["fastfit_stage_seconds_sum", "denoise"] == pytest.approx(0.1)
+    wait_for(lambda: 'fastfit_jobs{status="failed"} 1.0' in path.read_text(), house)
+
+
+def test_in_json_every_event_is_one_line_with_the_same_keys(house: House) -> None:
+    tell(house, webhook={}, log={"format": "json", "level": "DEBUG"})
+    house.upload("spring", "casual", "input")
+    house.upload("bad name\n", "casual")
+    assert house.drain() == ExitCode.FAILED
+    lines = (house.root / "logs" / LOG_FILE).read_text(encoding="utf-8").splitlines()
+    events = [json.loads(line) for line in lines]
+    assert {tuple(event) for event in events} == {("time", "level", "job", "look", "message", "exception")}
+    assert {event["level"] for event in events} >= {"INFO", "WARNING"}
+    assert {event["look"] for event in events if event["job"] == "spring"} >= {None, "anna.casual", "anna.input"}
+    nameless = [event["message"] for event in events if event["job"] is None and "spring" in event["message"]]
+    assert nameless == [], "whatever is about a job has it as its key"

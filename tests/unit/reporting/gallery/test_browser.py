@@ -1,0 +1,253 @@
+"""The gallery in a real browser: filters, sliders, copying, and refreshing without disturbing the reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from support.chromium import Visit, launch, serve, visit
+from support.gallery_fixture import GalleryHouse
+
+from fastfit_watch.domain.job import Progress, Status
+from fastfit_watch.reporting.gallery import Gallery
+
+REFRESH_MS = 60_000
+NASTY = "<img src=x onerror=alert(1)>\"'&"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with launch() as browser:
+        yield browser
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> GalleryHouse:
+    """One job in work, one done, one that failed, one with a nasty name, one that cannot be used."""
+    house = GalleryHouse(tmp_path)
+    house.claim("winter", people=("ben.jpg",), looks=("casual", "storm"))
+    house.complete("winter")
+    house.claim(NASTY, people=(f"{NASTY}.jpg",), looks=(NASTY,))
+    house.complete(NASTY)
+    house.claim("autumn", looks=("casual",))
+    house.ledger.start_attempt("autumn", "anna.casual", 1_700_000_200.0)
+    house.ledger.fail_look("autumn", "anna.casual", "nobody was found in the picture", 1_700_000_201.0)
+    house.ledger.settle_job("autumn", 1_700_000_202.0)
+    (house.config.outputs / "autumn").mkdir()
+    house.ledger.sight("broken", 90.0)
+    house.ledger.mark("broken", Status.INVALID, "outfit.yaml:1: no 'people'. Add them.; outfit.yaml:4: 'uper'.", 91.0)
+    house.claim("spring", people=("anna.jpg", "ben.jpg", "chloe.jpg"), looks=("casual", "gala"))
+    for key in ("anna.casual", "anna.gala"):
+        house.finish("spring", key)
+    return house
+
+
+@pytest.fixture
+def gallery(house: GalleryHouse) -> Gallery:
+    gallery = Gallery(house.config, house.ledger)
+    gallery.publish({"spring": Progress("ben.casual", "denoise", 4, 30, eta_s=40.0)}, "", 1e6)
+    return gallery
+
+
+def _more(house: GalleryHouse, gallery: Gallery, key: str, at_s: float) -> None:
+    house.finish("spring", key, at_s)
+    gallery.publish({}, "", 1e6)
+
+
+def _address(house: GalleryHouse, served: str, way: str) -> str:
+    return served if way == "http" else house.config.outputs.as_uri()
+
+
+def _shown_jobs(page: Page) -> set[str]:
+    return {name.strip() for name in page.locator(".job:visible h3").all_inner_texts()}
+
+
+def _clean(seen: Visit, address: str) -> None:
+    assert seen.complaints == []
+    assert all(url.startswith((address, "data:,")) for url in seen.requests), seen.requests
+    assert any(url.endswith(".webp") for url in seen.requests), "pictures were loaded"
+
+
+@pytest.mark.usefixtures("gallery")
+@pytest.mark.parametrize("way", ["http", "file"])
+def test_all_pages_load_cleanly(house: GalleryHouse, browser: Browser, way: str) -> None:
+    with serve(house.config.outputs) as served:
+        address = _address(house, served, way)
+        for path in ("index.html", "spring/index.html", "gallery/page-1.html"):
+            with visit(browser, f"{address}/{path}") as seen:
+                seen.page.wait_for_load_state("networkidle")
+                widths = seen.page.eval_on_selector_all(
+                    "img",
+                    "all => all.filter(img => img.loading !== 'lazy' || img.complete).map(img => img.naturalWidth)",
+                )
+                assert widths and min(widths) > 0
+                _clean(seen, address)
+
+
+@pytest.mark.usefixtures("gallery")
+def test_markup_in_names_is_text(house: GalleryHouse, browser: Browser) -> None:
+    with visit(browser, f"{house.config.outputs.as_uri()}/index.html") as seen:
+        job = seen.page.locator(".job").filter(has_text=NASTY)
+        expect(job.locator("h3")).to_have_text(NASTY)
+        job.locator("h3 a").click()
+        expect(seen.page.locator("h1")).to_have_text(NASTY)
+        expect(seen.page.locator(".figure .look")).to_have_text(NASTY)
+        expect(seen.page.locator(".compare .after img")).to_have_js_property("complete", True)
+        assert seen.complaints == []
+
+
+@pytest.mark.usefixtures("gallery")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("path", ["index.html", "spring/index.html", "autumn/index.html", "gallery/page-1.html"])
+def test_axe_finds_nothing_serious(house: GalleryHouse, browser: Browser, path: str, width: int, scheme: str) -> None:
+    window = {"viewport": {"width": width, "height": 740}, "color_scheme": scheme}
+    with visit(browser, f"{house.config.outputs.as_uri()}/{path}", **window) as seen:
+        for details in seen.page.locator("details").all():
+            details.evaluate("part => { part.open = true; }")
+        assert seen.audit() == []
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out sideways"
+
+
+@pytest.mark.usefixtures("gallery")
+def test_colours_follow_the_reader(house: GalleryHouse, browser: Browser) -> None:
+    papers = []
+    for scheme in ("light", "dark"):
+        with visit(browser, f"{house.config.outputs.as_uri()}/index.html", color_scheme=scheme) as seen:
+            papers.append(seen.page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert papers == ["rgb(250, 249, 247)", "rgb(23, 22, 21)"]
+
+
+@pytest.mark.usefixtures("gallery")
+def test_filters_by_state_and_look(house: GalleryHouse, browser: Browser) -> None:
+    with visit(browser, f"{house.config.outputs.as_uri()}/index.html") as seen:
+        page = seen.page
+        assert _shown_jobs(page) == {"winter", NASTY, "autumn", "broken", "spring"}
+        page.locator("label[for=state-failed]").click()
+        assert _shown_jobs(page) == {"autumn"}
+        expect(page.locator("#newest")).to_be_hidden()
+        page.locator("label[for=state-all]").click()
+        page.get_by_label("Look").select_option("gala")
+        assert _shown_jobs(page) == {"spring"}
+        assert page.locator(".tile:visible").count() == 1
+        page.locator("label[for=state-done]").click()
+        expect(page.locator("#nothing")).to_be_visible()
+        page.reload()
+        assert _shown_jobs(page) == set(), "a reload keeps the filter"
+        page.locator("#shelves summary").click()
+        page.locator("#shelves a").click()
+        assert "state=done" in page.url and page.locator("#state-done").is_checked(), "so does the way to older jobs"
+
+
+@pytest.mark.usefixtures("gallery")
+def test_keys_move_slider_and_filters(house: GalleryHouse, browser: Browser) -> None:
+    with visit(browser, f"{house.config.outputs.as_uri()}/spring/index.html") as seen:
+        page = seen.page
+        page.keyboard.press("Tab")
+        expect(page.locator(".skip")).to_be_focused()
+        slider = page.locator("#look-0-before")
+        slider.focus()
+        before = page.locator("#look-0 .before")
+        assert "100%" in before.evaluate("part => getComputedStyle(part).clipPath")
+        page.keyboard.press("End")
+        assert before.evaluate("part => getComputedStyle(part).clipPath") == "inset(0px 0% 0px 0px)"
+        page.locator("#state-all").focus()
+        page.keyboard.press("ArrowRight")
+        assert page.locator(".figure:visible").count() == 4, "the next state: in line"
+
+
+@pytest.mark.usefixtures("gallery")
+def test_the_slider_follows_the_pointer(house: GalleryHouse, browser: Browser) -> None:
+    with visit(browser, f"{house.config.outputs.as_uri()}/spring/index.html") as seen:
+        box = seen.page.locator("#look-0 .compare").bounding_box()
+        assert box is not None
+        seen.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        assert abs(int(seen.page.locator("#look-0-before").input_value()) - 50) <= 4
+
+
+@pytest.mark.usefixtures("gallery")
+@pytest.mark.parametrize("has_clipboard", [True, False])
+def test_the_command_is_copied(house: GalleryHouse, browser: Browser, has_clipboard: bool) -> None:
+    with (
+        serve(house.config.outputs) as served,
+        visit(browser, f"{served}/spring/index.html", permissions=["clipboard-read", "clipboard-write"]) as seen,
+    ):
+        page = seen.page
+        if not has_clipboard:  # as on a page that came over plain http
+            page.evaluate("void (navigator.clipboard.writeText = () => Promise.reject(new Error('no')))")
+        page.locator("#look-0 summary").click()
+        page.locator("#look-0 [data-copy]").click()
+        expect(page.locator("#look-0 [data-copy]")).to_have_text("Copied")
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert copied == page.locator("#look-0 code").inner_text() and copied.startswith("fastfit-watch try-on ")
+
+
+@pytest.mark.parametrize("way", ["http", "file"])
+def test_a_refresh_keeps_what_the_reader_did(house: GalleryHouse, gallery: Gallery, browser: Browser, way: str) -> None:
+    with (
+        serve(house.config.outputs) as served,
+        visit(browser, f"{_address(house, served, way)}/spring/index.html") as seen,
+    ):
+        page = seen.page
+        page.get_by_label("Look").select_option("gala")
+        page.locator("#look-1 summary").click()
+        page.locator("#look-1-before").fill("40")
+        page.set_viewport_size({"width": 700, "height": 400})
+        page.evaluate("scrollTo(0, 333)")
+        page.locator("#look-1 [data-copy]").focus()
+        page.evaluate("scrollTo(0, 333)")
+        button = page.locator("#look-1 [data-copy]")
+        place = button.evaluate("part => part.getBoundingClientRect().top")
+        _more(house, gallery, "ben.gala", 1_700_000_300.0)
+        expect(page.locator("#title")).to_contain_text("3 of 6", timeout=REFRESH_MS)
+        expect(page.locator("#look-3 .compare")).to_be_visible()
+        assert page.get_by_label("Look").input_value() == "gala"
+        assert page.locator("#look-0").is_hidden() and page.locator("#look-1-more").get_attribute("open") is not None
+        assert page.locator("#look-1-before").input_value() == "40"
+        assert "60%" in page.locator("#look-1 .before").evaluate("part => getComputedStyle(part).clipPath")
+        assert abs(button.evaluate("part => part.getBoundingClientRect().top") - place) <= 1
+        assert seen.complaints == []
+
+
+def test_a_refresh_leaves_alone_what_did_not_change(house: GalleryHouse, gallery: Gallery, browser: Browser) -> None:
+    with serve(house.config.outputs) as served, visit(browser, f"{served}/index.html") as seen:
+        page = seen.page
+        page.evaluate("document.querySelector('#newest .job').mine = true")
+        page.locator("#newest h3 a").first.focus()
+        mark = page.locator("#newest .job").first
+        mark.evaluate("part => scrollBy(0, part.getBoundingClientRect().top - 5)")
+        before = mark.evaluate("part => part.getBoundingClientRect().top")
+        _more(house, gallery, "ben.casual", 1_700_000_300.0)
+        house.claim("summer", now_s=1_700_000_400.0)
+        gallery.publish({}, "", 1e6)
+        expect(page.locator(".job").filter(has_text="summer")).to_have_count(1, timeout=REFRESH_MS)
+        assert mark.evaluate("part => part.mine") is True
+        assert abs(mark.evaluate("part => part.getBoundingClientRect().top") - before) <= 1, (
+            "new parts above move nothing"
+        )
+        expect(page.locator("#newest h3 a").first).to_be_focused()
+        assert seen.complaints == []
+
+
+def test_the_reader_can_stop_the_refreshing(house: GalleryHouse, gallery: Gallery, browser: Browser) -> None:
+    with serve(house.config.outputs) as served, visit(browser, f"{served}/spring/index.html") as seen:
+        seen.page.locator("#live").click()
+        expect(seen.page.locator("#live")).to_have_attribute("aria-pressed", "false")
+        _more(house, gallery, "ben.gala", 1_700_000_300.0)
+        fetched = len(seen.requests)
+        seen.page.wait_for_timeout(7000)
+        assert len(seen.requests) == fetched
+        seen.page.locator("#live").click()
+        expect(seen.page.locator("#title")).to_contain_text("3 of 6", timeout=REFRESH_MS)
+
+
+@pytest.mark.usefixtures("gallery")
+def test_without_scripts_everything_is_still_there(house: GalleryHouse, browser: Browser) -> None:
+    with visit(browser, f"{house.config.outputs.as_uri()}/spring/index.html", java_script_enabled=False) as seen:
+        assert seen.page.locator(".figure").count() == 6
+        expect(seen.page.locator("#filters")).to_be_hidden()
+        expect(seen.page.locator("#look-0 .compare input")).to_be_hidden()
+        seen.page.locator("#look-0 summary").click()
+        expect(seen.page.locator("#look-0 code")).to_be_visible()
