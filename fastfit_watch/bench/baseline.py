@@ -21,7 +21,7 @@ from fastfit_watch.engine.networks.unet import FastFitUNet
 from fastfit_watch.engine.pixels import Pixels, composite, make_condition, mask_to_tensor, to_pixels, to_tensor
 
 
-class Rival:
+class PublishedBaseline:
     """Published order of work over networks of its own, in diffusers' usual layout, on one device."""
 
     def __init__(self, bundle: Bundle, device: str, dtype: torch.dtype) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from fastfit_watch.bench.baseline import Rival
+from fastfit_watch.bench.baseline import PublishedBaseline
 from fastfit_watch.bench.weights import draw_picture
 from fastfit_watch.domain.look import Category, Framing, SamplingOptions
 from fastfit_watch.engine.noise import SeededNoise, draw_posterior_noise
@@ -22,7 +22,12 @@ _WARM_UPS = 1
 
 
 def time_plain_job(
-    rival: Rival, engine: FastFitEngine, people: int, slots: Sequence[Category], options: SamplingOptions, folder: Path
+    rival: PublishedBaseline,
+    engine: FastFitEngine,
+    people: int,
+    slots: Sequence[Category],
+    options: SamplingOptions,
+    folder: Path,
 ) -> float:
     """Seconds for each picture of `people` persons in one outfit: files in, PNG files out. The first is not counted.
 
@@ -44,7 +49,7 @@ def time_plain_job(
 
 @torch.inference_mode()
 def _dress(
-    rival: Rival, engine: FastFitEngine, path: Path, slots: Sequence[Category], options: SamplingOptions
+    rival: PublishedBaseline, engine: FastFitEngine, path: Path, slots: Sequence[Category], options: SamplingOptions
 ) -> Image.Image:
     bundle = engine.bundle
     parsed = parse_person(_open(path), Framing.CROP, engine.parser, bundle.person_size)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fastfit_watch.bench.baseline import Rival
+from fastfit_watch.bench.baseline import PublishedBaseline
 from fastfit_watch.bench.baseline_job import time_plain_job
 from fastfit_watch.bench.plot import Panel, draw
 from fastfit_watch.bench.single_looks import (
@@ -128,7 +128,7 @@ class Bench:
         options = SamplingOptions(steps=self.options.steps, seed=1)
         made = [time_single(engine, outfit, options, self.options.repeats) for outfit in OUTFITS]
         # Only now, so that its weights are not counted among the engine's memory.
-        rival = Rival(engine.bundle, engine.device, engine.unet.dtype)
+        rival = PublishedBaseline(engine.bundle, engine.device, engine.unet.dtype)
         _say(f"{'':14}{'engine':>9}{'rival':>9}{'published':>11}{'times':>7}{'PSNR':>7}{'peak':>10}  stages")
         singles = []
         for single in made:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastfit_watch.bench.baseline import Rival
+from fastfit_watch.bench.baseline import PublishedBaseline
 from fastfit_watch.bench.person import StandingPerson
 from fastfit_watch.bench.weights import draw_picture
 from fastfit_watch.domain.look import Category, Preset, SamplingOptions
@@ -91,7 +91,7 @@ def time_single(engine: FastFitEngine, outfit: str, options: SamplingOptions, re
     return Single(outfit, median, dict(last.seconds), last.peak_vram_bytes, same, pixels, prepared)
 
 
-def compare(single: Single, rival: Rival, engine: FastFitEngine, repeats: int) -> Compared:
+def compare(single: Single, rival: PublishedBaseline, engine: FastFitEngine, repeats: int) -> Compared:
     """Time the rival on the same pictures and noise, and compare what is painted."""
     garments = {slot: _fitted(engine, slot) for slot in OUTFITS[single.outfit]}
     seconds, plain = _median(partial(_dress_plainly, rival, single.prepared, garments), repeats, engine.device)
@@ -224,7 +224,7 @@ def psnr(one: Pixels, other: Pixels) -> float:
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
 
-def _dress_plainly(rival: Rival, prepared: PreparedLook, garments: Mapping[Category, Pixels]) -> Pixels:
+def _dress_plainly(rival: PublishedBaseline, prepared: PreparedLook, garments: Mapping[Category, Pixels]) -> Pixels:
     person, options = prepared.person, prepared.options
     noise, shape = SeededNoise(prepared.seed), (1, 4, *prepared.condition.shape[2:])
     drawn = torch.stack([noise.initial(shape), *(noise.step(index, shape) for index in range(options.steps))])

@@ -18,7 +18,7 @@ from fastfit_watch.bundles.integrity import (
     PARTIAL,
     PLAN,
     RECORD,
-    Record,
+    BundleManifest,
     WeightFile,
     compare_content,
     describe,
@@ -27,7 +27,7 @@ from fastfit_watch.bundles.integrity import (
     sha256_of,
     write_record,
 )
-from fastfit_watch.bundles.progress import Listener, Meter, Progress
+from fastfit_watch.bundles.progress import DownloadProgress, ProgressListener, ProgressMeter
 from fastfit_watch.domain.errors import BundleError, StorageError
 from fastfit_watch.domain.text import gigabytes
 from fastfit_watch.system.atomic_write import commit, make_folder
@@ -41,7 +41,7 @@ _LOOK_S = 1.0
 _SHOWN = 20
 
 
-def fetch(bundle: KnownBundle, root: Path, listener: Listener, *, update: bool = False) -> Record:
+def fetch(bundle: KnownBundle, root: Path, listener: ProgressListener, *, update: bool = False) -> BundleManifest:
     """Make a bundle's directory complete, and return its record.
 
     Files that are whole are kept, however they came. The commits of the first fetch count until `update` asks the hub
@@ -70,11 +70,11 @@ def fetch(bundle: KnownBundle, root: Path, listener: Listener, *, update: bool =
 class _Fetch:
     """One fetch of one bundle, by the only process that does it."""
 
-    def __init__(self, bundle: KnownBundle, root: Path, listener: Listener) -> None:
+    def __init__(self, bundle: KnownBundle, root: Path, listener: ProgressListener) -> None:
         self._bundle, self._root, self._listener = bundle, root, listener
         self._partial = root / PARTIAL
 
-    def run(self, *, update: bool) -> Record:
+    def run(self, *, update: bool) -> BundleManifest:
         plan = self._plan(update=update)
         missing = [file for file in plan.files if not self._is_here(file)]
         if missing:
@@ -83,7 +83,7 @@ class _Fetch:
 
     # What is wanted
 
-    def _plan(self, *, update: bool) -> Record:
+    def _plan(self, *, update: bool) -> BundleManifest:
         """The files to have: of the fetch that broke off, of the record, or as the hub lists them now."""
         pinned = read_record(self._partial / PLAN) or read_record(self._root / RECORD)
         if pinned is not None and not update:
@@ -98,7 +98,7 @@ class _Fetch:
             return pinned
         commits = ", ".join(f"{name} {commit_hash}" for name, commit_hash in revisions.items())
         self._listener.say(f"{self._bundle.title} is pinned to {commits}")
-        plan = Record(self._bundle.name, hub.endpoint(), revisions, tuple(files))
+        plan = BundleManifest(self._bundle.name, hub.endpoint(), revisions, tuple(files))
         write_record(self._partial / PLAN, plan)
         return plan
 
@@ -140,7 +140,7 @@ class _Fetch:
 
     # Getting it
 
-    def _get_all(self, plan: Record, missing: list[WeightFile]) -> None:
+    def _get_all(self, plan: BundleManifest, missing: list[WeightFile]) -> None:
         if hub.is_offline():
             names = ", ".join(str(self._root / file.path) for file in missing[:_SHOWN])
             raise BundleError(f"HF_HUB_OFFLINE is set, and these are missing: {names}.", hint="Copy them, or unset it.")
@@ -149,7 +149,7 @@ class _Fetch:
         wanted_bytes = sum(file.bytes for file in missing)
         begun_bytes = sum(min(_size(self._part(file)), file.bytes) for file in missing)
         self._want_room(wanted_bytes - begun_bytes)
-        meter = Meter(
+        meter = ProgressMeter(
             self._bundle.title, plan.total_bytes, plan.total_bytes - wanted_bytes + begun_bytes, self._listener
         )
         for file in missing:
@@ -167,7 +167,7 @@ class _Fetch:
                 hint="Free some space, or name a folder on another disk with --models.",
             )
 
-    def _get(self, plan: Record, file: WeightFile, meter: Meter) -> None:
+    def _get(self, plan: BundleManifest, file: WeightFile, meter: ProgressMeter) -> None:
         """Fetch one file and verify it; once more if it arrived damaged."""
         part = self._part(file)
         for attempt in range(2):
@@ -186,7 +186,7 @@ class _Fetch:
             hint=f"Something between here and {hub.endpoint()} changes files: a proxy, a mirror, or failing memory.",
         )
 
-    def _append_all(self, plan: Record, file: WeightFile, part: Path, meter: Meter) -> None:
+    def _append_all(self, plan: BundleManifest, file: WeightFile, part: Path, meter: ProgressMeter) -> None:
         """Fetch what a part still lacks, however often the connection breaks, as long as anything comes."""
         idle, reached = 0, _size(part)
         while True:
@@ -203,7 +203,7 @@ class _Fetch:
             self._listener.warn(f"{file.name}: broke off at {gigabytes(size)} ({trouble}); going on from there.")
             time.sleep(_PAUSE_S * 2**idle)
 
-    def _append(self, plan: Record, file: WeightFile, part: Path, meter: Meter) -> None:
+    def _append(self, plan: BundleManifest, file: WeightFile, part: Path, meter: ProgressMeter) -> None:
         """Ask once for the rest of a part, and append what comes. Raises hub.TransferError if it is not all."""
         with part.open("ab") as stream:
             if stream.tell() > file.bytes:
@@ -223,7 +223,7 @@ class _Fetch:
 
     # Putting it in place
 
-    def _finish(self, plan: Record) -> Record:
+    def _finish(self, plan: BundleManifest) -> BundleManifest:
         """Move everything to its place and record it. Ended at any point, the next fetch does it again."""
         if self._partial.exists():
             if (self._root / RECORD).exists():
@@ -241,7 +241,7 @@ class _Fetch:
         shutil.rmtree(self._partial, ignore_errors=True)
         return plan
 
-    def _remove_outdated(self, plan: Record) -> None:
+    def _remove_outdated(self, plan: BundleManifest) -> None:
         """Remove what the last commit had and this one has not: it could be taken for a part."""
         before = read_record(self._partial / _BEFORE)
         if before is not None:
@@ -253,14 +253,14 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _begin_anew(stream: io.BufferedWriter, meter: Meter) -> None:
+def _begin_anew(stream: io.BufferedWriter, meter: ProgressMeter) -> None:
     meter.count(-stream.tell())
     stream.truncate(0)
     stream.seek(0)
 
 
 @contextlib.contextmanager
-def _alone(bundle: KnownBundle, root: Path, listener: Listener) -> Iterator[None]:
+def _alone(bundle: KnownBundle, root: Path, listener: ProgressListener) -> Iterator[None]:
     """Wait until no other process fetches this bundle; its progress is passed on meanwhile."""
     with (root.parent / f".{root.name}.lock").open("a") as lock:
         seen = -1
@@ -273,6 +273,6 @@ def _alone(bundle: KnownBundle, root: Path, listener: Listener) -> Iterator[None
                 here = sum(_size(path) for path in (root / PARTIAL).glob("*") if path.suffix != ".json")
                 if here != seen and plan is not None:
                     seen = here
-                    listener.show(Progress(bundle.title, here, plan.total_bytes, note="by another process"))
+                    listener.show(DownloadProgress(bundle.title, here, plan.total_bytes, note="by another process"))
                 time.sleep(_LOOK_S)
         yield

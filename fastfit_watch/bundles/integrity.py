@@ -59,7 +59,7 @@ class WeightFile:
 
 
 @dataclass(frozen=True)
-class Record:
+class BundleManifest:
     """Which commits a bundle was fetched from, and its files."""
 
     bundle: str
@@ -78,7 +78,7 @@ class Record:
         return sum(file.bytes for file in self.files)
 
 
-class State(StrEnum):
+class BundleState(StrEnum):
     """complete: can be loaded. incomplete: a fetch or a copy by hand is not finished. damaged: it was complete once."""
 
     COMPLETE = "complete"
@@ -88,22 +88,22 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Condition:
+class BundleCondition:
     """How a bundle is. faults: a sentence for each file that is missing, cut off or otherwise not what it should be."""
 
-    state: State
+    state: BundleState
     faults: tuple[str, ...] = ()
-    record: Record | None = None
+    record: BundleManifest | None = None
 
 
-def survey(root: Path, bundle: KnownBundle) -> Condition:
+def survey(root: Path, bundle: KnownBundle) -> BundleCondition:
     """Look at names and sizes only, and at the heads of files that nobody recorded: takes milliseconds."""
     record = read_record(root / RECORD)
     if record is not None:
         faults = tuple(filter(None, (compare_size(root, file) for file in record.files)))
-        return Condition(State.DAMAGED if faults else State.COMPLETE, faults, record)
+        return BundleCondition(BundleState.DAMAGED if faults else BundleState.COMPLETE, faults, record)
     if (root / PARTIAL / PLAN).exists():
-        return Condition(State.INCOMPLETE)
+        return BundleCondition(BundleState.INCOMPLETE)
     found = locate(root, bundle)
     broken = tuple(filter(None, (look_at(path) for path in found.values() if path is not None)))
     missing = tuple(
@@ -112,10 +112,10 @@ def survey(root: Path, bundle: KnownBundle) -> Condition:
         if path is None
     )
     if broken:
-        return Condition(State.DAMAGED, broken + missing)
+        return BundleCondition(BundleState.DAMAGED, broken + missing)
     if len(missing) == len(found):
-        return Condition(State.ABSENT)
-    return Condition(State.INCOMPLETE if missing else State.COMPLETE, missing)
+        return BundleCondition(BundleState.ABSENT)
+    return BundleCondition(BundleState.INCOMPLETE if missing else BundleState.COMPLETE, missing)
 
 
 def locate(root: Path, bundle: KnownBundle) -> dict[Part, Path | None]:
@@ -218,23 +218,23 @@ def _safetensors_bytes(path: Path) -> int:
         return -1
 
 
-def read_record(path: Path) -> Record | None:
+def read_record(path: Path) -> BundleManifest | None:
     """The record or plan in a file; None if there is none, or none that can be read."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         files = tuple(WeightFile(**entry) for entry in entries["files"])
-        return Record(entries["bundle"], entries["endpoint"], dict(entries["revisions"]), files)
+        return BundleManifest(entries["bundle"], entries["endpoint"], dict(entries["revisions"]), files)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def write_record(path: Path, record: Record) -> None:
+def write_record(path: Path, record: BundleManifest) -> None:
     """Write a record or plan, whole and durably."""
     make_folder(path.parent)
     write_json(path, asdict(record))
 
 
-def describe(root: Path, bundle: KnownBundle, record: Record | None) -> None:
+def describe(root: Path, bundle: KnownBundle, record: BundleManifest | None) -> None:
     """Write `bundle.json`, the last thing a bundle lacks.
 
     Raises

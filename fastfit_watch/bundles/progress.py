@@ -15,7 +15,7 @@ _TRUSTED_S = 3.0
 
 
 @dataclass(frozen=True)
-class Progress:
+class DownloadProgress:
     """How far a fetch is. left_s: None while nobody can know. is_landmark: worth a line in a log."""
 
     title: str
@@ -36,7 +36,7 @@ class Progress:
         return f"fetching {self.title}: {int(100 * self.share)} %{left}{note}"
 
 
-class Listener(Protocol):
+class ProgressListener(Protocol):
     """Who wants to know of a fetch."""
 
     def say(self, text: str) -> None:
@@ -45,11 +45,11 @@ class Listener(Protocol):
     def warn(self, text: str) -> None:
         """Something that is not as it should be, though it goes on."""
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: DownloadProgress) -> None:
         """It moved on. Called about once a second, and only if it did."""
 
 
-class Meter:
+class ProgressMeter:
     """Counts the bytes of one fetch. `done_bytes` were here before it began and tell nothing of its speed."""
 
     def __init__(
@@ -57,7 +57,7 @@ class Meter:
         title: str,
         total_bytes: int,
         done_bytes: int,
-        listener: Listener,
+        listener: ProgressListener,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._title, self._total_bytes, self._listener, self._clock = title, total_bytes, listener, clock
@@ -82,4 +82,6 @@ class Meter:
         elapsed_s, fetched = now_s - self._began_s, self._done_bytes - self._began_bytes
         known = elapsed_s >= _TRUSTED_S and fetched > 0
         left_s = (self._total_bytes - self._done_bytes) * elapsed_s / fetched if known else None
-        self._listener.show(Progress(self._title, self._done_bytes, self._total_bytes, left_s, is_landmark=is_landmark))
+        self._listener.show(
+            DownloadProgress(self._title, self._done_bytes, self._total_bytes, left_s, is_landmark=is_landmark)
+        )

@@ -15,19 +15,19 @@ from fastfit_watch.bundles.catalogue import (
 )
 from fastfit_watch.bundles.integrity import (
     BUNDLE,
-    State,
+    BundleState,
     describe,
     files_below,
     survey,
 )
-from fastfit_watch.bundles.progress import Listener
+from fastfit_watch.bundles.progress import ProgressListener
 from fastfit_watch.domain.errors import BundleError
 from fastfit_watch.system.atomic_write import make_folder
 
 _MEND = "Run 'fastfit-watch models pull': what is whole is kept."
 
 
-def provide_bundle(name: str, models: Path, listener: Listener) -> Path:
+def provide_bundle(name: str, models: Path, listener: ProgressListener) -> Path:
     """The directory of a bundle, made ready for the engine: a known one that is not there is fetched.
 
     name : `mini`, a name of the catalogue or of a directory in `models`, or a path, which is never fetched.
@@ -46,14 +46,14 @@ def provide_bundle(name: str, models: Path, listener: Listener) -> Path:
     return root
 
 
-def _make_ready(name: str, root: Path, bundle: KnownBundle, models: Path, listener: Listener) -> None:
+def _make_ready(name: str, root: Path, bundle: KnownBundle, models: Path, listener: ProgressListener) -> None:
     condition = survey(root, bundle)
-    if condition.state is State.ABSENT and "/" not in name:
+    if condition.state is BundleState.ABSENT and "/" not in name:
         _adopt(root, bundle, models, listener)
         condition = survey(root, bundle)
-    if condition.state is State.DAMAGED or (condition.state is not State.COMPLETE and "/" in name):
+    if condition.state is BundleState.DAMAGED or (condition.state is not BundleState.COMPLETE and "/" in name):
         raise BundleError(" ".join(condition.faults) or f"There is no bundle in {root}.", hint=_MEND)
-    if condition.state is not State.COMPLETE:
+    if condition.state is not BundleState.COMPLETE:
         from fastfit_watch.bundles.download import fetch
 
         for fault in condition.faults:
@@ -63,7 +63,7 @@ def _make_ready(name: str, root: Path, bundle: KnownBundle, models: Path, listen
         describe(root, bundle, condition.record)
 
 
-def _adopt(root: Path, bundle: KnownBundle, models: Path, listener: Listener) -> None:
+def _adopt(root: Path, bundle: KnownBundle, models: Path, listener: ProgressListener) -> None:
     """Use repositories that lie in `models` under their own names, as `hf download` leaves them: by links."""
     for repository in bundle.repositories:
         beside = models / repository.name.rpartition("/")[2]

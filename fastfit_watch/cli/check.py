@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fastfit_watch.domain.errors import ManifestError, UploadError
 from fastfit_watch.domain.limits import Limits
-from fastfit_watch.intake.decoder_pool import Inspectors
+from fastfit_watch.intake.decoder_pool import DecoderPool
 from fastfit_watch.intake.manifest import MANIFEST_NAMES, read_manifest
 from fastfit_watch.intake.upload_folder import list_folder, read_small
 from fastfit_watch.system.exit_codes import ExitCode
@@ -84,7 +84,7 @@ def describe(folder: Path, result: CheckResult) -> list[str]:
 
 def _picture_faults(folder: Path, names: Sequence[str], limits: Limits) -> list[str]:
     """What is wrong inside these pictures, in their order."""
-    with closing(Inspectors(limits)) as inspector:
+    with closing(DecoderPool(limits)) as inspector:
         found = inspector.inspect(folder, names)
     return [fact for fact in found.values() if isinstance(fact, str)]
 

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from fastfit_watch.config.paths import Places
+from fastfit_watch.config.paths import Paths
 from fastfit_watch.domain.errors import FastFitError
 from fastfit_watch.storage.ledger import Ledger
 
@@ -101,11 +101,11 @@ def _values(action: argparse.Action, last: str, before: Sequence[str]) -> list[s
 def _jobs(before: Sequence[str]) -> list[str]:
     """The newest jobs of the daemon that the line names, or of the usual one."""
     given = dict(itertools.pairwise(before))
-    places = Places(inputs=Path(given.get("--inputs", Places.inputs)))
+    places = Paths(inputs=Path(given.get("--inputs", Paths.inputs)))
     if "--config" in given:
         from fastfit_watch.config.settings import load_config
 
-        places = Places(inputs=load_config(Path(given["--config"])).inputs)
+        places = Paths(inputs=load_config(Path(given["--config"])).inputs)
     if not places.ledger.exists():
         return []
     ledger = Ledger(places.ledger, read_only=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from fastfit_watch.bundles.progress import Progress
+from fastfit_watch.bundles.progress import DownloadProgress
 from fastfit_watch.cli.terminal import bar
 from fastfit_watch.domain.text import gigabytes
 
 _BAR_COLUMNS = 24
 
 
-class Console:
+class TerminalProgress:
     """Tells a person at a terminal with a bar, and a log file with a line now and then. All of it on standard error."""
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Console:
         """Print a line that nobody should miss."""
         self.say(f"warning: {text}")
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: DownloadProgress) -> None:
         """Draw the bar again, or print a line if it is time."""
         amount = f"{gigabytes(progress.done_bytes)} of {gigabytes(progress.total_bytes)}"
         if not self._is_terminal:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastfit_watch.bundles.provision import provide_bundle
-from fastfit_watch.cli.download_bar import Console
+from fastfit_watch.cli.download_bar import TerminalProgress
 from fastfit_watch.domain.errors import BundleError
 from fastfit_watch.domain.look import Category, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung
-from fastfit_watch.imaging.finishing import Finish, finish_picture
+from fastfit_watch.imaging.finishing import Finishing, finish_picture
 from fastfit_watch.imaging.provenance import picture_marks, what_runs
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Studio:
+class LocalEngine:
     """A loaded engine, and what its pictures depend on beside inputs and options."""
 
     engine: FastFitEngine
@@ -34,7 +34,7 @@ class Studio:
         garments: Mapping[Category, Path],
         pictures: Mapping[str, Image.Image],
         options: SamplingOptions,
-        finish: Finish,
+        finish: Finishing,
         on_step: Callable[[int, int], None] | None = None,
     ) -> tuple[TryOnResult, bytes]:
         """Make one picture; returns the engine's result and the file.
@@ -47,9 +47,9 @@ class Studio:
         return result, finish_picture(result.image, options.format, marks, finish, person)
 
 
-def open_studio(bundle: str, models: Path, device: str, dtype: str = "", rung: Rung = Rung.FULL) -> Studio:
+def open_studio(bundle: str, models: Path, device: str, dtype: str = "", rung: Rung = Rung.FULL) -> LocalEngine:
     """Load a bundle onto a device. dtype: such as bfloat16; empty lets the device choose. Raises BundleError."""
-    root = provide_bundle(bundle, models, Console())
+    root = provide_bundle(bundle, models, TerminalProgress())
     import torch
 
     from fastfit_watch.engine.bundle import Bundle
@@ -62,4 +62,4 @@ def open_studio(bundle: str, models: Path, device: str, dtype: str = "", rung: R
     opened = Bundle.open(root)
     engine = FastFitEngine.load(opened, device, chosen, rung=rung)
     used = str(next(engine.unet.parameters()).dtype).removeprefix("torch.")
-    return Studio(engine, what_runs(opened.name, opened.revision, opened.licence, used, card_name(device)))
+    return LocalEngine(engine, what_runs(opened.name, opened.revision, opened.licence, used, card_name(device)))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from fastfit_watch.cli.terminal import Colour, is_abandoned, paint, wants_colour
-from fastfit_watch.config.paths import JOB_LOG, LOG_FILE, Places
+from fastfit_watch.config.paths import JOB_LOG, LOG_FILE, Paths
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.text import one_line
 from fastfit_watch.storage.ledger import Ledger
@@ -22,7 +22,7 @@ _LEVEL = re.compile(r"^\S+ \S+ (DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
 _COLOURS = {"DEBUG": Colour.FAINT, "WARNING": Colour.BUSY, "ERROR": Colour.BAD, "CRITICAL": Colour.BAD}
 
 
-def show_log(places: Places, job: str | None, *, lines: int, follow: bool, out: TextIO | None = None) -> int:
+def show_log(places: Paths, job: str | None, *, lines: int, follow: bool, out: TextIO | None = None) -> int:
     """Print the last `lines` of a job's log, or of the daemon's (None), and go on with what is added.
 
     Following a job ends by itself once the job is done, failed or cancelled and all is printed; any following ends
@@ -100,7 +100,7 @@ class GrowingFile:
             return False
 
 
-def _require_job(places: Places, job: str) -> None:
+def _require_job(places: Paths, job: str) -> None:
     """Only what the ledger knows may become part of a path."""
     if not places.ledger.exists():
         raise ConfigError(f"There is no ledger at {places.ledger}.", hint="Name the folder with --inputs.")
@@ -112,7 +112,7 @@ def _require_job(places: Places, job: str) -> None:
         ledger.close()
 
 
-def _is_over(places: Places, job: str) -> bool:
+def _is_over(places: Paths, job: str) -> bool:
     """Is the job final, and reported?"""
     ledger = Ledger(places.ledger, read_only=True)
     try:

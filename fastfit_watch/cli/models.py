@@ -19,20 +19,20 @@ from fastfit_watch.bundles.catalogue import (
 )
 from fastfit_watch.bundles.integrity import (
     BUNDLE,
-    Condition,
-    State,
+    BundleCondition,
+    BundleState,
     compare_content,
     locate,
     survey,
 )
-from fastfit_watch.bundles.progress import Listener
+from fastfit_watch.bundles.progress import ProgressListener
 from fastfit_watch.bundles.provision import _MEND, _adopt
 from fastfit_watch.domain.errors import BundleError, ConfigError
 from fastfit_watch.domain.text import gigabytes
 
 
 @dataclass(frozen=True)
-class Listed:
+class BundleRow:
     """A bundle as `models list` shows it. bytes: on disk, the engine's converted copies included."""
 
     name: str
@@ -56,22 +56,22 @@ def list_bundles(models: Path, *, as_json: bool) -> None:
     widths = [max(len(line[column]) for line in cells) for column in range(4)]
     for line in cells:
         print("  ".join(f"{text:{width}}" for text, width in zip(line, widths, strict=False)) + f"  {line[4]}")
-    for fault in (fault for row in rows if row.state == State.DAMAGED for fault in row.faults):
+    for fault in (fault for row in rows if row.state == BundleState.DAMAGED for fault in row.faults):
         print(fault)
 
 
-def _describe_bundle(name: str, models: Path) -> Listed:
+def _describe_bundle(name: str, models: Path) -> BundleRow:
     root, bundle = bundle_folder(name, models), known_bundle(name)
-    condition = survey(root, bundle) if bundle is not None else Condition(State.COMPLETE)
+    condition = survey(root, bundle) if bundle is not None else BundleCondition(BundleState.COMPLETE)
     said = _read_bundle(root)
     revision = condition.record.revision if condition.record is not None else str(said.get("revision", ""))
     licence = str(said.get("licence", f"{LICENCE} of {bundle.repositories[0].name}" if bundle is not None else ""))
     state = "shipped" if root == SHIPPED_MINI else condition.state.value
     size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
-    return Listed(name, state, size, revision, licence, str(root), condition.faults)
+    return BundleRow(name, state, size, revision, licence, str(root), condition.faults)
 
 
-def verify_bundles(names: Sequence[str], models: Path, listener: Listener) -> None:
+def verify_bundles(names: Sequence[str], models: Path, listener: ProgressListener) -> None:
     """Hash every file of these bundles, by default of all that are there, and print what is wrong.
 
     Raises
@@ -79,7 +79,7 @@ def verify_bundles(names: Sequence[str], models: Path, listener: Listener) -> No
     BundleError : something is. ConfigError : a name is unknown.
     """
     wanted = [_known(name) for name in names] or [
-        bundle for bundle in KNOWN.values() if survey(models / bundle.name, bundle).state is not State.ABSENT
+        bundle for bundle in KNOWN.values() if survey(models / bundle.name, bundle).state is not BundleState.ABSENT
     ]
     if not wanted:
         print(f"No fetched bundle lies in {models}.")
@@ -88,10 +88,10 @@ def verify_bundles(names: Sequence[str], models: Path, listener: Listener) -> No
         raise BundleError("\n".join(faults), hint=_MEND)
 
 
-def _verify(bundle: KnownBundle, root: Path, listener: Listener) -> list[str]:
+def _verify(bundle: KnownBundle, root: Path, listener: ProgressListener) -> list[str]:
     condition = survey(root, bundle)
     if condition.record is None:
-        if condition.state is State.COMPLETE:
+        if condition.state is BundleState.COMPLETE:
             print(
                 f"{bundle.name}: {len(locate(root, bundle))} files that nobody recorded. None is cut off;"
                 " 'fastfit-watch models pull' compares them with the hub's."
@@ -108,7 +108,7 @@ def _verify(bundle: KnownBundle, root: Path, listener: Listener) -> list[str]:
     return faults
 
 
-def pull_bundles(names: Sequence[str], models: Path, listener: Listener, *, update: bool) -> None:
+def pull_bundles(names: Sequence[str], models: Path, listener: ProgressListener, *, update: bool) -> None:
     """Fetch these bundles, or mend them; with `update`, the commits that their branches stand for now.
 
     Raises
@@ -123,7 +123,7 @@ def pull_bundles(names: Sequence[str], models: Path, listener: Listener, *, upda
         root = models / bundle.name
         from fastfit_watch.bundles.download import fetch
 
-        if survey(root, bundle).state is State.ABSENT:
+        if survey(root, bundle).state is BundleState.ABSENT:
             _adopt(root, bundle, models, listener)
         record = fetch(bundle, root, listener, update=update)
         print(f"{bundle.name}: complete in {root}, {gigabytes(record.total_bytes)}, revision {record.revision}")

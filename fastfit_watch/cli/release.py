@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastfit_watch.config.paths import Places
+from fastfit_watch.config.paths import Paths
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.job import LookRecord, LookResult
 from fastfit_watch.domain.receipts import read_receipt, withheld_receipt
@@ -20,7 +20,7 @@ from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.system.atomic_write import make_folder, write_bytes
 
 
-def show(places: Places, ledger: Ledger, job_id: str) -> None:
+def show(places: Paths, ledger: Ledger, job_id: str) -> None:
     """Print the withheld looks of a job: the look, why, and where its picture lies."""
     records = ledger.withheld_looks(job_id)
     if not records:
@@ -29,7 +29,7 @@ def show(places: Places, ledger: Ledger, job_id: str) -> None:
         print(f"{record.look.key}: {record.reason}\n  {_picture(places, record)}")
 
 
-def judge(places: Places, ledger: Ledger, job_id: str, keys: Sequence[str], *, discard: bool) -> None:
+def judge(places: Paths, ledger: Ledger, job_id: str, keys: Sequence[str], *, discard: bool) -> None:
     """Release these looks into `outputs/`, or remove their pictures for good; says so for each.
 
     Raises
@@ -50,7 +50,7 @@ def judge(places: Places, ledger: Ledger, job_id: str, keys: Sequence[str], *, d
         print(f"{key}: {'discarded' if discard else 'released'}; {job.id} is {job.status.value}: {job.reason}")
 
 
-def _publish(places: Places, record: LookRecord) -> LookResult:
+def _publish(places: Paths, record: LookRecord) -> LookResult:
     """Copy a withheld picture into `outputs/`, and return what its receipt says of it."""
     picture = _picture(places, record)
     try:
@@ -66,9 +66,9 @@ def _publish(places: Places, record: LookRecord) -> LookResult:
     return result
 
 
-def _picture(places: Places, record: LookRecord) -> Path:
+def _picture(places: Paths, record: LookRecord) -> Path:
     return _folder(places, record.job_id) / f"{record.look.key}.{record.look.options.format.value}"
 
 
-def _folder(places: Places, job_id: str) -> Path:
+def _folder(places: Paths, job_id: str) -> Path:
     return places.spool / "jobs" / job_id / "withheld"

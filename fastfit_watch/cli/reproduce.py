@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastfit_watch.cli.try_on import format_of, open_all, progress_line
-from fastfit_watch.config.paths import Places
+from fastfit_watch.config.paths import Paths
 from fastfit_watch.domain.errors import UploadError
 from fastfit_watch.domain.look import Category
 from fastfit_watch.domain.memory_ladder import Rung
-from fastfit_watch.imaging.finishing import Finish
+from fastfit_watch.imaging.finishing import Finishing
 from fastfit_watch.imaging.provenance import differences, hash_of, read_options, wanted_hashes
 from fastfit_watch.imaging.xmp import read_marks
 from fastfit_watch.system.devices import find_devices
@@ -28,7 +28,7 @@ _SIGNED = b"c2pa"
 
 
 @dataclass(frozen=True)
-class Wish:
+class ReproduceRequest:
     """What `reproduce` was asked for. folders: where the inputs may be. bundle: None takes the picture's own."""
 
     picture: Path
@@ -39,7 +39,7 @@ class Wish:
     output: Path | None = None
 
 
-def reproduce(wish: Wish) -> ExitCode:
+def reproduce(wish: ReproduceRequest) -> ExitCode:
     """Make a picture again and print whether it is the same: OK or DIFFERENT.
 
     Raises UploadError if the picture says too little, or an input is not at hand. BundleError, EngineError: it cannot
@@ -59,7 +59,7 @@ def reproduce(wish: Wish) -> ExitCode:
     rung = Rung(marks.get("rung", Rung.FULL.value))
     studio = open_studio(wish.bundle or marks["model"], wish.models, device, marks.get("dtype", ""), rung)
     garments = {Category(slot): path for slot, path in files.items() if slot != _PERSON}
-    finish = Finish(marks.get("label", ""))
+    finish = Finishing(marks.get("label", ""))
     _, made = studio.make(files[_PERSON], garments, pictures, options, finish, progress_line())
     if wish.output is not None:
         write_bytes(wish.output, made)
@@ -102,7 +102,7 @@ def find_inputs(wanted: Mapping[str, str], folders: Sequence[Path]) -> dict[str,
     return {slot: found[slot] for slot in wanted}
 
 
-def input_folders(places: Places) -> tuple[Path, ...]:
+def input_folders(places: Paths) -> tuple[Path, ...]:
     """Where inputs are found if nobody says: the spool's verified copies, then uploads that still wait."""
     return places.spool / "jobs", places.inputs
 

@@ -14,7 +14,7 @@ from fastfit_watch.domain.errors import ConfigError, OutOfMemory, UploadError
 from fastfit_watch.domain.limits import Limits
 from fastfit_watch.domain.look import Category, ImageFormat, SamplingOptions, outfit_conflict
 from fastfit_watch.domain.memory_ladder import Rung, ladder
-from fastfit_watch.imaging.finishing import Finish
+from fastfit_watch.imaging.finishing import Finishing
 from fastfit_watch.system.devices import find_devices
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _EXTENSIONS = {".png": ImageFormat.PNG, ".jpg": ImageFormat.JPG, ".jpeg": ImageF
 
 
 @dataclass(frozen=True)
-class Request:
+class TryOnRequest:
     """What `try-on` was asked for. `options.format` follows the extension of `output`."""
 
     person: Path
@@ -37,7 +37,7 @@ class Request:
     bundle: str
     models: Path
     device: str
-    finish: Finish = field(default_factory=Finish)
+    finish: Finishing = field(default_factory=Finishing)
 
 
 def format_of(output: Path) -> ImageFormat:
@@ -48,7 +48,7 @@ def format_of(output: Path) -> ImageFormat:
     return found
 
 
-def try_on(request: Request) -> None:
+def try_on(request: TryOnRequest) -> None:
     """Make one picture, and print its seed, seconds and peak memory.
 
     Everything that can be wrong with the request is found before a model is loaded. Where a device is full, it is done
@@ -96,7 +96,7 @@ def _tell_shortage(tried: Rung, error: OutOfMemory) -> None:
     print(f"on rung '{tried}': {error.message} Trying the next.", file=sys.stderr, flush=True)
 
 
-def _refuse_impossible(request: Request) -> None:
+def _refuse_impossible(request: TryOnRequest) -> None:
     if not request.garments:
         raise ConfigError(f"Give at least one garment: {', '.join(f'--{category.value}' for category in Category)}.")
     conflict = outfit_conflict(request.garments)

@@ -11,7 +11,7 @@ from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.text import one_line
 from fastfit_watch.reporting.notifications.payload import write_letter
 from fastfit_watch.storage.ledger import Ledger
-from fastfit_watch.storage.outbox import WEBHOOK, Outbox, Posted
+from fastfit_watch.storage.outbox import WEBHOOK, DeliveredNotification, Outbox
 
 if TYPE_CHECKING:
     from fastfit_watch.config.settings import Config
@@ -54,7 +54,7 @@ def describe(ledger: Path) -> list[str]:
         outbox.close()
 
 
-def _line(posted: Posted) -> str:
+def _line(posted: DeliveredNotification) -> str:
     letter = posted.letter
     moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.since_s))
     outcome = posted.outcome or "to be sent"

@@ -12,7 +12,7 @@ JOB_LOG = "job.log"
 
 
 @dataclass(frozen=True)
-class Places:
+class Paths:
     """The folders of a daemon, with their defaults. Relative paths are relative to the working directory."""
 
     inputs: Path = Path("inputs")

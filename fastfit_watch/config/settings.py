@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fastfit_watch.config.paths import SPOOL, Places
+from fastfit_watch.config.paths import SPOOL, Paths
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.limits import Count, Limits, Seconds
 from fastfit_watch.domain.memory_ladder import Rung, ladder
-from fastfit_watch.imaging.content_credentials import Signing
-from fastfit_watch.imaging.finishing import Finish
+from fastfit_watch.imaging.content_credentials import SigningIdentity
+from fastfit_watch.imaging.finishing import Finishing
 
 EventName = Literal["done", "failed", "cancelled"]
 
@@ -27,7 +27,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Watch(_Section):
+class WatchSettings(_Section):
     """How uploads are found and when they count as complete."""
 
     events: Literal["auto", "poll"] = "auto"
@@ -37,7 +37,7 @@ class Watch(_Section):
     stalled_after_s: Seconds = 600.0
 
 
-class Engine(_Section):
+class EngineSettings(_Section):
     """The engine processes: one for each device."""
 
     devices: tuple[str, ...] = ("auto",)
@@ -57,7 +57,7 @@ class Engine(_Section):
     backoff_max_s: Seconds = 300.0
 
 
-class Memory(_Section):
+class MemorySettings(_Section):
     """The memory ladder: what is done when a device is too small. See `rungs.py`."""
 
     start: Rung = Rung.FULL
@@ -65,13 +65,13 @@ class Memory(_Section):
     remember_s: Seconds = 86400.0
 
     @model_validator(mode="after")
-    def _refuse_an_empty_ladder(self) -> Memory:
+    def _refuse_an_empty_ladder(self) -> MemorySettings:
         if not ladder(self.start, allow_smaller=self.allow_smaller):
             raise ValueError("'start: smaller' needs 'allow_smaller: true'")
         return self
 
 
-class ContentFilter(_Section):
+class ContentFilterSettings(_Section):
     """A classifier that looks at every result. Off while `model` is empty."""
 
     model: str = ""
@@ -80,13 +80,13 @@ class ContentFilter(_Section):
     device: Literal["cpu", "gpu"] = "cpu"
 
     @model_validator(mode="after")
-    def _want_labels(self) -> ContentFilter:
+    def _want_labels(self) -> ContentFilterSettings:
         if self.model and not self.labels:
             raise ValueError("name in 'labels' which of the model's labels are withheld")
         return self
 
 
-class Retention(_Section):
+class RetentionSettings(_Section):
     """How long what belongs to finished jobs is kept. What is not finished is never removed."""
 
     keep_uploads: Duration = "30d"
@@ -94,7 +94,7 @@ class Retention(_Section):
     make_room: bool = False
 
 
-class Log(_Section):
+class LogSettings(_Section):
     """The daemon's own log."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -104,7 +104,7 @@ class Log(_Section):
     keep_files: Count = 10
 
 
-class Marks(_Section):
+class ProvenanceSettings(_Section):
     """What every result bears beside the XMP packet that it always has."""
 
     label: Annotated[str, Field(max_length=40, pattern=r"^[ -~\xa1-\xff]*$")] = ""
@@ -114,21 +114,21 @@ class Marks(_Section):
     c2pa_timestamp_url: str = ""
 
     @model_validator(mode="after")
-    def _want_both(self) -> Marks:
+    def _want_both(self) -> ProvenanceSettings:
         if bool(self.c2pa_certificate) != bool(self.c2pa_key):
             raise ValueError("'c2pa_certificate' and 'c2pa_key' are needed both, or neither")
         return self
 
     @property
-    def finish(self) -> Finish:
+    def finish(self) -> Finishing:
         """The same, as the engine process takes it."""
         if not self.c2pa_key:
-            return Finish(self.label)
+            return Finishing(self.label)
         paths = Path(self.c2pa_certificate), Path(self.c2pa_key)
-        return Finish(self.label, Signing(*paths, self.c2pa_algorithm, self.c2pa_timestamp_url))
+        return Finishing(self.label, SigningIdentity(*paths, self.c2pa_algorithm, self.c2pa_timestamp_url))
 
 
-class Webhook(_Section):
+class WebhookSettings(_Section):
     """A message to another machine when a job is finished. Off while `url` is empty."""
 
     url: Annotated[str, Field(pattern=r"^(https?://[^\s]+)?$")] = ""
@@ -141,13 +141,13 @@ class Webhook(_Section):
     keep_s: Seconds = 2592000.0
 
     @model_validator(mode="after")
-    def _want_a_secret(self) -> Webhook:
+    def _want_a_secret(self) -> WebhookSettings:
         if self.url and not self.secret_file:
             raise ValueError("a webhook needs 'secret_file', so that its receiver can know it")
         return self
 
 
-class Hook(_Section):
+class HookSettings(_Section):
     """A program that is run when a job is finished. Off while `command` is empty."""
 
     command: tuple[str, ...] = ()
@@ -155,7 +155,7 @@ class Hook(_Section):
     timeout_s: Seconds = 60.0
 
 
-class Metrics(_Section):
+class MetricsSettings(_Section):
     """Numbers for Prometheus."""
 
     textfile: str = ""
@@ -166,22 +166,22 @@ class Metrics(_Section):
 class Config(_Section):
     """Every setting of the daemon. Relative paths are relative to the working directory."""
 
-    inputs: Path = Places.inputs
-    outputs: Path = Places.outputs
-    logs: Path = Places.logs
+    inputs: Path = Paths.inputs
+    outputs: Path = Paths.outputs
+    logs: Path = Paths.logs
     models: Path = Path("Models")
     bundle: str = "fastfit-mr-1024"
-    watch: Watch = Watch()
-    engine: Engine = Engine()
-    memory: Memory = Memory()
-    content_filter: ContentFilter = ContentFilter()
+    watch: WatchSettings = WatchSettings()
+    engine: EngineSettings = EngineSettings()
+    memory: MemorySettings = MemorySettings()
+    content_filter: ContentFilterSettings = ContentFilterSettings()
     limits: Limits = Limits()
-    retention: Retention = Retention()
-    log: Log = Log()
-    marks: Marks = Marks()
-    webhook: Webhook = Webhook()
-    hook: Hook = Hook()
-    metrics: Metrics = Metrics()
+    retention: RetentionSettings = RetentionSettings()
+    log: LogSettings = LogSettings()
+    marks: ProvenanceSettings = ProvenanceSettings()
+    webhook: WebhookSettings = WebhookSettings()
+    hook: HookSettings = HookSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @property
     def spool(self) -> Path:

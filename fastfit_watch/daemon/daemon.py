@@ -21,19 +21,19 @@ from loguru import logger
 
 from fastfit_watch.config.reload import fixed_changes, live_settings
 from fastfit_watch.config.settings import Config
-from fastfit_watch.daemon.dispatcher import Dispatch
+from fastfit_watch.daemon.dispatcher import Dispatcher
 from fastfit_watch.daemon.logs import set_up_logs
-from fastfit_watch.daemon.retention import Caretaker
-from fastfit_watch.daemon.worker_process import Resident, ResidentState, worker_command
+from fastfit_watch.daemon.retention import RetentionThread
+from fastfit_watch.daemon.worker_process import WorkerProcess, WorkerState, worker_command
 from fastfit_watch.domain.errors import ConfigError, StorageError
 from fastfit_watch.domain.job import Job, Status
 from fastfit_watch.domain.text import one_line
 from fastfit_watch.domain.worker_protocol import Event
 from fastfit_watch.imaging.content_credentials import check_signing
-from fastfit_watch.intake.claim import Spool
-from fastfit_watch.intake.thread import Uptake
-from fastfit_watch.reporting.integrations import Others
-from fastfit_watch.reporting.publisher import Announcer
+from fastfit_watch.intake.claim import UploadClaimer
+from fastfit_watch.intake.thread import IntakeThread
+from fastfit_watch.reporting.integrations import Integrations
+from fastfit_watch.reporting.publisher import Publisher
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.system.devices import find_devices
 from fastfit_watch.system.exit_codes import ExitCode
@@ -81,24 +81,26 @@ class Daemon:
         self._mail: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._stops = 0
         self._reload = False
-        self._residents: list[Resident] = []
+        self._residents: list[WorkerProcess] = []
         # From here on a signal is a wish. Before, SIGHUP would end the process, and systemd calls that a clean exit.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         _make_folders(config)
         if config.marks.finish.signing is not None:
             check_signing(config.marks.finish.signing)
-        self._spool = Spool(config)
+        self._spool = UploadClaimer(config)
         self._spool.lock()
         set_up_logs(config.log, config.logs, config.outputs)
         self._ledger = self._open_ledger()
         devices = find_devices(config.engine.devices)
-        self._residents = [Resident(device, command(config, device), config.engine, self._mail) for device in devices]
-        self._announcer = Announcer(config, self._ledger, len(devices))
-        self._dispatch = Dispatch(config, self._ledger, self._spool, self._residents, self._announcer)
-        self._caretaker = Caretaker(config, self._ledger, self._spool)
-        self._others = Others(config, self._spool.ledger_path)
-        self._uptake = Uptake(config, self._ledger, self._spool, self._note_job)
+        self._residents = [
+            WorkerProcess(device, command(config, device), config.engine, self._mail) for device in devices
+        ]
+        self._announcer = Publisher(config, self._ledger, len(devices))
+        self._dispatch = Dispatcher(config, self._ledger, self._spool, self._residents, self._announcer)
+        self._caretaker = RetentionThread(config, self._ledger, self._spool)
+        self._others = Integrations(config, self._spool.ledger_path)
+        self._uptake = IntakeThread(config, self._ledger, self._spool, self._note_job)
         self._began_s = time.time()
         self._stopping = False
         self._lost_thread = ""
@@ -166,7 +168,7 @@ class Daemon:
 
     def _wait(self) -> list[Event]:
         """Everything the engines said meanwhile; returns early when something happens."""
-        calm = all(resident.state is ResidentState.OFF or resident.is_resting for resident in self._residents)
+        calm = all(resident.state is WorkerState.OFF or resident.is_resting for resident in self._residents)
         events: list[Event | None] = []
         try:
             events.append(self._mail.get(timeout=_IDLE_WAIT_S if calm else _BUSY_WAIT_S))

@@ -17,7 +17,7 @@ _PROBE_FIRST_S = 1.0
 _PROBE_LAST_S = 30.0
 
 
-class Hold:
+class DiskGuard:
     """Watches the folders that everything is written to. `clock_s` is monotonic time.
 
     reason: why the queue stands still, for people; empty while it goes. `tell` is called with each new reason.

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from loguru import logger
 
 from fastfit_watch.config.settings import Config
-from fastfit_watch.daemon.disk_guard import Hold
+from fastfit_watch.daemon.disk_guard import DiskGuard
 from fastfit_watch.daemon.rung_store import RungNotes
-from fastfit_watch.daemon.worker_process import Resident, describe_exit
+from fastfit_watch.daemon.worker_process import WorkerProcess, describe_exit
 from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.domain.job import LookRecord, LookResult, Status
 from fastfit_watch.domain.memory_ladder import Rung
@@ -26,18 +26,18 @@ from fastfit_watch.domain.receipts import read_receipt
 from fastfit_watch.domain.worker_protocol import (
     BLAMELESS,
     SAVING,
-    Done,
-    Ended,
     Event,
-    Failed,
     FailureKind,
-    Lowered,
-    Order,
-    Step,
-    Withheld,
+    LookDone,
+    LookFailed,
+    LookOrder,
+    LookStep,
+    LookWithheld,
+    RungLowered,
+    WorkerExited,
 )
-from fastfit_watch.intake.claim import Spool
-from fastfit_watch.reporting.publisher import Announcer
+from fastfit_watch.intake.claim import UploadClaimer
+from fastfit_watch.reporting.publisher import Publisher
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.system.atomic_write import make_folder, remove_temporaries, sync_folder
 from fastfit_watch.system.disk_errors import STORAGE_ERRNOS
@@ -50,16 +50,21 @@ AHEAD = 2  # looks in one engine process beside those that are only being saved:
 _MOST_IN_HAND = 4  # where saving takes longer than making, pictures do not pile up
 
 
-class Dispatch:
+class Dispatcher:
     """Feeds the engine processes and settles every look exactly once."""
 
     def __init__(
-        self, config: Config, ledger: Ledger, spool: Spool, residents: Sequence[Resident], announcer: Announcer
+        self,
+        config: Config,
+        ledger: Ledger,
+        spool: UploadClaimer,
+        residents: Sequence[WorkerProcess],
+        announcer: Publisher,
     ) -> None:
         self.config = config
         self._ledger, self._spool, self._announcer = ledger, spool, announcer
         self._rung_notes = RungNotes(ledger)
-        self._residents: Mapping[str, Resident] = {resident.device: resident for resident in residents}
+        self._residents: Mapping[str, WorkerProcess] = {resident.device: resident for resident in residents}
         self._tokens = itertools.count(1)
         self._began_s: dict[str, float] = {}
         # Looks that were in an engine process when it died: each is tried alone, so that the guilty one is known.
@@ -69,7 +74,7 @@ class Dispatch:
         self._saving: set[int] = set()
         # What is still to be written down, oldest first. A full disk delays it; every entry may be repeated.
         self._unwritten: deque[Callable[[float], None]] = deque([self.recover])
-        self._hold = Hold((config.outputs, spool.root), announcer.note_hold)
+        self._hold = DiskGuard((config.outputs, spool.root), announcer.note_hold)
         self._stopping = False
 
     def recover(self, now_s: float) -> None:
@@ -141,40 +146,40 @@ class Dispatch:
 
     # What the engines said
 
-    def _take_in(self, resident: Resident, event: Event, clock_s: float) -> None:
-        if isinstance(event, Ended):
+    def _take_in(self, resident: WorkerProcess, event: Event, clock_s: float) -> None:
+        if isinstance(event, WorkerExited):
             self._bury(resident, event.exit_code, clock_s)
             return
         message = event.message
         record = None
-        if isinstance(message, Step | Lowered | Done | Withheld | Failed):
+        if isinstance(message, LookStep | RungLowered | LookDone | LookWithheld | LookFailed):
             record = resident.in_hand.get(message.token)
         resident.hear(message, clock_s)
         if record is None:
             return
-        if isinstance(message, Step):
+        if isinstance(message, LookStep):
             self._begun.add(message.token)
             if message.stage == SAVING:
                 self._saving.add(message.token)
             if record is next(iter(resident.in_hand.values())):
                 self._announcer.note_progress(record, message.stage, message.step, message.steps, message.rung)
             return
-        if isinstance(message, Lowered):
+        if isinstance(message, RungLowered):
             _log(record).warning("on rung '{}': {} Trying '{}'.", message.tried, message.reason, message.rung)
             learnt = (self.config, resident.ready, resident.device, message.rung)
             self._unwritten.append(partial(self._rung_notes.remember, *learnt))
             return
         began_s, self._began_s[resident.device] = self._began_s.get(resident.device, clock_s), clock_s
         self._suspects.discard(_place(record))
-        if isinstance(message, Done | Withheld | Failed):
+        if isinstance(message, LookDone | LookWithheld | LookFailed):
             self._begun.discard(message.token)
             self._saving.discard(message.token)
-        if isinstance(message, Done):
+        if isinstance(message, LookDone):
             self._announcer.note_seconds(clock_s - began_s, record.look.options.steps)
             self._unwritten.append(partial(self._finish, record, message.result))
-        elif isinstance(message, Withheld):
+        elif isinstance(message, LookWithheld):
             self._unwritten.append(partial(self._withhold, record, message.reason))
-        elif isinstance(message, Failed):
+        elif isinstance(message, LookFailed):
             if message.kind is FailureKind.MEMORY:
                 self._unwritten.append(lambda now_s: self._rung_notes.forget(resident.device))
             self._settle_failure(record, message, clock_s)
@@ -182,7 +187,7 @@ class Dispatch:
             self._let_go(resident)
             resident.end()
 
-    def _settle_failure(self, record: LookRecord, failure: Failed, clock_s: float) -> None:
+    def _settle_failure(self, record: LookRecord, failure: LookFailed, clock_s: float) -> None:
         _log(record).warning("attempt {} failed ({}): {}", record.attempts, failure.kind.value, failure.message)
         if failure.kind is FailureKind.STORAGE:
             self._unwritten.append(partial(self._put_back, record, failure.message, 0.0, attempt_counts=False))
@@ -192,7 +197,7 @@ class Dispatch:
         else:
             self._unwritten.append(partial(self._try_again, record, failure.message))
 
-    def _bury(self, resident: Resident, exit_code: int, clock_s: float) -> None:
+    def _bury(self, resident: WorkerProcess, exit_code: int, clock_s: float) -> None:
         """An engine process died. The look it worked on is blamed, not one that was prepared ahead or being saved."""
         in_hand = dict(resident.in_hand)
         begun = self._begun & in_hand.keys()
@@ -213,7 +218,7 @@ class Dispatch:
             reason = "the engine process ended before its turn"
             self._lose(in_hand[token], partial(self._put_back, in_hand[token], reason, 0.0, attempt_counts=False))
 
-    def _let_go(self, resident: Resident) -> None:
+    def _let_go(self, resident: WorkerProcess) -> None:
         for record in resident.in_hand.values():
             self._lose(record, partial(self._put_back, record, "the daemon was stopped", 0.0, attempt_counts=False))
         resident.in_hand.clear()
@@ -302,7 +307,7 @@ class Dispatch:
                 if resident.is_ready and in_work == depth and len(resident.in_hand) < _MOST_IN_HAND:
                     self._hand_one(resident, now_s, clock_s)
 
-    def _hand_one(self, resident: Resident, now_s: float, clock_s: float) -> None:
+    def _hand_one(self, resident: WorkerProcess, now_s: float, clock_s: float) -> None:
         waiting = self._ledger.next_looks(now_s, 1)
         if not waiting or (resident.in_hand and self._must_be_alone([*resident.in_hand.values(), *waiting])):
             return
@@ -331,10 +336,10 @@ class Dispatch:
     def _must_be_alone(self, records: Sequence[LookRecord]) -> bool:
         return any(record.deaths > 0 or _place(record) in self._suspects for record in records)
 
-    def _order(self, record: LookRecord, rungs: tuple[Rung, ...]) -> Order:
+    def _order(self, record: LookRecord, rungs: tuple[Rung, ...]) -> LookOrder:
         look = record.look
         snapshot = self._spool.snapshot_folder(record.job_id).absolute()
-        return Order(
+        return LookOrder(
             token=next(self._tokens),
             person=snapshot / look.person,
             garments={category: snapshot / name for category, name in look.garments.items()},

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TextIO
 from loguru import logger
 
 from fastfit_watch.config.paths import JOB_LOG, LOG_FILE
-from fastfit_watch.config.settings import Log
+from fastfit_watch.config.settings import LogSettings
 from fastfit_watch.domain.text import one_line
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _PRIORITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}
 _TIME = "%Y-%m-%d %H:%M:%S"
 
 
-def set_up_logs(settings: Log, folder: Path, outputs: Path, stderr: TextIO | None = None) -> None:
+def set_up_logs(settings: LogSettings, folder: Path, outputs: Path, stderr: TextIO | None = None) -> None:
     """Send the log to standard error, to `folder`/fastfit-watch.log and to each job's job.log. May be called again.
 
     A log file that cannot be written stops no one: standard error says so once, and has every line itself.
@@ -90,7 +90,7 @@ class _LogFile:
     Opened for each line: whoever follows the file, moves it away or deletes it is never in the way.
     """
 
-    def __init__(self, path: Path, settings: Log, stderr: TextIO) -> None:
+    def __init__(self, path: Path, settings: LogSettings, stderr: TextIO) -> None:
         self._path, self._settings = path, settings
         self._complaints = _Terminal(stderr, to_journal=is_journal(stderr))
         self._trouble = ""

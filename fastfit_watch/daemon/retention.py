@@ -22,7 +22,7 @@ from loguru import logger
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.domain.job import Job
-from fastfit_watch.intake.claim import Spool
+from fastfit_watch.intake.claim import UploadClaimer
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.retention_marks import Kept
 from fastfit_watch.system.disk_errors import STORAGE_ERRNOS
@@ -48,10 +48,10 @@ def seconds_of(duration: str) -> float | None:
     return int(match[1]) * _UNITS_S[match[2]]
 
 
-class Caretaker:
+class RetentionThread:
     """Removes what was kept long enough, in a thread of its own; `step` is one turn of it."""
 
-    def __init__(self, config: Config, ledger: Ledger, spool: Spool) -> None:
+    def __init__(self, config: Config, ledger: Ledger, spool: UploadClaimer) -> None:
         self._config, self._ledger, self._spool = config, ledger, spool
         self._calendar_s: float | None = None
         self._clock_s = self._saved_s = 0.0

@@ -19,28 +19,28 @@ from typing import IO
 
 from loguru import logger
 
-from fastfit_watch.config.settings import Config, Engine
+from fastfit_watch.config.settings import Config, EngineSettings
 from fastfit_watch.domain.job import LookRecord
 from fastfit_watch.domain.memory_ladder import ladder
 from fastfit_watch.domain.worker_protocol import (
     CannotLoad,
-    Done,
-    Ended,
     Event,
-    Failed,
     Fetching,
     Loading,
+    LookDone,
+    LookFailed,
+    LookOrder,
+    LookStep,
+    LookWithheld,
     Message,
-    Order,
     Ready,
-    Said,
-    Step,
-    Withheld,
     WorkerExit,
+    WorkerExited,
+    WorkerMessage,
     read_message,
     write_order,
 )
-from fastfit_watch.imaging.finishing import Finish
+from fastfit_watch.imaging.finishing import Finishing
 
 _END_GRACE_S = 5.0
 _ASLEEP_S = 10.0
@@ -49,7 +49,7 @@ _LAST_WORDS = ("Traceback (most recent call last)", "Fatal Python error", "termi
 _LEVEL = re.compile(r"^(DEBUG|INFO|WARNING|ERROR): ?")
 
 
-class ResidentState(StrEnum):
+class WorkerState(StrEnum):
     """off: no process. loading: not ready for looks yet. ready: takes looks."""
 
     OFF = "off"
@@ -69,20 +69,22 @@ def worker_command(config: Config, device: str) -> list[str]:
     command += ["--rungs", ",".join(ladder(config.memory.start, allow_smaller=config.memory.allow_smaller))]
     if config.content_filter.model:
         command += ["--content-filter", config.content_filter.model_dump_json()]
-    if config.marks.finish != Finish():
+    if config.marks.finish != Finishing():
         command += ["--finish", config.marks.finish.to_json()]
     return command
 
 
-class Resident:
+class WorkerProcess:
     """The engine process of one device, and the looks it has in hand.
 
     Start it from the main thread only: the process is killed when the thread that started it ends.
     """
 
-    def __init__(self, device: str, command: Sequence[str], settings: Engine, mail: queue.SimpleQueue[Event | None]):
+    def __init__(
+        self, device: str, command: Sequence[str], settings: EngineSettings, mail: queue.SimpleQueue[Event | None]
+    ):
         self.device = device
-        self.state = ResidentState.OFF
+        self.state = WorkerState.OFF
         self.ready: Ready | None = None
         self.trouble = ""
         self.refused = False
@@ -101,7 +103,7 @@ class Resident:
     @property
     def is_ready(self) -> bool:
         """Does it take looks?"""
-        return self.state is ResidentState.READY
+        return self.state is WorkerState.READY
 
     @property
     def is_resting(self) -> bool:
@@ -114,7 +116,7 @@ class Resident:
             return f"{self.device} ready ({self.ready.bundle})"
         if self.trouble:
             return f"{self.device} cannot load the engine: {self.trouble}"
-        if self.state is ResidentState.LOADING:
+        if self.state is WorkerState.LOADING:
             return f"{self.device} loading" + (f" ({self._stage})" if self._stage else "")
         return f"{self.device} not started"
 
@@ -125,16 +127,16 @@ class Resident:
             return ""
         return f"{self.device} making {record.job_id}/{record.look.key}" + (f", {self._stage}" if self._stage else "")
 
-    def adopt(self, settings: Engine) -> None:
+    def adopt(self, settings: EngineSettings) -> None:
         """Use these times and limits from now on, and try at once what was waiting for its next start."""
         self.settings, self._not_before_s = settings, float("-inf")
 
     def start(self, clock_s: float) -> None:
         """Start the process if there is none and it is not too early after the last one."""
-        if self.state is not ResidentState.OFF or clock_s < self._not_before_s:
+        if self.state is not WorkerState.OFF or clock_s < self._not_before_s:
             return
         self._life += 1
-        self.state, self._fresh_s, self._checked_s = ResidentState.LOADING, clock_s, clock_s
+        self.state, self._fresh_s, self._checked_s = WorkerState.LOADING, clock_s, clock_s
         self._stage = ""
         try:
             self._process = subprocess.Popen(
@@ -155,8 +157,8 @@ class Resident:
             threading.Thread(target=target, args=(self._process, self._life, stream), daemon=True).start()
         logger.info("{}: starting the engine, process {}", self.device, self._process.pid)
 
-    def send(self, record: LookRecord, order: Order, clock_s: float) -> None:
-        """Hand one look over. A process that is just dying is noticed by its `Ended`."""
+    def send(self, record: LookRecord, order: LookOrder, clock_s: float) -> None:
+        """Hand one look over. A process that is just dying is noticed by its `WorkerExited`."""
         if not self.in_hand:
             self._fresh_s = clock_s
         self.in_hand[order.token] = record
@@ -170,13 +172,13 @@ class Resident:
 
     def knows(self, event: Event) -> bool:
         """Is this event about the present process, not one that was replaced?"""
-        return event.device == self.device and event.life == self._life and self.state is not ResidentState.OFF
+        return event.device == self.device and event.life == self._life and self.state is not WorkerState.OFF
 
     def hear(self, message: Message, clock_s: float) -> None:
         """Take note of a message: it is a sign of life."""
         self._fresh_s = clock_s
         if isinstance(message, Ready):
-            self.state, self.ready = ResidentState.READY, message
+            self.state, self.ready = WorkerState.READY, message
             self.trouble, self.refused, self.load_failures = "", False, 0
             logger.info("{}: engine ready with {} after {:.1f} s", self.device, message.bundle, message.load_s)
         elif isinstance(message, CannotLoad):
@@ -186,24 +188,24 @@ class Resident:
             self._stage = message.stage
         elif isinstance(message, Fetching):
             self._stage, self.trouble = message.progress, ""
-        elif isinstance(message, Step):
+        elif isinstance(message, LookStep):
             if message.token == next(iter(self.in_hand), None):
                 self._stage = f"{message.stage} {message.step} of {message.steps}"
-        elif isinstance(message, Done | Withheld):
+        elif isinstance(message, LookDone | LookWithheld):
             self._failures = 0
-        if isinstance(message, Done | Withheld | Failed):
+        if isinstance(message, LookDone | LookWithheld | LookFailed):
             self._stage = ""
             self.in_hand.pop(message.token, None)
 
     def note_end(self, exit_code: int, clock_s: float) -> None:
         """The process is gone: `in_hand` is the caller's to empty. The next start waits twice as long as the last."""
-        if self.state is ResidentState.LOADING:
+        if self.state is WorkerState.LOADING:
             self.load_failures += 1
             self.trouble = self.trouble or f"the engine process ended while loading ({describe_exit(exit_code)})"
         self._close_input()
-        if exit_code == WorkerExit.OUTGROWN and self.state is ResidentState.READY:
+        if exit_code == WorkerExit.OUTGROWN and self.state is WorkerState.READY:
             logger.info("{}: the engine is renewed: it held more memory than engine.max_rss_bytes allows", self.device)
-            self.state, self.ready = ResidentState.OFF, None
+            self.state, self.ready = WorkerState.OFF, None
             return
         pause_s = self._rest(clock_s)
         logger.warning(
@@ -212,7 +214,7 @@ class Resident:
 
     def _rest(self, clock_s: float) -> float:
         """No process now; returns in how many seconds the next may start: twice as many as last time."""
-        self.state, self.ready = ResidentState.OFF, None
+        self.state, self.ready = WorkerState.OFF, None
         self._failures += 1
         pause_s = min(self.settings.backoff_s * 2.0 ** min(self._failures - 1, 30), self.settings.backoff_max_s)
         self._not_before_s = clock_s + pause_s
@@ -225,14 +227,14 @@ class Resident:
         self._checked_s = clock_s
         if self.is_fresh(clock_s):
             return
-        if self.state is ResidentState.LOADING:
+        if self.state is WorkerState.LOADING:
             self.trouble = f"loading took longer than {self.settings.load_timeout_s:.0f} s"
         logger.error("{}: no progress for {:.0f} s, ending the engine", self.device, clock_s - self._fresh_s)
         self.kill()
 
     def is_fresh(self, clock_s: float) -> bool:
         """Is the process idle, absent, or heard of recently enough?"""
-        if self.state is ResidentState.LOADING:
+        if self.state is WorkerState.LOADING:
             return clock_s - self._fresh_s <= self.settings.load_timeout_s
         return not self.in_hand or clock_s - self._fresh_s <= self.settings.stall_s
 
@@ -255,7 +257,7 @@ class Resident:
         except subprocess.TimeoutExpired:
             self.kill()
             self._process.wait()
-        self.state = ResidentState.OFF
+        self.state = WorkerState.OFF
 
     def _close_input(self) -> None:
         if self._process is not None and self._process.stdin is not None:
@@ -266,7 +268,7 @@ class Resident:
         with stream:
             for line in stream:
                 try:
-                    self._mail.put(Said(self.device, life, read_message(line)))
+                    self._mail.put(WorkerMessage(self.device, life, read_message(line)))
                 except (ValueError, KeyError, TypeError):
                     logger.error("{}: the engine said something unreadable: {}", self.device, line[:_LINE_LIMIT])
         try:
@@ -274,7 +276,7 @@ class Resident:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             exit_code = process.wait()
-        self._mail.put(Ended(self.device, life, exit_code))
+        self._mail.put(WorkerExited(self.device, life, exit_code))
 
     def _read_log(self, process: subprocess.Popen[str], life: int, stream: IO[str]) -> None:
         unlabelled = "INFO"

@@ -139,7 +139,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Progress:
+class LookProgress:
     """How far the look in hand is: `step` of `steps` in `stage`. eta_s: seconds until its job is made, if known.
 
     rung: of the memory ladder, on which it is being made.

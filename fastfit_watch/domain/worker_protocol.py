@@ -42,7 +42,7 @@ class FailureKind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Order:
+class LookOrder:
     """One look for an engine process. Paths are absolute; `marks` are written into the picture.
 
     rungs: of the memory ladder, to be tried in this order. withheld: the private folder for a picture that the content
@@ -97,7 +97,7 @@ class CannotLoad:
 
 
 @dataclass(frozen=True)
-class Step:
+class LookStep:
     """A look moved on: `step` of `steps` in `stage`, on a rung of the memory ladder."""
 
     token: int
@@ -108,7 +108,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Lowered:
+class RungLowered:
     """The device was full on the rung `tried`; the same look is done again on `rung`. `reason` is a sentence."""
 
     token: int
@@ -118,7 +118,7 @@ class Lowered:
 
 
 @dataclass(frozen=True)
-class Done:
+class LookDone:
     """The picture of a look is on disk."""
 
     token: int
@@ -126,7 +126,7 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Withheld:
+class LookWithheld:
     """The content filter kept the picture of a look back: it lies in the order's private folder. `reason` says why."""
 
     token: int
@@ -134,7 +134,7 @@ class Withheld:
 
 
 @dataclass(frozen=True)
-class Failed:
+class LookFailed:
     """A look could not be made."""
 
     token: int
@@ -142,22 +142,22 @@ class Failed:
     message: str
 
 
-Message = Loading | Fetching | Ready | CannotLoad | Step | Lowered | Done | Withheld | Failed
+Message = Loading | Fetching | Ready | CannotLoad | LookStep | RungLowered | LookDone | LookWithheld | LookFailed
 
 _TYPES: dict[str, type[Message]] = {
     "loading": Loading,
     "fetching": Fetching,
     "ready": Ready,
     "failed-load": CannotLoad,
-    "progress": Step,
-    "lowered": Lowered,
-    "done": Done,
-    "withheld": Withheld,
-    "failed": Failed,
+    "progress": LookStep,
+    "lowered": RungLowered,
+    "done": LookDone,
+    "withheld": LookWithheld,
+    "failed": LookFailed,
 }
 
 
-def write_order(order: Order) -> str:
+def write_order(order: LookOrder) -> str:
     """One order as a line, without its line feed."""
     fields = {
         "type": "look",
@@ -175,11 +175,11 @@ def write_order(order: Order) -> str:
     return json.dumps(fields)
 
 
-def read_order(line: str) -> Order:
+def read_order(line: str) -> LookOrder:
     """The order of a line. Raises ValueError, KeyError or TypeError if it is none."""
     fields = json.loads(line)
     options = fields["options"]
-    return Order(
+    return LookOrder(
         token=fields["token"],
         person=Path(fields["person"]),
         garments={Category(slot): Path(path) for slot, path in fields["garments"].items()},
@@ -211,17 +211,17 @@ def read_message(line: str) -> Message:
     """The message of a line. Raises ValueError, KeyError or TypeError if it is none."""
     fields: dict[str, Any] = json.loads(line)
     kind = _TYPES[fields.pop("type")]
-    if kind is Done:
-        return Done(fields["token"], LookResult(**fields["result"]))
-    if kind is Lowered:
-        return Lowered(fields["token"], Rung(fields["tried"]), Rung(fields["rung"]), fields["reason"])
-    if kind is Failed:
-        return Failed(fields["token"], FailureKind(fields["kind"]), fields["message"])
+    if kind is LookDone:
+        return LookDone(fields["token"], LookResult(**fields["result"]))
+    if kind is RungLowered:
+        return RungLowered(fields["token"], Rung(fields["tried"]), Rung(fields["rung"]), fields["reason"])
+    if kind is LookFailed:
+        return LookFailed(fields["token"], FailureKind(fields["kind"]), fields["message"])
     return kind(**fields)
 
 
 @dataclass(frozen=True)
-class Said:
+class WorkerMessage:
     """A message from an engine process. `life` counts the processes started for that device."""
 
     device: str
@@ -230,7 +230,7 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Ended:
+class WorkerExited:
     """An engine process is gone. exit_code: negative for a signal."""
 
     device: str
@@ -238,4 +238,4 @@ class Ended:
     exit_code: int
 
 
-Event = Said | Ended
+Event = WorkerMessage | WorkerExited

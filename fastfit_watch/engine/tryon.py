@@ -19,7 +19,7 @@ from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.engine.autoencoding import decode, encode
 from fastfit_watch.engine.bundle import Bundle, load_parser, load_scheduler, load_unet, load_vae
 from fastfit_watch.engine.cache import ContentCache, HitList
-from fastfit_watch.engine.fused.networks import FastNetworks
+from fastfit_watch.engine.fused.networks import FusedNetworks
 from fastfit_watch.engine.fused.vae import FusedVAE
 from fastfit_watch.engine.measurement import PeakMemory, StageClock, memory_errors, peak_memory, simulate_shortage
 from fastfit_watch.engine.memory_ladder import at_work, free_memory, home_device, place, shrink
@@ -110,7 +110,7 @@ class FastFitEngine:
     device: str
     cache: ContentCache
     rung: Rung = Rung.FULL
-    fast: FastNetworks | None = None
+    fast: FusedNetworks | None = None
     choices: Path | None = None
 
     @classmethod
@@ -291,7 +291,7 @@ class FastFitEngine:
 
     def _quickened(self) -> FastFitEngine:
         """The same with the networks' quick form. All of them are on the device."""
-        fast = FastNetworks(self.unet, self.vae)
+        fast = FusedNetworks(self.unet, self.vae)
         fast.warm_up(self.bundle.person_size, self.choices)
         return replace(self, fast=fast)
 
@@ -299,7 +299,7 @@ class FastFitEngine:
     def _vae(self) -> AutoencoderKL | FusedVAE:
         return self.vae if self.fast is None else self.fast.vae
 
-    def _stream(self, of: Callable[[FastNetworks], torch.cuda.Stream | None]) -> AbstractContextManager[object]:
+    def _stream(self, of: Callable[[FusedNetworks], torch.cuda.Stream | None]) -> AbstractContextManager[object]:
         """Give the device work on a stream of its own, beside the other thread's."""
         stream = None if self.fast is None else of(self.fast)
         return nullcontext() if stream is None else torch.cuda.stream(stream)

@@ -26,7 +26,7 @@ _SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Signing:
+class SigningIdentity:
     """Whose signature. certificate: the chain as PEM, the signer's own first. key: PKCS 8, PEM, without a password.
 
     algorithm: es256, es384, es512, ps256, ps384, ps512 or ed25519, as the key is. timestamp_url: of an RFC 3161
@@ -39,7 +39,7 @@ class Signing:
     timestamp_url: str = ""
 
 
-def sign_picture(data: bytes, format: ImageFormat, person: bytes, model: str, signing: Signing) -> bytes:
+def sign_picture(data: bytes, format: ImageFormat, person: bytes, model: str, signing: SigningIdentity) -> bytes:
     """Return the file of a picture with its signed manifest: the person's photograph is the parent, a model edited it.
 
     person: the file of the photograph; what it says of its own origin is kept. Raises ConfigError if the key cannot be
@@ -64,7 +64,7 @@ def sign_picture(data: bytes, format: ImageFormat, person: bytes, model: str, si
     return signed.getvalue()
 
 
-def check_signing(signing: Signing) -> None:
+def check_signing(signing: SigningIdentity) -> None:
     """Sign a small picture, to find out at the start what would fail later. Raises ConfigError."""
     from PIL import Image
 
@@ -82,7 +82,7 @@ def _actions(model: str) -> list[dict[str, Any]]:
     return [opened, {"action": "c2pa.edited", "digitalSourceType": SOURCE_TYPE, "softwareAgent": agent}]
 
 
-def _open_signer(c2pa: Any, signing: Signing) -> Any:
+def _open_signer(c2pa: Any, signing: SigningIdentity) -> Any:
     try:
         certificate, key = signing.certificate.read_bytes(), signing.key.read_bytes()
     except OSError as error:

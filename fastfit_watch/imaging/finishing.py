@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fastfit_watch.domain.look import ImageFormat
 from fastfit_watch.imaging.codec import encode_image
-from fastfit_watch.imaging.content_credentials import Signing, sign_picture
+from fastfit_watch.imaging.content_credentials import SigningIdentity, sign_picture
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,29 +22,29 @@ _OPACITY = 0.55
 
 
 @dataclass(frozen=True)
-class Finish:
+class Finishing:
     """What the operator wants done to every picture. label: words for its corner; empty: none."""
 
     label: str = ""
-    signing: Signing | None = None
+    signing: SigningIdentity | None = None
 
     def to_json(self) -> str:
         """As text, for another process."""
         return json.dumps(asdict(self), default=str)
 
     @classmethod
-    def from_json(cls, text: str) -> Finish:
+    def from_json(cls, text: str) -> Finishing:
         """From the text of `to_json`."""
         fields = json.loads(text)
         signing = fields["signing"]
         if signing is None:
             return cls(fields["label"])
         paths = {name: Path(signing[name]) for name in ("certificate", "key")}
-        return cls(fields["label"], Signing(**{**signing, **paths}))
+        return cls(fields["label"], SigningIdentity(**{**signing, **paths}))
 
 
 def finish_picture(
-    image: Image.Image, format: ImageFormat, marks: Mapping[str, str], finish: Finish, person: Path
+    image: Image.Image, format: ImageFormat, marks: Mapping[str, str], finish: Finishing, person: Path
 ) -> bytes:
     """Return the file of a result. Without a signature, equal arguments give equal bytes.
 

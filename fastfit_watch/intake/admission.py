@@ -15,13 +15,13 @@ from loguru import logger
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.domain.job import Job, Status
-from fastfit_watch.intake.claim import Claim, Spool
+from fastfit_watch.intake.claim import Claim, UploadClaimer
 from fastfit_watch.intake.fingerprint import digest_of
-from fastfit_watch.intake.scan import Sighting
+from fastfit_watch.intake.scan import UploadEntry
 from fastfit_watch.intake.stability import observe
 from fastfit_watch.intake.upload_folder import list_folder
-from fastfit_watch.intake.uploads import Upload, Uploads
-from fastfit_watch.intake.validation import WRITING, Examiner, PictureInspector, Verdict
+from fastfit_watch.intake.uploads import Upload, UploadTracker
+from fastfit_watch.intake.validation import WRITING, PictureInspector, UploadValidator, Verdict
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.system.folders import FOLDER_FLAGS
 
@@ -41,19 +41,19 @@ class _Found:
     folder_fd: int = -1
 
 
-class Taking:
+class Admission:
     """Examines what is `due` (by the names of the folders) and claims it. `on_file` is called now and then meanwhile.
 
     is_behind: there was more to examine than fits in one turn.
     """
 
     def __init__(
-        self, config: Config, uploads: Uploads, ledger: Ledger, spool: Spool, inspector: PictureInspector
+        self, config: Config, uploads: UploadTracker, ledger: Ledger, spool: UploadClaimer, inspector: PictureInspector
     ) -> None:
         self._inputs, self._limits = config.inputs, config.limits
         self._uploads, self._ledger, self._spool = uploads, ledger, spool
-        self._examiner = Examiner(config, spool, inspector)
-        self.due: dict[str, Sighting] = {}
+        self._examiner = UploadValidator(config, spool, inspector)
+        self.due: dict[str, UploadEntry] = {}
         self.is_behind = False
 
     def work(self, now_s: float, clock_s: float, on_file: Callable[[], None]) -> None:
@@ -95,7 +95,7 @@ class Taking:
         self._take(found, now_s, clock_s)
 
     def _examine(
-        self, title: str, sighting: Sighting, now_s: float, clock_s: float, on_file: Callable[[], None]
+        self, title: str, sighting: UploadEntry, now_s: float, clock_s: float, on_file: Callable[[], None]
     ) -> _Found | None:
         """Examine one upload. Nothing wrong in it may stop the others."""
         upload = self._uploads.known[title]

@@ -29,11 +29,11 @@ from fastfit_watch.domain.look import Look
 from fastfit_watch.intake.fingerprint import FileMark, Fingerprint, digest_of
 from fastfit_watch.intake.upload_folder import FileChanged, copy_file, list_folder
 from fastfit_watch.storage.ledger import Ledger
-from fastfit_watch.storage.spool import SpoolFolder
+from fastfit_watch.storage.spool import Spool
 from fastfit_watch.system.disk_errors import storage_errors
 from fastfit_watch.system.failpoints import failpoint
 from fastfit_watch.system.folders import FOLDER_FLAGS, hash_file, make_private, open_folder, remove_folder
-from fastfit_watch.system.fsync_batch import Unsynced
+from fastfit_watch.system.fsync_batch import FsyncBatch
 
 # The folder belongs to another user, is a mount point, or lies on another filesystem: it is copied and stays.
 RENAME_REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EXDEV, errno.EBUSY, errno.ENOTEMPTY, errno.EEXIST})
@@ -71,12 +71,12 @@ class _Begun:
     folder_fd: int
 
 
-class Spool(SpoolFolder):
+class UploadClaimer(Spool):
     """Takes uploads into the spool. Raises StorageError when the disk is full or failing."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self._unsynced = Unsynced()
+        self._unsynced = FsyncBatch()
 
     def snapshot(
         self, job_id: str, folder_fd: int, marks: Sequence[FileMark], on_file: Callable[[], None] = lambda: None
@@ -292,7 +292,7 @@ class Spool(SpoolFolder):
             return False
 
 
-def _copy(folder_fd: int, mark: FileMark, snapshot_fd: int, limit_bytes: int, unsynced: Unsynced) -> str:
+def _copy(folder_fd: int, mark: FileMark, snapshot_fd: int, limit_bytes: int, unsynced: FsyncBatch) -> str:
     try:
         return copy_file(folder_fd, mark, snapshot_fd, limit_bytes, unsynced)
     except OSError as error:

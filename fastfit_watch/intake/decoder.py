@@ -61,7 +61,7 @@ class _Late(Exception):  # noqa: N818 - a condition that is dealt with here
     """The child has not answered in time."""
 
 
-class Inspector:
+class Decoder:
     """Tells what pictures are. The child is started with the first picture and kept. For one thread at a time."""
 
     def __init__(self, limits: Limits) -> None:

@@ -14,18 +14,18 @@ from pathlib import Path
 from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.domain.limits import Limits
 from fastfit_watch.imaging.codec import ImageFacts
-from fastfit_watch.intake.decoder import Inspector
+from fastfit_watch.intake.decoder import Decoder
 
 _MOST = 8
 _PICTURES_EACH = 4  # fewer are decoded before another process is there
 _IDLE_S = 60.0  # uploads often come in a row; a machine at rest keeps one process
 _MEMORY_SHARE = 4  # of the machine's memory, what all of them together may use at the most
 
-Work = Callable[[Inspector], None]
+Work = Callable[[Decoder], None]
 
 
-class Inspectors:
-    """Does what `Inspector` does, with helpers for uploads of more than a few pictures. For one thread at a time.
+class DecoderPool:
+    """Does what `Decoder` does, with helpers for uploads of more than a few pictures. For one thread at a time.
 
     One decoding process is kept for good; a helper's ends when it was not asked for a while.
     """
@@ -34,7 +34,7 @@ class Inspectors:
         """most: processes at once; None lets the machine's processors and memory decide."""
         self._limits, self._idle_s = limits, idle_s
         self._most = affordable(limits) if most is None else most
-        self._kept = Inspector(limits)
+        self._kept = Decoder(limits)
         self._helpers: list[_Helper] = []
 
     def inspect(
@@ -43,7 +43,7 @@ class Inspectors:
         """See `Inspector.inspect`. on_picture is called again and again while there is progress."""
         waiting, found = deque(names), dict[str, ImageFacts | str]()
 
-        def work(inspector: Inspector, after_each: Callable[[], None] = lambda: None) -> None:
+        def work(inspector: Decoder, after_each: Callable[[], None] = lambda: None) -> None:
             while waiting:
                 try:
                     name = waiting.popleft()
@@ -127,7 +127,7 @@ class _Helper:
         self._thread.join()
 
     def _serve(self) -> None:
-        with closing(Inspector(self._limits)) as inspector:
+        with closing(Decoder(self._limits)) as inspector:
             while (asked := self._next()) is not None:
                 work, done = asked
                 try:

@@ -19,17 +19,17 @@ QUIET_PARTS = 8.0
 
 
 @dataclass
-class _Seen:
+class _FolderTime:
     stamp: Stamp
     since_s: float
     read_s: float
 
 
-class Stamps:
+class FolderTimes:
     """What is remembered of folders between scans. Times are steady seconds."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, _Seen] = {}
+        self._seen: dict[str, _FolderTime] = {}
 
     def __contains__(self, title: str) -> bool:
         return title in self._seen
@@ -41,7 +41,7 @@ class Stamps:
         """This folder is being read. stamp: its times, taken before."""
         seen = self._seen.get(title)
         if seen is None or seen.stamp != stamp:
-            self._seen[title] = _Seen(stamp, clock_s, clock_s)
+            self._seen[title] = _FolderTime(stamp, clock_s, clock_s)
         else:
             seen.read_s = clock_s
 

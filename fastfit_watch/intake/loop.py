@@ -19,15 +19,15 @@ from loguru import logger
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import ConfigError, StorageError
 from fastfit_watch.domain.job import Job, Status
-from fastfit_watch.intake.admission import Taking
-from fastfit_watch.intake.claim import Spool
+from fastfit_watch.intake.admission import Admission
+from fastfit_watch.intake.claim import UploadClaimer
 from fastfit_watch.intake.fingerprint import digest_of
-from fastfit_watch.intake.scan import Sighting, scan
+from fastfit_watch.intake.scan import UploadEntry, scan
 from fastfit_watch.intake.stability import observe
-from fastfit_watch.intake.upload_folder import Listing, Order, list_folder, remove_order
-from fastfit_watch.intake.uploads import Uploads
+from fastfit_watch.intake.upload_folder import ControlFile, Listing, list_folder, remove_order
+from fastfit_watch.intake.uploads import UploadTracker
 from fastfit_watch.intake.validation import PictureInspector, Verdict
-from fastfit_watch.intake.watcher import EVENTS, Bell, Watcher
+from fastfit_watch.intake.watcher import EVENTS, Doorbell, Watcher
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.system.folders import open_folder
 
@@ -42,7 +42,7 @@ GREET_S = 1.0
 CHUNK = 250
 
 
-class Intake:
+class IntakeLoop:
     """`step` is one scan; `run` repeats it until told to stop.
 
     on_change is called with a job after every change of its state or reason.
@@ -52,16 +52,16 @@ class Intake:
         self,
         config: Config,
         ledger: Ledger,
-        spool: Spool,
+        spool: UploadClaimer,
         inspector: PictureInspector,
         watcher: Watcher,
-        bell: Bell,
+        bell: Doorbell,
         on_change: Callable[[Job], None] = lambda job: None,
     ) -> None:
         self._inputs, self._limits, self._watch = config.inputs, config.limits, config.watch
         self._ledger, self._spool, self._watcher, self._bell = ledger, spool, watcher, bell
-        self._uploads = Uploads(config.watch, ledger, watcher, on_change)
-        self._taking = Taking(config, self._uploads, ledger, spool, inspector)
+        self._uploads = UploadTracker(config.watch, ledger, watcher, on_change)
+        self._taking = Admission(config, self._uploads, ledger, spool, inspector)
         self._copied: dict[str, str] = {}
         self._change_count: int | None = None
         self._moves: int | None = None
@@ -166,7 +166,7 @@ class Intake:
         self._taking.due.clear()
         self._change_count = self._moves = None
 
-    def _must_read(self, sighting: Sighting, arrivals: Collection[str], clock_s: float) -> bool:
+    def _must_read(self, sighting: UploadEntry, arrivals: Collection[str], clock_s: float) -> bool:
         """Can anything be new in this folder?"""
         title, stamps = sighting.title, self._uploads.stamps
         if stamps.is_changed(title, sighting.stamp, clock_s) or sighting.name in arrivals:
@@ -181,9 +181,9 @@ class Intake:
             return True
         return stamps.is_due(title, upload.stillness.quiet_s(clock_s), len(self._uploads.known), clock_s)
 
-    def _look_at(self, chunk: Sequence[Sighting], arrivals: Collection[str], now_s: float, clock_s: float) -> None:
+    def _look_at(self, chunk: Sequence[UploadEntry], arrivals: Collection[str], now_s: float, clock_s: float) -> None:
         """Take in what some folders hold, without reading any file, and find those that must be examined."""
-        listings: list[tuple[Sighting, Listing]] = []
+        listings: list[tuple[UploadEntry, Listing]] = []
         for sighting in chunk:
             self._uploads.stamps.note_read(sighting.title, sighting.stamp, clock_s)
             if not sighting.fault and (listing := self._list(sighting, now_s)) is not None:
@@ -203,7 +203,7 @@ class Intake:
                 if self._is_due(sighting, listing, sighting.name in arrivals, now_s, clock_s):
                     self._taking.due[sighting.title] = sighting
 
-    def _list(self, sighting: Sighting, now_s: float) -> Listing | None:
+    def _list(self, sighting: UploadEntry, now_s: float) -> Listing | None:
         try:
             with open_folder(self._inputs / sighting.name) as folder_fd:
                 return list_folder(folder_fd, self._limits)
@@ -211,7 +211,7 @@ class Intake:
             self._uploads.explain_unreadable(sighting.title, error, now_s)
             return None
 
-    def _recognise(self, sighting: Sighting, listing: Listing, now_s: float) -> None:
+    def _recognise(self, sighting: UploadEntry, listing: Listing, now_s: float) -> None:
         """Greet the folder as an upload, unless a claim left it: empty, or whole because it could only be copied."""
         title = sighting.title
         if title in self._uploads.known or (listing.is_empty and self._is_placeholder(sighting, listing)):
@@ -224,7 +224,7 @@ class Intake:
             return
         self._uploads.meet(title, now_s)
 
-    def _is_due(self, sighting: Sighting, listing: Listing, came_whole: bool, now_s: float, clock_s: float) -> bool:
+    def _is_due(self, sighting: UploadEntry, listing: Listing, came_whole: bool, now_s: float, clock_s: float) -> bool:
         """Must this upload be examined? If not, its last verdict is given once more: it may have aged."""
         upload = self._uploads.known.get(sighting.title)
         if upload is None or upload.job.status is Status.CANCELLED:
@@ -260,7 +260,7 @@ class Intake:
                     self._recognise(sighting, list_folder(folder_fd, self._limits), now_s)
         self._greeted_s = time.monotonic()
 
-    def _is_placeholder(self, sighting: Sighting, listing: Listing) -> bool:
+    def _is_placeholder(self, sighting: UploadEntry, listing: Listing) -> bool:
         """Did a claim leave this empty folder? It goes when its job is done, and stays for RETRY otherwise."""
         job = self._ledger.newest(sighting.title)
         if job is None or job.claimed_s is None:
@@ -269,7 +269,7 @@ class Intake:
             return True  # someone may have tidied up, and made the folder again to put an order in it
         return self._ledger.left(sighting.title, sighting.stamp[0])
 
-    def _obey(self, sighting: Sighting, listing: Listing, order: Order, now_s: float) -> None:
+    def _obey(self, sighting: UploadEntry, listing: Listing, order: ControlFile, now_s: float) -> None:
         """Do what a file RETRY or CANCEL asks for, and remove it."""
         title = sighting.title
         key = f"order:{title}:{order.name}"

@@ -20,7 +20,7 @@ from typing import Any
 from fastfit_watch.domain.job import Priority
 from fastfit_watch.domain.look import Category, Look, SamplingOptions, outfit_conflict
 from fastfit_watch.domain.options import OPTIONS
-from fastfit_watch.intake.safe_yaml import Faults, Node, Refused, Row, Table, Text, read_outline
+from fastfit_watch.intake.safe_yaml import Faults, Node, Refused, YamlList, YamlMap, YamlScalar, read_outline
 
 MANIFEST_NAMES = ("outfit.yaml", "outfit.yml")
 MAX_PICTURES = 5000
@@ -76,29 +76,29 @@ def read_manifest(text: bytes, file_name: str, names: Collection[str]) -> Manife
     faults = Faults(file_name)
     if len(text) > MAX_BYTES:
         faults.stop(0, f"The file is larger than {MAX_BYTES // 1024} KB.", "Split it into several jobs.")
-    manifest = _Reading(faults, names).read(read_outline(text, faults))
+    manifest = _ManifestReader(faults, names).read(read_outline(text, faults))
     faults.raise_if_any()
     return manifest
 
 
-_Entries = Mapping[str, tuple[Text, Node]]
+_Entries = Mapping[str, tuple[YamlScalar, Node]]
 
 
 @dataclass(frozen=True)
-class _Outfit:
+class _LookDraft:
     """One look before its people are known.
 
     title: what to call it in a sentence. people: None where the ones on top apply.
     """
 
-    name: Text
+    name: YamlScalar
     title: str
     garments: Mapping[Category, str]
     options: SamplingOptions
-    people: tuple[Text, ...] | None
+    people: tuple[YamlScalar, ...] | None
 
 
-class _Reading:
+class _ManifestReader:
     """Walks one manifest, and goes on after a fault to find them all."""
 
     def __init__(self, faults: Faults, names: Collection[str]) -> None:
@@ -111,8 +111,8 @@ class _Reading:
         self._missing: dict[str, int] = {}
 
     def read(self, root: Node) -> Manifest:
-        if not isinstance(root, Table):
-            empty = isinstance(root, Text) and root.is_absent
+        if not isinstance(root, YamlMap):
+            empty = isinstance(root, YamlScalar) and root.is_absent
             self._faults.stop(0 if empty else root.line, "There are no keys and values here.", _EXAMPLE)
         entries = self._entries(root, _ON_TOP)
         defaults = self._options(entries, SamplingOptions())
@@ -121,7 +121,7 @@ class _Reading:
         garments = {file for outfit in outfits for file in outfit.garments.values()}
         shared = self._people(entries)
         everyone = None if shared is None else self._resolve(shared, garments)
-        worn: list[tuple[_Outfit, list[str]]] = []
+        worn: list[tuple[_LookDraft, list[str]]] = []
         for outfit in outfits:
             own = everyone if outfit.people is None else self._resolve(outfit.people, garments)
             if own is None:
@@ -135,49 +135,49 @@ class _Reading:
         key, value = entries.get("priority", (None, None))
         if key is None or isinstance(value, Refused):
             return Priority.NORMAL
-        found = _PRIORITIES.get(value.value.lower()) if isinstance(value, Text) else None
+        found = _PRIORITIES.get(value.value.lower()) if isinstance(value, YamlScalar) else None
         if found is None:
             self._faults.add(key.line, "'priority' must be low, normal or high.", "Write for example 'priority: low'.")
         return found or Priority.NORMAL
 
-    def _entries(self, table: Table, known: Sequence[str]) -> _Entries:
+    def _entries(self, table: YamlMap, known: Sequence[str]) -> _Entries:
         """The entries of a table whose keys are known, by key."""
         for key, _ in table.entries:
             if key.value not in known:
                 self._faults.add(key.line, f"{key.shown} is not a key that is known here.", _suggest(key.value, known))
         return {key.value: (key, value) for key, value in table.entries if key.value in known}
 
-    def _outfits(self, top: _Entries, defaults: SamplingOptions) -> list[_Outfit]:
+    def _outfits(self, top: _Entries, defaults: SamplingOptions) -> list[_LookDraft]:
         """The looks of the long form, or the one of the short form."""
         slots = [key for name, (key, _) in top.items() if name in _SLOTS]
         if "looks" not in top:
-            name = Text(ONLY_LOOK, slots[0].line if slots else 0)
-            return [_Outfit(name, "The manifest", self._garments(top, "The manifest", name.line), defaults, None)]
+            name = YamlScalar(ONLY_LOOK, slots[0].line if slots else 0)
+            return [_LookDraft(name, "The manifest", self._garments(top, "The manifest", name.line), defaults, None)]
         for key in slots:
             self._faults.add(key.line, f"{key.shown} stands outside the looks.", "Move it into one of the looks.")
         key, looks = top["looks"]
-        if not isinstance(looks, Table) or not looks.entries:
+        if not isinstance(looks, YamlMap) or not looks.entries:
             if not isinstance(looks, Refused):
                 self._faults.add(key.line, "'looks' must name its looks.", "Write 'casual: {upper: shirt.jpg}' below.")
             return []
         outfits = [self._outfit(name, look, defaults) for name, look in looks.entries]
         return [outfit for outfit in outfits if outfit is not None]
 
-    def _outfit(self, name: Text, look: Node, defaults: SamplingOptions) -> _Outfit | None:
+    def _outfit(self, name: YamlScalar, look: Node, defaults: SamplingOptions) -> _LookDraft | None:
         if not _LOOK_NAME.fullmatch(unicodedata.normalize("NFC", name.value)):
             self._faults.add(
                 name.line,
                 f"{name.shown} cannot be the name of a look, as it becomes part of a file name.",
                 "Use up to 60 letters, digits, spaces, '.', '_' and '-', and begin with a letter or digit.",
             )
-        if not isinstance(look, Table):
+        if not isinstance(look, YamlMap):
             if not isinstance(look, Refused):
                 self._faults.add(name.line, f"Look {name.shown} must have keys.", "Write {upper: shirt.jpg} after it.")
             return None
         entries = self._entries(look, _IN_LOOK)
         title = f"Look {name.shown}"
         garments = self._garments(entries, title, name.line)
-        return _Outfit(name, title, garments, self._options(entries, defaults), self._people(entries))
+        return _LookDraft(name, title, garments, self._options(entries, defaults), self._people(entries))
 
     def _garments(self, entries: _Entries, title: str, line: int) -> dict[Category, str]:
         """The garments of one look that can be used."""
@@ -200,7 +200,7 @@ class _Reading:
             garments[category] = self._find(file)
         return garments
 
-    def _people(self, entries: _Entries) -> tuple[Text, ...] | None:
+    def _people(self, entries: _Entries) -> tuple[YamlScalar, ...] | None:
         """Who is named, as written; None if the key is not there."""
         given = [entries[name] for name in ("person", "people") if name in entries]
         if not given:
@@ -209,17 +209,17 @@ class _Reading:
             line = max(key.line for key, _ in given)
             self._faults.add(line, "There are both 'person' and 'people'.", "Put all names under 'people'.")
         key, value = given[-1]
-        items = value.items if isinstance(value, Row) else (value,)
+        items = value.items if isinstance(value, YamlList) else (value,)
         if not items:
             self._faults.add(key.line, f"{key.shown} names nobody.", "Write 'people: [anna.jpg]'.")
         named = [self._plain_name(item, key) for item in items]
         return tuple(name for name in named if name is not None)
 
-    def _plain_name(self, value: Node, key: Text) -> Text | None:
+    def _plain_name(self, value: Node, key: YamlScalar) -> YamlScalar | None:
         """The name of a file directly in the upload, or None after a fault."""
         if isinstance(value, Refused):
             return None
-        if not isinstance(value, Text):
+        if not isinstance(value, YamlScalar):
             self._faults.add(value.line, f"{key.shown} must be a file name.", f"Write '{key.value}: anna.jpg'.")
             return None
         name = value.value
@@ -237,7 +237,7 @@ class _Reading:
             return value
         return None
 
-    def _find(self, name: Text) -> str:
+    def _find(self, name: YamlScalar) -> str:
         """The file as the folder spells it; one that is not there is noted as missing."""
         file = name.value
         if file not in self._names:
@@ -247,7 +247,7 @@ class _Reading:
         self._lines.setdefault(file, name.line)
         return file
 
-    def _resolve(self, people: Sequence[Text], garments: Collection[str]) -> list[str]:
+    def _resolve(self, people: Sequence[YamlScalar], garments: Collection[str]) -> list[str]:
         """The files of these people, each once. Patterns match pictures that are not used as garments."""
         found: dict[str, None] = {}
         for name in people:
@@ -277,17 +277,17 @@ class _Reading:
             key, value = entries.get(name, (None, None))
             if key is None or isinstance(value, Refused):
                 continue
-            chosen[name] = option.value.read(value.value) if isinstance(value, Text) else None
+            chosen[name] = option.value.read(value.value) if isinstance(value, YamlScalar) else None
             if chosen[name] is None:
                 del chosen[name]
-                instead = f", not {value.shown}" if isinstance(value, Text) and not value.is_absent else ""
+                instead = f", not {value.shown}" if isinstance(value, YamlScalar) and not value.is_absent else ""
                 message = f"'{name}' must be {option.value.expected}{instead}."
                 self._faults.add(key.line, message, f"Write for example '{name}: {option.example}'.")
         if "preset" in chosen and "steps" not in chosen and not self._steps_are_given:
             chosen["steps"] = chosen["preset"].steps
         return replace(defaults, **chosen)
 
-    def _looks(self, worn: Sequence[tuple[_Outfit, Sequence[str]]]) -> tuple[Look, ...]:
+    def _looks(self, worn: Sequence[tuple[_LookDraft, Sequence[str]]]) -> tuple[Look, ...]:
         """One look for each person and outfit, person by person, so that each is prepared once."""
         count = sum(len(people) for _, people in worn)
         if count > MAX_PICTURES:

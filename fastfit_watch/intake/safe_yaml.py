@@ -23,7 +23,7 @@ _STAR = "If it is a pattern for file names, put it in quotes."
 
 
 @dataclass(frozen=True)
-class Text:
+class YamlScalar:
     """A name, number or word as it is written, without its quotes. `quoted`: it had some."""
 
     value: str
@@ -42,7 +42,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Row:
+class YamlList:
     """A list."""
 
     items: tuple[Node, ...]
@@ -50,10 +50,10 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class YamlMap:
     """Keys with their values, in the order written. A key that is written twice is here once."""
 
-    entries: tuple[tuple[Text, Node], ...]
+    entries: tuple[tuple[YamlScalar, Node], ...]
     line: int
 
 
@@ -64,7 +64,7 @@ class Refused:
     line: int
 
 
-Node = Text | Row | Table | Refused
+Node = YamlScalar | YamlList | YamlMap | Refused
 
 
 class Faults:
@@ -149,7 +149,7 @@ class _Reader:
                 if tree is not None:
                     self._faults.stop(_line(event), "A second document starts here ('---').", "Keep only one.")
                 tree = self._node(next(self._events), 1)
-        return tree or Text("", 0)
+        return tree or YamlScalar("", 0)
 
     def _node(self, event: yaml.Event, depth: int) -> Node:
         """The tree below one event."""
@@ -172,32 +172,32 @@ class _Reader:
 
     def _content(self, event: yaml.Event, line: int, depth: int) -> Node:
         if isinstance(event, yaml.ScalarEvent):
-            return Text(event.value, line, quoted=event.style is not None)
+            return YamlScalar(event.value, line, quoted=event.style is not None)
         if isinstance(event, yaml.SequenceStartEvent):
             items = (self._node(each, depth + 1) for each in self._until(yaml.SequenceEndEvent))
-            return Row(tuple(items), line)
-        entries: dict[str, tuple[Text, Node]] = {}
+            return YamlList(tuple(items), line)
+        entries: dict[str, tuple[YamlScalar, Node]] = {}
         for each in self._until(yaml.MappingEndEvent):
             key = self._node(each, depth + 1)
             value = self._node(next(self._events), depth + 1)
             usable = self._usable(key, entries)
             if usable is not None:
                 entries[usable.value] = (usable, value)
-        return Table(tuple(entries.values()), line)
+        return YamlMap(tuple(entries.values()), line)
 
     def _until(self, end: type[yaml.Event]) -> Iterator[yaml.Event]:
         return itertools.takewhile(lambda event: not isinstance(event, end), self._events)
 
-    def _usable(self, key: Node, entries: Mapping[str, tuple[Text, Node]]) -> Text | None:
+    def _usable(self, key: Node, entries: Mapping[str, tuple[YamlScalar, Node]]) -> YamlScalar | None:
         """The key, unless something is wrong with it."""
-        if isinstance(key, Row | Table):
+        if isinstance(key, YamlList | YamlMap):
             self._faults.add(key.line, "A list or table cannot be a key.", "Write a name, a colon and a value.")
-        elif isinstance(key, Text) and key.value == "<<" and not key.quoted:
+        elif isinstance(key, YamlScalar) and key.value == "<<" and not key.quoted:
             self._faults.add(key.line, "Merging with '<<' is not allowed.", "Write the values out.")
-        elif isinstance(key, Text) and key.value in entries:
+        elif isinstance(key, YamlScalar) and key.value in entries:
             first = entries[key.value][0].line
             self._faults.add(key.line, f"{key.shown} is here again; it is in line {first} too.", "Keep one of them.")
-        elif isinstance(key, Text):
+        elif isinstance(key, YamlScalar):
             return key
         return None
 

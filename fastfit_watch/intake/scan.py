@@ -20,7 +20,7 @@ Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Sighting:
+class UploadEntry:
     """One folder in `inputs/`.
 
     name: as it is on disk. title: how it is called everywhere else; the name itself, unless that cannot be shown.
@@ -34,7 +34,7 @@ class Sighting:
     stamp: Stamp = field(default=(0, 0, 0), compare=False)
 
 
-def scan(inputs: Path) -> list[Sighting]:
+def scan(inputs: Path) -> list[UploadEntry]:
     """List the uploads: the folders in `inputs/`, dot-names left out, in the order of their names.
 
     A symlink to a folder is reported as a fault. Loose files are no uploads and are left out. Raises StorageError if
@@ -50,13 +50,13 @@ def scan(inputs: Path) -> list[Sighting]:
     return sorted(found, key=lambda sighting: sighting.name)
 
 
-def _sight(entry: os.DirEntry[str]) -> Sighting | None:
+def _sight(entry: os.DirEntry[str]) -> UploadEntry | None:
     name = entry.name
     if name.startswith("."):
         return None
     if entry.is_symlink():
         fault = "it is a symbolic link. Upload a real folder." if _leads_to_folder(entry) else None
-        return None if fault is None else Sighting(name, _title(name), fault)
+        return None if fault is None else UploadEntry(name, _title(name), fault)
     if not entry.is_dir(follow_symlinks=False):
         return None
     try:
@@ -65,7 +65,7 @@ def _sight(entry: os.DirEntry[str]) -> Sighting | None:
         return None  # it is just being removed
     fault = _fault(name)
     stamp = (facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns)
-    return Sighting(name, _title(name) if fault else name, fault, stamp)
+    return UploadEntry(name, _title(name) if fault else name, fault, stamp)
 
 
 def _fault(name: str) -> str:

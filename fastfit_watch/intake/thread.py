@@ -10,21 +10,21 @@ from loguru import logger
 
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.job import Job, Status
-from fastfit_watch.intake.claim import Spool
-from fastfit_watch.intake.decoder_pool import Inspectors
+from fastfit_watch.intake.claim import UploadClaimer
+from fastfit_watch.intake.decoder_pool import DecoderPool
 from fastfit_watch.intake.loop import NOTE as INTAKE_NOTE
-from fastfit_watch.intake.loop import Intake
+from fastfit_watch.intake.loop import IntakeLoop
 from fastfit_watch.intake.uploads import REMOTE_SETTLE_S
-from fastfit_watch.intake.watcher import Bell, Watcher
+from fastfit_watch.intake.watcher import Doorbell, Watcher
 from fastfit_watch.storage.ledger import Ledger
 
 
-class Uptake:
+class IntakeThread:
     """Intake in its thread. It is made anew when settings change: it keeps nothing that it could not find again."""
 
-    def __init__(self, config: Config, ledger: Ledger, spool: Spool, on_change: Callable[[Job], None]) -> None:
+    def __init__(self, config: Config, ledger: Ledger, spool: UploadClaimer, on_change: Callable[[Job], None]) -> None:
         self._config, self._ledger, self._spool, self._on_change = config, ledger, spool, on_change
-        self._bell = Bell()
+        self._bell = Doorbell()
         self._watcher = Watcher(config.inputs, self._bell, config.watch.events)
         self._adopted: Config | None = None
         self._stop = threading.Event()
@@ -85,7 +85,7 @@ class Uptake:
             inspector.close()
             self._watcher.stop()
 
-    def _step(self, intake: Intake) -> float:
+    def _step(self, intake: IntakeLoop) -> float:
         began_s = time.time()
         self._in_step = True
         try:
@@ -99,8 +99,8 @@ class Uptake:
             self._last_step_s = began_s
         return wait_s
 
-    def _make(self) -> tuple[Inspectors, Intake]:
+    def _make(self) -> tuple[DecoderPool, IntakeLoop]:
         config = self._config
-        inspector = Inspectors(config.limits)
+        inspector = DecoderPool(config.limits)
         parts = (config, self._ledger, self._spool, inspector, self._watcher, self._bell)
-        return inspector, Intake(*parts, on_change=self._on_change)
+        return inspector, IntakeLoop(*parts, on_change=self._on_change)

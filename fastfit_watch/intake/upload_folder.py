@@ -20,7 +20,7 @@ from fastfit_watch.domain.limits import Limits
 from fastfit_watch.intake.fingerprint import FileMark, Fingerprint
 from fastfit_watch.system.disk_errors import STORAGE_ERRNOS
 from fastfit_watch.system.folders import CHUNK_BYTES, FILE_FLAGS, NEW_FILE_FLAGS, _write_all
-from fastfit_watch.system.fsync_batch import Unsynced
+from fastfit_watch.system.fsync_batch import FsyncBatch
 
 # Files by which people without a shell give orders; they are no part of the upload.
 ORDERS = ("RETRY", "CANCEL")
@@ -41,7 +41,7 @@ class FileChanged(Exception):  # noqa: N818 - a condition, not a fault: the uplo
 
 
 @dataclass(frozen=True)
-class Order:
+class ControlFile:
     """A file RETRY or CANCEL. `identity` tells one such file from the next of the same name."""
 
     name: str
@@ -59,7 +59,7 @@ class Listing:
     fingerprint: Fingerprint
     names: tuple[str, ...]
     faults: tuple[str, ...]
-    orders: tuple[Order, ...]
+    orders: tuple[ControlFile, ...]
 
     @property
     def bytes(self) -> int:
@@ -77,7 +77,7 @@ def list_folder(folder_fd: int, limits: Limits) -> Listing:
     marks: list[FileMark] = []
     faults: list[str] = []
     names: list[str] = []
-    orders: list[Order] = []
+    orders: list[ControlFile] = []
     with os.scandir(folder_fd) as entries:
         for entry in entries:
             try:
@@ -86,7 +86,7 @@ def list_folder(folder_fd: int, limits: Limits) -> Listing:
                 continue
             hidden = entry.name.startswith(".")
             if entry.name in ORDERS and not stat.S_ISDIR(facts.st_mode):
-                orders.append(Order(entry.name, f"{facts.st_ino}:{facts.st_ctime_ns}"))
+                orders.append(ControlFile(entry.name, f"{facts.st_ino}:{facts.st_ctime_ns}"))
             elif hidden or entry.name in LITTER:
                 marks += [_mark(entry.name, facts)] if stat.S_ISREG(facts.st_mode) else []
             else:
@@ -116,7 +116,7 @@ def read_small(folder_fd: int, name: str, limit_bytes: int) -> bytes:
         return text
 
 
-def copy_file(folder_fd: int, mark: FileMark, target_fd: int, limit_bytes: int, unsynced: Unsynced) -> str:
+def copy_file(folder_fd: int, mark: FileMark, target_fd: int, limit_bytes: int, unsynced: FsyncBatch) -> str:
     """Copy one file of the upload into an open folder of ours. Returns its sha256; `unsynced` makes it durable.
 
     Raises FileChanged if it is not, or does not stay, the file of `mark`; UploadError if it is no plain file.
@@ -162,7 +162,7 @@ def is_open_for_writing(folder_fd: int, name: str) -> bool | None:
     return False
 
 
-def remove_order(folder_fd: int, order: Order) -> bool:
+def remove_order(folder_fd: int, order: ControlFile) -> bool:
     """Remove the file of an order that was obeyed. False if the folder does not let us."""
     try:
         os.unlink(order.name, dir_fd=folder_fd)

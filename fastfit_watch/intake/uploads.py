@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 from loguru import logger
 
-from fastfit_watch.config.settings import Watch
+from fastfit_watch.config.settings import WatchSettings
 from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.domain.job import Job, Status
-from fastfit_watch.intake.folder_times import Stamps
+from fastfit_watch.intake.folder_times import FolderTimes
 from fastfit_watch.intake.stability import Stillness, is_still, next_look_s
 from fastfit_watch.intake.validation import Verdict
 from fastfit_watch.intake.watcher import Watcher
@@ -37,15 +37,17 @@ class Upload:
     has_changed: bool = False
 
 
-class Uploads:
+class UploadTracker:
     """The uploads that are not claimed, by the names of their folders. `on_change` is called with every changed job."""
 
-    def __init__(self, settings: Watch, ledger: Ledger, watcher: Watcher, on_change: Callable[[Job], None]) -> None:
+    def __init__(
+        self, settings: WatchSettings, ledger: Ledger, watcher: Watcher, on_change: Callable[[Job], None]
+    ) -> None:
         self._settings, self._ledger, self._watcher = settings, ledger, watcher
         self._on_change = on_change
         self._news: list[Job] = []
         self.known: dict[str, Upload] = {}
-        self.stamps = Stamps()
+        self.stamps = FolderTimes()
 
     @contextmanager
     def together(self) -> Iterator[None]:

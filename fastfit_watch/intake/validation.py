@@ -14,7 +14,7 @@ from fastfit_watch.domain.errors import UploadError
 from fastfit_watch.domain.job import Job, Status
 from fastfit_watch.domain.look import Look
 from fastfit_watch.intake.checksums import read_sums, unlike_sums
-from fastfit_watch.intake.claim import Claim, Spool
+from fastfit_watch.intake.claim import Claim, UploadClaimer
 from fastfit_watch.intake.manifest import MANIFEST_NAMES, Manifest, read_manifest
 from fastfit_watch.intake.upload_folder import FileChanged, Listing, is_open_for_writing, read_small
 
@@ -50,10 +50,10 @@ class Verdict:
 NOT_STILL = Verdict(Status.WAITING, WRITING, lasting=False, until_still=True)
 
 
-class Examiner:
+class UploadValidator:
     """Turns a folder into a claim that may be made, or into what still stands in the way."""
 
-    def __init__(self, config: Config, spool: Spool, inspector: PictureInspector) -> None:
+    def __init__(self, config: Config, spool: UploadClaimer, inspector: PictureInspector) -> None:
         self._limits = config.limits
         self._spool = spool
         self._inspector = inspector

@@ -24,7 +24,7 @@ EVENTS = "events"
 EVENT_KINDS: list[type[FileSystemEvent]] = [DirCreatedEvent, DirMovedEvent, DirDeletedEvent]
 
 
-class Bell:
+class Doorbell:
     """Wakes a waiting loop. Ringing twice before anyone listens is ringing once."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Watcher:
     `inputs/` lies on a network filesystem.
     """
 
-    def __init__(self, inputs: Path, bell: Bell, mode: Literal["auto", "poll"] = "auto") -> None:
+    def __init__(self, inputs: Path, bell: Doorbell, mode: Literal["auto", "poll"] = "auto") -> None:
         self._inputs = inputs
         self._bell = bell
         self._wanted = mode

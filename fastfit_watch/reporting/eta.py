@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
 
-from fastfit_watch.domain.job import LookRecord, LookStatus, Progress
+from fastfit_watch.domain.job import LookProgress, LookRecord, LookStatus
 
 PACE_FILE = "pace.json"
 SECONDS_NOTE = "seconds_per_step"
@@ -23,40 +23,40 @@ _PENDING = (LookStatus.RUNNING, LookStatus.QUEUED)
 
 
 @dataclass(frozen=True)
-class Pace:
+class LiveProgress:
     """What the daemon is at. at_s: Unix time. looks: job id -> the look in hand."""
 
     at_s: float
     engines: int
-    looks: Mapping[str, Progress] = field(default_factory=dict)
+    looks: Mapping[str, LookProgress] = field(default_factory=dict)
 
 
-def save_pace(path: Path, pace: Pace) -> None:
+def save_pace(path: Path, pace: LiveProgress) -> None:
     """Write it whole, but not durably. Raises OSError."""
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     temporary.write_text(json.dumps(asdict(pace)), encoding="utf-8")
     temporary.replace(path)
 
 
-def read_pace(path: Path, now_s: float) -> Pace:
+def read_pace(path: Path, now_s: float) -> LiveProgress:
     """The pace of a daemon that is at work; where none can be read, or it is old, one engine with nothing in hand."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        looks = {job: Progress(**progress) for job, progress in fields["looks"].items()}
+        looks = {job: LookProgress(**progress) for job, progress in fields["looks"].items()}
         if abs(now_s - fields["at_s"]) <= _STALE_S:
-            return Pace(fields["at_s"], max(1, fields["engines"]), looks)
+            return LiveProgress(fields["at_s"], max(1, fields["engines"]), looks)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
-    return Pace(now_s, 1)
+    return LiveProgress(now_s, 1)
 
 
-def steps_left(records: Iterable[LookRecord], progress: Progress | None) -> float:
+def steps_left(records: Iterable[LookRecord], progress: LookProgress | None) -> float:
     """Denoising steps still to do for a job."""
     steps = sum(record.look.options.steps for record in records if record.status in _PENDING)
     return after_progress(steps, progress)
 
 
-def after_progress(steps: float, progress: Progress | None) -> float:
+def after_progress(steps: float, progress: LookProgress | None) -> float:
     """Of so many steps, those that are left once the look in hand is so far."""
     return max(0.0, steps - (progress.step if progress is not None else 0))
 

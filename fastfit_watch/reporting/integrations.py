@@ -8,27 +8,27 @@ from pathlib import Path
 
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.worker_protocol import Event
-from fastfit_watch.reporting.metrics import Metrics
-from fastfit_watch.reporting.notifications.delivery import Courier
-from fastfit_watch.reporting.notifications.hook import HookCarrier
-from fastfit_watch.reporting.notifications.webhook import WebhookCarrier, read_secret
+from fastfit_watch.reporting.metrics import MetricsExporter
+from fastfit_watch.reporting.notifications.delivery import DeliveryThread
+from fastfit_watch.reporting.notifications.hook import HookRunner
+from fastfit_watch.reporting.notifications.webhook import WebhookDeliverer, read_secret
 from fastfit_watch.storage.outbox import Outbox
 
 
-class Others:
+class Integrations:
     """Starts, feeds and stops those who carry news out of the house. None of it makes the daemon's loops wait."""
 
     def __init__(self, config: Config, ledger_path: Path) -> None:
         """Raises ConfigError if the webhook's secret or the metrics' address cannot be had."""
         self._outboxes: list[Outbox] = []
-        self._couriers: list[Courier] = []
+        self._couriers: list[DeliveryThread] = []
         if config.webhook.url:
             read_secret(config.webhook)
-            self._add("webhook", WebhookCarrier(config.webhook, self._open(ledger_path)))
+            self._add("webhook", WebhookDeliverer(config.webhook, self._open(ledger_path)))
         if config.hook.command:
-            self._add("hook", HookCarrier(config.hook, self._open(ledger_path)))
+            self._add("hook", HookRunner(config.hook, self._open(ledger_path)))
         wanted = config.metrics.textfile or config.metrics.listen
-        self._metrics = Metrics(config, ledger_path) if wanted else None
+        self._metrics = MetricsExporter(config, ledger_path) if wanted else None
 
     def start(self) -> None:
         """Begin to tell."""
@@ -56,5 +56,5 @@ class Others:
         self._outboxes.append(Outbox(ledger_path))
         return self._outboxes[-1]
 
-    def _add(self, name: str, carrier: WebhookCarrier | HookCarrier) -> None:
-        self._couriers.append(Courier(name, carrier))
+    def _add(self, name: str, carrier: WebhookDeliverer | HookRunner) -> None:
+        self._couriers.append(DeliveryThread(name, carrier))

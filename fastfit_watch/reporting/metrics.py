@@ -21,7 +21,16 @@ from loguru import logger
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import ConfigError, FastFitError
 from fastfit_watch.domain.job import LookResult, LookStatus, Status
-from fastfit_watch.domain.worker_protocol import CannotLoad, Done, Ended, Event, Failed, Lowered, Ready, Withheld
+from fastfit_watch.domain.worker_protocol import (
+    CannotLoad,
+    Event,
+    LookDone,
+    LookFailed,
+    LookWithheld,
+    Ready,
+    RungLowered,
+    WorkerExited,
+)
 from fastfit_watch.storage.numbers import Numbers
 from fastfit_watch.system.atomic_write import write_text
 
@@ -42,7 +51,7 @@ class Family:
     samples: tuple[tuple[str, Labels, float], ...]
 
 
-class Tally:
+class EngineCounters:
     """Counts what the engine processes say. One thread counts, others may read."""
 
     def __init__(self) -> None:
@@ -93,7 +102,7 @@ class Tally:
             ]
 
     def _count(self, event: Event) -> None:
-        if isinstance(event, Ended):
+        if isinstance(event, WorkerExited):
             self._ends[event.device] += 1
             self._ready[event.device] = False
             return
@@ -104,13 +113,13 @@ class Tally:
         elif isinstance(message, CannotLoad):
             self._failures["cannot_load"] += 1
             self._ready[device] = False
-        elif isinstance(message, Done):
+        elif isinstance(message, LookDone):
             self._count_result(device, message.result)
-        elif isinstance(message, Withheld):
+        elif isinstance(message, LookWithheld):
             self._failures["withheld"] += 1
-        elif isinstance(message, Lowered):
+        elif isinstance(message, RungLowered):
             self._shortages[message.tried.value] += 1
-        elif isinstance(message, Failed):
+        elif isinstance(message, LookFailed):
             self._failures[message.kind.value] += 1
 
     def _count_result(self, device: str, result: LookResult) -> None:
@@ -123,12 +132,12 @@ class Tally:
             self._peak_bytes[device] = result.peak_vram_bytes
 
 
-class Metrics:
+class MetricsExporter:
     """Publishes the numbers while the daemon runs, from threads of its own."""
 
     def __init__(self, config: Config, ledger_path: Path) -> None:
         """Raises ConfigError if the address cannot be had."""
-        self.tally = Tally()
+        self.tally = EngineCounters()
         self._config, self._numbers = config, Numbers(ledger_path, read_only=True)
         self._began_s = time.time()
         self._trouble = ""
@@ -248,7 +257,7 @@ def _free_bytes(path: Path) -> float:
         return float("nan")
 
 
-def _listen(address: str, metrics: Metrics) -> HTTPServer:
+def _listen(address: str, metrics: MetricsExporter) -> HTTPServer:
     class Handler(BaseHTTPRequestHandler):
         timeout = _REQUEST_S
 

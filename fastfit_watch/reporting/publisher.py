@@ -16,10 +16,10 @@ from loguru import logger
 
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import FastFitError, StorageError
-from fastfit_watch.domain.job import Job, LookRecord, Progress, Status
+from fastfit_watch.domain.job import Job, LookProgress, LookRecord, Status
 from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.reporting import report, status_line
-from fastfit_watch.reporting.eta import PACE_FILE, SECONDS_NOTE, Pace, save_pace, steps_left, times_left_s
+from fastfit_watch.reporting.eta import PACE_FILE, SECONDS_NOTE, LiveProgress, save_pace, steps_left, times_left_s
 from fastfit_watch.reporting.gallery import SHELF_FOLDER, Gallery
 from fastfit_watch.reporting.notifications.payload import write_letters
 from fastfit_watch.storage.ledger import Ledger
@@ -38,12 +38,12 @@ _GALLERY_SHARE = 9  # the gallery takes at most a tenth of one core
 _GALLERY_LAST_S = 10.0
 
 
-class Announcer:
+class Publisher:
     """Keeps `outputs/` telling the truth. `note_...` may be called from any thread and never wait."""
 
     def __init__(self, config: Config, ledger: Ledger, engines: int) -> None:
         self._config, self._ledger, self._engines = config, ledger, engines
-        self._progress: dict[str, Progress] = {}
+        self._progress: dict[str, LookProgress] = {}
         self._told: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._held = ""
         self._trouble = ""
@@ -96,7 +96,7 @@ class Announcer:
     def note_progress(self, record: LookRecord, stage: str, step: int, steps: int, rung: str = Rung.FULL) -> None:
         """A look moved on."""
         self._progress.pop(record.job_id, None)
-        self._progress[record.job_id] = Progress(record.look.key, stage, step, steps, rung=rung)
+        self._progress[record.job_id] = LookProgress(record.look.key, stage, step, steps, rung=rung)
 
     def note_seconds(self, seconds: float, steps: int) -> None:
         """A look of `steps` steps took `seconds`, from the end of the one before it."""
@@ -257,7 +257,7 @@ class Announcer:
         """Leave for `status` what only this process knows; nothing new while nothing is in hand."""
         looks = dict(self._progress)
         if looks or self._pace_saved:
-            save_pace(self._config.spool / PACE_FILE, Pace(time.time(), self._engines, looks))
+            save_pace(self._config.spool / PACE_FILE, LiveProgress(time.time(), self._engines, looks))
         self._pace_saved = bool(looks)
 
     def _read_newest(self) -> tuple[int, str | None]:

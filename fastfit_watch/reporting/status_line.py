@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastfit_watch.config.settings import Config
-from fastfit_watch.domain.job import Job, LookRecord, LookStatus, Progress, Status
+from fastfit_watch.domain.job import Job, LookProgress, LookRecord, LookStatus, Status
 from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.domain.text import duration
 from fastfit_watch.system.atomic_write import write_text
@@ -17,7 +17,7 @@ SHOWN_QUEUED = 50  # so many in line know their place
 
 
 def publish_status(
-    config: Config, job: Job, looks: Sequence[LookRecord], progress: Progress | None, queue_position: int
+    config: Config, job: Job, looks: Sequence[LookRecord], progress: LookProgress | None, queue_position: int
 ) -> None:
     """Write the job's one-line `status.txt`; nothing is written when the line has not changed.
 
@@ -33,7 +33,7 @@ def publish_status(
     write_text(path, line, durable=False)
 
 
-def status_line(job: Job, looks: Sequence[LookRecord], progress: Progress | None, queue_position: int) -> str:
+def status_line(job: Job, looks: Sequence[LookRecord], progress: LookProgress | None, queue_position: int) -> str:
     """One sentence such as `running: 3 of 8, about 40 s left`."""
     if job.status is Status.QUEUED and job.reason.startswith("paused"):
         return f"queued: {job.reason}"
@@ -54,13 +54,13 @@ def status_line(job: Job, looks: Sequence[LookRecord], progress: Progress | None
     return f"{job.status.value}: {job.reason}" if job.reason else job.status.value
 
 
-def _remaining(progress: Progress | None) -> str:
+def _remaining(progress: LookProgress | None) -> str:
     if progress is None or progress.eta_s is None:
         return ""
     return f", about {duration(progress.eta_s)} left"
 
 
-def _lowered(progress: Progress | None) -> str:
+def _lowered(progress: LookProgress | None) -> str:
     if progress is None or progress.rung == Rung.FULL:
         return ""
     return f", with less memory ({progress.rung})"

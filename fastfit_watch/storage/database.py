@@ -15,7 +15,7 @@ from fastfit_watch.system.failpoints import failpoint
 BUSY_TIMEOUT_S = 20.0
 
 
-class LedgerFile:
+class Database:
     """An open ledger. Raises StorageError when the disk is full or failing."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:

@@ -13,7 +13,7 @@ from itertools import islice
 from fastfit_watch.domain.job import Job, LookRecord, LookResult, LookStatus, Priority, Status, Tally
 from fastfit_watch.domain.look import Look
 from fastfit_watch.storage.fair_queue import in_turn, is_any_due, join_line, take_turn
-from fastfit_watch.storage.outbox import Letter, add_letters
+from fastfit_watch.storage.outbox import Notification, add_letters
 from fastfit_watch.storage.requests import PAUSED, Orders
 from fastfit_watch.storage.retention_marks import Keeping
 from fastfit_watch.storage.review import Withholding
@@ -335,7 +335,7 @@ class Ledger(Orders, Keeping, Withholding):
             ).fetchall()
         return [read_job(row) for row in rows]
 
-    def confirm_report(self, job: Job, letters: Collection[Letter] = ()) -> bool:
+    def confirm_report(self, job: Job, letters: Collection[Notification] = ()) -> bool:
         """The report of this final job is complete on disk. With the same commit, letters about it are to be sent.
 
         Returns False, and does nothing, if the job is not what the report says any more: it was tried again meanwhile.

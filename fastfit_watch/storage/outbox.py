@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from sqlite3 import Connection, Row
 from typing import TYPE_CHECKING
 
-from fastfit_watch.storage.database import LedgerFile
+from fastfit_watch.storage.database import Database
 
 if TYPE_CHECKING:
     pass
 
 
 @dataclass(frozen=True)
-class Posted:
+class DeliveredNotification:
     """A letter and what became of it. ended_s: Unix time, None while it is still to be sent. outcome: in words."""
 
-    letter: Letter
+    letter: Notification
     ended_s: float | None
     outcome: str
 
 
-def add_letters(db: Connection, letters: Iterable[Letter]) -> None:
+def add_letters(db: Connection, letters: Iterable[Notification]) -> None:
     """Put letters into the outbox, inside the caller's transaction."""
     db.executemany(
         "INSERT INTO letters (channel, id, job_id, event, body, since_s) VALUES (?, ?, ?, ?, ?, ?)",
@@ -30,15 +30,15 @@ def add_letters(db: Connection, letters: Iterable[Letter]) -> None:
     )
 
 
-class Outbox(LedgerFile):
+class Outbox(Database):
     """The outbox with a connection of its own: whoever sends letters never makes the daemon's loops wait."""
 
-    def post(self, letters: Iterable[Letter]) -> None:
+    def post(self, letters: Iterable[Notification]) -> None:
         """Put letters into the outbox."""
         with self.writing("post") as db:
             add_letters(db, letters)
 
-    def next_letter(self, channel: str, now_s: float, longest_pause_s: float) -> Letter | None:
+    def next_letter(self, channel: str, now_s: float, longest_pause_s: float) -> Notification | None:
         """Return the oldest letter that is due, and has no older one of its job before it.
 
         longest_pause_s: a letter that seems to wait for longer is due: the clock was set back.
@@ -53,13 +53,13 @@ class Outbox(LedgerFile):
             row = db.execute(query, (channel, now_s, now_s + longest_pause_s)).fetchone()
         return _letter_of(row) if row is not None else None
 
-    def end(self, letter: Letter, outcome: str, now_s: float) -> None:
+    def end(self, letter: Notification, outcome: str, now_s: float) -> None:
         """A letter was delivered, or is given up."""
         with self.writing("end_letter") as db:
             values = (now_s, outcome, letter.serial)
             db.execute("UPDATE letters SET attempts = attempts + 1, ended_s = ?, outcome = ? WHERE serial = ?", values)
 
-    def put_off(self, letter: Letter, outcome: str, not_before_s: float) -> None:
+    def put_off(self, letter: Notification, outcome: str, not_before_s: float) -> None:
         """A letter could not be delivered: not before this moment again."""
         with self.writing("put_off_letter") as db:
             values = (not_before_s, outcome, letter.serial)
@@ -84,13 +84,13 @@ class Outbox(LedgerFile):
             ).fetchall()
         return {channel: (count, since_s) for channel, count, since_s in rows}
 
-    def posted(self, channel: str, limit: int) -> list[Posted]:
+    def posted(self, channel: str, limit: int) -> list[DeliveredNotification]:
         """Return the newest letters, the oldest of them first."""
         with self.reading() as db:
             rows = db.execute(
                 "SELECT * FROM letters WHERE channel = ? ORDER BY serial DESC LIMIT ?", (channel, limit)
             ).fetchall()
-        return [Posted(_letter_of(row), row["ended_s"], row["outcome"]) for row in reversed(rows)]
+        return [DeliveredNotification(_letter_of(row), row["ended_s"], row["outcome"]) for row in reversed(rows)]
 
     def forget(self, channel: str, before_s: float) -> None:
         """Throw away letters that ended before this moment."""
@@ -98,8 +98,8 @@ class Outbox(LedgerFile):
             db.execute("DELETE FROM letters WHERE channel = ? AND ended_s < ?", (channel, before_s))
 
 
-def _letter_of(row: Row) -> Letter:
-    return Letter(
+def _letter_of(row: Row) -> Notification:
+    return Notification(
         channel=row["channel"],
         id=row["id"],
         job_id=row["job_id"],
@@ -118,7 +118,7 @@ HOOK = "hook"
 
 
 @dataclass(frozen=True)
-class Letter:
+class Notification:
     """One letter. channel: `webhook` or `hook`. event: `job.done` and the like. body: JSON. id: never used again.
 
     serial: 0 until it is in the ledger; letters of a job go out in its order. since_s: Unix time from which the

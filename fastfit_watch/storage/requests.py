@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.job import Job, Priority, Status
-from fastfit_watch.storage.database import LedgerFile
+from fastfit_watch.storage.database import Database
 from fastfit_watch.storage.fair_queue import join_line
 from fastfit_watch.storage.rows import job_of, known_job, note_of, set_note
 from fastfit_watch.storage.transitions import drop_if_cancelling, retry_looks, retry_upload, settle
@@ -13,7 +13,7 @@ PAUSED = "paused"
 RUNG_NOTES = "rung "  # and a device: see `rung_notes`
 
 
-class Orders(LedgerFile):
+class Orders(Database):
     """The part of the ledger that commands and order files write to."""
 
     def retry(self, job_id: str, now_s: float) -> Job:

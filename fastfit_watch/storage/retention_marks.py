@@ -10,13 +10,13 @@ from collections.abc import Collection
 from typing import Literal
 
 from fastfit_watch.domain.job import Job
-from fastfit_watch.storage.database import LedgerFile
+from fastfit_watch.storage.database import Database
 from fastfit_watch.storage.rows import read_job
 
 Kept = Literal["upload", "results"]
 
 
-class Keeping(LedgerFile):
+class Keeping(Database):
     """The part of the ledger that retention reads and writes."""
 
     def begin_keeping(self, calendar_s: float, limit: int) -> int:

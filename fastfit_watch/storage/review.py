@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.job import Job, LookRecord, LookResult, LookStatus
-from fastfit_watch.storage.database import LedgerFile
+from fastfit_watch.storage.database import Database
 from fastfit_watch.storage.rows import job_of, known_job, look_of, pack_result, read_look
 from fastfit_watch.storage.transitions import sum_up, touch
 
 
-class Withholding(LedgerFile):
+class Withholding(Database):
     """The part of the ledger that knows withheld pictures."""
 
     def withhold_look(self, job_id: str, key: str, reason: str, now_s: float) -> None:

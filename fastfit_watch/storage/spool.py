@@ -15,7 +15,7 @@ from fastfit_watch.system.disk_errors import storage_errors
 from fastfit_watch.system.folders import make_private, open_folder
 
 
-class SpoolFolder:
+class Spool:
     """The folder `.spool` in `inputs/`. Raises StorageError when the disk is full or failing.
 
     wanted_bytes: what must be free for the upload that could not be copied for want of room; 0 once it could.

@@ -1,4 +1,4 @@
-"""Places where a test may cut the program short, to prove that no crash and no full disk loses work."""
+"""Paths where a test may cut the program short, to prove that no crash and no full disk loses work."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ _OPEN = 128  # open files that wait at most; a process may have 1024
 _THREADS = 8
 
 
-class Unsynced:
+class FsyncBatch:
     """Files and folders whose content is not yet durable. For one thread at a time."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ import threading
 from fastfit_watch.domain.worker_protocol import Message, WorkerExit, write_message
 
 
-class Channel:
+class DaemonChannel:
     """The pipe to the daemon. File descriptor 1 is pointed at standard error, so that no library can write here."""
 
     def __init__(self) -> None:

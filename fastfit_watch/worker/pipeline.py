@@ -22,20 +22,20 @@ from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.domain.receipts import withheld_receipt
 from fastfit_watch.domain.worker_protocol import (
     SAVING,
-    Done,
-    Failed,
     FailureKind,
-    Lowered,
+    LookDone,
+    LookFailed,
+    LookOrder,
+    LookStep,
+    LookWithheld,
     Message,
-    Order,
-    Step,
-    Withheld,
+    RungLowered,
     WorkerExit,
 )
 from fastfit_watch.imaging.provenance import picture_marks
 from fastfit_watch.system.disk_errors import STORAGE_ERRNOS
 from fastfit_watch.system.failpoints import failpoint
-from fastfit_watch.worker.channel import Channel, say
+from fastfit_watch.worker.channel import DaemonChannel, say
 
 if TYPE_CHECKING:
     from fastfit_watch.engine.content_filter import ContentFilter
@@ -49,24 +49,24 @@ _DEVICE_ERROR = re.compile(
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class _PreparedOrder:
     """An order whose pictures are read and prepared, or the reason why they could not be.
 
     look: None if it has still to be prepared: there is no memory to do that beside the look in work.
     taken_s: monotonic seconds, when the order was taken up.
     """
 
-    order: Order
+    order: LookOrder
     look: PreparedLook | None
-    failure: Failed | None
+    failure: LookFailed | None
     taken_s: float
 
 
 @dataclass(frozen=True)
-class _Made:
+class _DenoisedLook:
     """A look that needs the device no more. result: puts it into the photograph. objection: the content filter's."""
 
-    order: Order
+    order: LookOrder
     result: Callable[[], TryOnResult]
     shortages: dict[str, str]
     objection: str | None
@@ -76,14 +76,14 @@ class _DeviceLostError(Exception):
     """The device cannot be used any more by this process."""
 
 
-class Workbench:
+class LookPipeline:
     """Where looks are made: the next is prepared and the last is saved, each in a thread, while one is sampled."""
 
     def __init__(
         self,
         engine: FastFitEngine,
         content_filter: ContentFilter | None,
-        channel: Channel,
+        channel: DaemonChannel,
         settings: argparse.Namespace,
         versions: dict[str, str],
     ) -> None:
@@ -92,12 +92,12 @@ class Workbench:
         self._max_rss_bytes: int = settings.max_rss_bytes
         # Held while a look is prepared beside the one in work, and while the networks are moved.
         self._moving = threading.Lock()
-        self._saves: queue.Queue[_Made | Failed] = queue.Queue(maxsize=1)
+        self._saves: queue.Queue[_DenoisedLook | LookFailed] = queue.Queue(maxsize=1)
         self._shortage: tuple[Rung, float] = (Rung.FULL, float("-inf"))
 
-    def work(self, orders: queue.SimpleQueue[Order]) -> int:
+    def work(self, orders: queue.SimpleQueue[LookOrder]) -> int:
         """Make one look after another, in order. Returns the exit code when a fresh process must take over."""
-        prepared: queue.Queue[_Prepared] = queue.Queue(maxsize=1)
+        prepared: queue.Queue[_PreparedOrder] = queue.Queue(maxsize=1)
         threading.Thread(target=self._prepare_all, args=(orders, prepared), name="prepare", daemon=True).start()
         threading.Thread(target=self._save_all, name="save", daemon=True).start()
         while True:
@@ -107,11 +107,11 @@ class Workbench:
             except _DeviceLostError:
                 self._saves.join()
                 return WorkerExit.DEVICE_UNUSABLE
-            if isinstance(outcome, _Made):
+            if isinstance(outcome, _DenoisedLook):
                 self._report(outcome.order, SAVING)
             # Failures take the same way, so that results come in the order of the looks.
             self._saves.put(outcome)
-            if isinstance(outcome, Failed):
+            if isinstance(outcome, LookFailed):
                 self._saves.join()
                 if outcome.kind is FailureKind.ENGINE and not self._survives(outcome):
                     return WorkerExit.DEVICE_UNUSABLE
@@ -119,16 +119,16 @@ class Workbench:
                 self._saves.join()
                 return WorkerExit.OUTGROWN
 
-    def _prepare_all(self, orders: queue.SimpleQueue[Order], prepared: queue.Queue[_Prepared]) -> None:
+    def _prepare_all(self, orders: queue.SimpleQueue[LookOrder], prepared: queue.Queue[_PreparedOrder]) -> None:
         while True:
             order = orders.get()
             taken_s = time.monotonic()
             try:
-                prepared.put(_Prepared(order, self._prepare_beside(order), None, taken_s))
+                prepared.put(_PreparedOrder(order, self._prepare_beside(order), None, taken_s))
             except Exception as error:  # noqa: BLE001 - whatever one look does, the next one must be unharmed
-                prepared.put(_Prepared(order, None, blame(order, error), taken_s))
+                prepared.put(_PreparedOrder(order, None, blame(order, error), taken_s))
 
-    def _prepare_beside(self, order: Order) -> PreparedLook | None:
+    def _prepare_beside(self, order: LookOrder) -> PreparedLook | None:
         """Prepare a look while another is in work; None where that takes more memory than there is."""
         with self._moving:
             if order.rungs[0] is not Rung.FULL or self._engine.rung is not Rung.FULL:
@@ -139,7 +139,7 @@ class Workbench:
                 say("INFO", f"{order.output.stem}: not prepared beside the look in work: {error.message}")
                 return None
 
-    def _prepare(self, order: Order) -> PreparedLook:
+    def _prepare(self, order: LookOrder) -> PreparedLook:
         from fastfit_watch.engine.preprocessing.picture import Picture
         from fastfit_watch.imaging.codec import open_image
 
@@ -156,7 +156,7 @@ class Workbench:
         """Compose, encode and write what is made: no work for the device, so it never waits for this."""
         while True:
             outcome = self._saves.get()
-            if isinstance(outcome, Failed):
+            if isinstance(outcome, LookFailed):
                 self._channel.send(outcome)
             else:
                 try:
@@ -165,15 +165,15 @@ class Workbench:
                     self._channel.send(blame(outcome.order, error))
             self._saves.task_done()
 
-    def _keep(self, made: _Made) -> Message:
+    def _keep(self, made: _DenoisedLook) -> Message:
         """Save a picture where it belongs; what to tell the daemon."""
         order, result = made.order, made.result()
         if made.objection is not None:
             self._withhold(order, result, made.shortages)
-            return Withheld(order.token, made.objection)
-        return Done(order.token, self._save(order, order.output, order.receipt, result, made.shortages))
+            return LookWithheld(order.token, made.objection)
+        return LookDone(order.token, self._save(order, order.output, order.receipt, result, made.shortages))
 
-    def _attempt(self, ready: _Prepared) -> _Made | Failed:
+    def _attempt(self, ready: _PreparedOrder) -> _DenoisedLook | LookFailed:
         """Make one look, all but its file. Raises _DeviceLostError."""
         order, rungs = ready.order, self._rungs(ready)
         shortages: dict[str, str] = {}
@@ -190,18 +190,18 @@ class Workbench:
             raise
         except OutOfMemory as error:
             tried = "".join(f" {rung} ({stage})," for rung, stage in shortages.items())
-            return Failed(order.token, FailureKind.MEMORY, f"{error} Tried:{tried} {rungs[-1]} ({error.stage}).")
+            return LookFailed(order.token, FailureKind.MEMORY, f"{error} Tried:{tried} {rungs[-1]} ({error.stage}).")
         except Exception as error:  # noqa: BLE001 - whatever one look does, the next one must be unharmed
             return blame(order, error)
-        return _Made(order, result, shortages, objection)
+        return _DenoisedLook(order, result, shortages, objection)
 
-    def _rungs(self, ready: _Prepared) -> tuple[Rung, ...]:
+    def _rungs(self, ready: _PreparedOrder) -> tuple[Rung, ...]:
         """The order's rungs. One that was given before the last shortage does not know of it yet."""
         reached, since_s = self._shortage
         known = tuple(rung for rung in ready.order.rungs if rung.reaches(reached) or ready.taken_s > since_s)
         return known or ready.order.rungs[-1:]
 
-    def _make_in_room(self, ready: _Prepared, rung: Rung) -> tuple[Callable[[], TryOnResult], str | None]:
+    def _make_in_room(self, ready: _PreparedOrder, rung: Rung) -> tuple[Callable[[], TryOnResult], str | None]:
         """Like `_make`; a device that is full of what earlier looks left there is emptied first."""
         try:
             return self._make(ready, rung)
@@ -212,7 +212,7 @@ class Workbench:
         say("INFO", f"{ready.order.output.stem}: the device was full in '{stage}'; once more without what was kept")
         return self._make(ready, rung)
 
-    def _make(self, ready: _Prepared, rung: Rung) -> tuple[Callable[[], TryOnResult], str | None]:
+    def _make(self, ready: _PreparedOrder, rung: Rung) -> tuple[Callable[[], TryOnResult], str | None]:
         """Make one look on one rung of the ladder; how to compose it, and the content filter's objection to it."""
         order, look = ready.order, ready.look
         if self._engine.rung is not rung:  # only this thread changes it, so the device never waits for a preparation
@@ -229,21 +229,21 @@ class Workbench:
         result = self._engine.finish(developed)
         return lambda: result, self._filter.judge(result.image, rung)
 
-    def _go_down(self, order: Order, tried: Rung, rung: Rung, error: OutOfMemory) -> None:
+    def _go_down(self, order: LookOrder, tried: Rung, rung: Rung, error: OutOfMemory) -> None:
         """Tell the daemon before the next rung is tried: this process may not live to tell what it learnt."""
         self._shortage = (rung, time.monotonic())
-        self._channel.send(Lowered(order.token, tried, rung, error.message))
+        self._channel.send(RungLowered(order.token, tried, rung, error.message))
         if not self._device_is_usable():
             raise _DeviceLostError from error
 
-    def _withhold(self, order: Order, result: TryOnResult, shortages: dict[str, str]) -> None:
+    def _withhold(self, order: LookOrder, result: TryOnResult, shortages: dict[str, str]) -> None:
         folder = order.withheld
         folder.mkdir(mode=0o700, exist_ok=True)
         receipt = withheld_receipt(folder, order.output.stem)
         self._save(order, folder / order.output.name, receipt, result, shortages)
 
     def _save(
-        self, order: Order, output: Path, receipt: Path, result: TryOnResult, shortages: dict[str, str]
+        self, order: LookOrder, output: Path, receipt: Path, result: TryOnResult, shortages: dict[str, str]
     ) -> LookResult:
         """Write the receipt, then the picture: a picture without its receipt is never seen."""
         from fastfit_watch.imaging.finishing import finish_picture
@@ -271,11 +271,11 @@ class Workbench:
         failpoint("worker.picture.after")
         return saved
 
-    def _report(self, order: Order, stage: str, step: int = 0, steps: int = 0) -> None:
+    def _report(self, order: LookOrder, stage: str, step: int = 0, steps: int = 0) -> None:
         rung = self._engine.rung.value
-        self._channel.send(Step(order.token, stage, step, steps or order.options.steps, rung))
+        self._channel.send(LookStep(order.token, stage, step, steps or order.options.steps, rung))
 
-    def _survives(self, failure: Failed) -> bool:
+    def _survives(self, failure: LookFailed) -> bool:
         """Can this process go on after a failure? Not if the device says so, now or in the failure itself."""
         if _DEVICE_ERROR.search(failure.message):
             say("ERROR", f"The device {self._device} is left to a fresh process: {failure.message}")
@@ -308,15 +308,15 @@ class Workbench:
         return True
 
 
-def blame(order: Order, error: Exception) -> Failed:
+def blame(order: LookOrder, error: Exception) -> LookFailed:
     """Whose fault an exception is, and its sentence. What is unknown goes to the log with its traceback."""
     if isinstance(error, UploadError):
-        return Failed(order.token, FailureKind.INPUT, str(error))
+        return LookFailed(order.token, FailureKind.INPUT, str(error))
     if isinstance(error, StorageError) or (isinstance(error, OSError) and error.errno in STORAGE_ERRNOS):
-        return Failed(order.token, FailureKind.STORAGE, str(error))
+        return LookFailed(order.token, FailureKind.STORAGE, str(error))
     if isinstance(error, OutOfMemory | MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return Failed(order.token, FailureKind.MEMORY, str(error) or "The machine ran out of memory.")
+        return LookFailed(order.token, FailureKind.MEMORY, str(error) or "The machine ran out of memory.")
     if isinstance(error, EngineError):
-        return Failed(order.token, FailureKind.ENGINE, str(error))
+        return LookFailed(order.token, FailureKind.ENGINE, str(error))
     say("ERROR", f"{order.output.name}: unexpected error\n{''.join(traceback.format_exception(error))}")
-    return Failed(order.token, FailureKind.ENGINE, f"{type(error).__name__}: {error}")
+    return LookFailed(order.token, FailureKind.ENGINE, f"{type(error).__name__}: {error}")

@@ -22,17 +22,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastfit_watch.bundles.progress import Progress
+from fastfit_watch.bundles.progress import DownloadProgress
 from fastfit_watch.bundles.provision import provide_bundle
 from fastfit_watch.domain.errors import FastFitError
 from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.domain.text import gigabytes
-from fastfit_watch.domain.worker_protocol import CannotLoad, Fetching, Loading, Order, Ready, WorkerExit, read_order
-from fastfit_watch.imaging.finishing import Finish
+from fastfit_watch.domain.worker_protocol import CannotLoad, Fetching, Loading, LookOrder, Ready, WorkerExit, read_order
+from fastfit_watch.imaging.finishing import Finishing
 from fastfit_watch.imaging.provenance import what_runs
 from fastfit_watch.system.malloc import keep_freed_memory
-from fastfit_watch.worker.channel import Channel, say
-from fastfit_watch.worker.pipeline import Workbench
+from fastfit_watch.worker.channel import DaemonChannel, say
+from fastfit_watch.worker.pipeline import LookPipeline
 
 if TYPE_CHECKING:
     from fastfit_watch.engine.bundle import Bundle
@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, signal.SIG_IGN)  # the daemon decides when this process ends
     # Before any library that would tell its makers, and ask them, about this machine.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    channel = Channel()
-    orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+    channel = DaemonChannel()
+    orders: queue.SimpleQueue[LookOrder] = queue.SimpleQueue()
     threading.Thread(target=_read_orders, args=(orders,), name="orders", daemon=True).start()
     started_s = time.monotonic()
     try:
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     ready = Ready(settings.device, bundle.name, time.monotonic() - started_s, versions, describe_card(settings.device))
     channel.send(ready)
-    return Workbench(engine, content_filter, channel, settings, versions).work(orders)
+    return LookPipeline(engine, content_filter, channel, settings, versions).work(orders)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -85,7 +85,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--memory-bytes", type=int, default=0)
     parser.add_argument("--max-rss-bytes", type=int, default=0)
     parser.add_argument("--rungs", type=lambda text: tuple(map(Rung, text.split(","))), default=tuple(Rung))
-    parser.add_argument("--finish", type=Finish.from_json, default=Finish())
+    parser.add_argument("--finish", type=Finishing.from_json, default=Finishing())
     parser.add_argument("--content-filter", type=json.loads, help="a JSON object: model, labels, threshold, device")
     return parser.parse_args(arguments)
 
@@ -95,7 +95,7 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def _read_orders(orders: queue.SimpleQueue[Order]) -> None:
+def _read_orders(orders: queue.SimpleQueue[LookOrder]) -> None:
     """Queue every order. The end of standard input ends the process at once: what it had in hand is made again."""
     for line in sys.stdin:
         orders.put(read_order(line))
@@ -103,10 +103,10 @@ def _read_orders(orders: queue.SimpleQueue[Order]) -> None:
 
 
 def _load(
-    settings: argparse.Namespace, channel: Channel
+    settings: argparse.Namespace, channel: DaemonChannel
 ) -> tuple[Bundle, FastFitEngine, ContentFilter | None, dict[str, str]]:
     channel.send(Loading("weights"))
-    root = provide_bundle(settings.bundle, settings.models, _Herald(channel))
+    root = provide_bundle(settings.bundle, settings.models, _ChannelProgress(channel))
     channel.send(Loading("libraries"))
     import torch
 
@@ -152,10 +152,10 @@ def _load_filter(settings: argparse.Namespace) -> ContentFilter | None:
     return found
 
 
-class _Herald:
+class _ChannelProgress:
     """Tells the daemon how far the weights are, and its log what people should read."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: DaemonChannel) -> None:
         self._channel = channel
 
     def say(self, text: str) -> None:
@@ -166,7 +166,7 @@ class _Herald:
         """A line for the log that nobody should miss."""
         say("WARNING", text)
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: DownloadProgress) -> None:
         """A sign of life, and now and then a line for the log."""
         self._channel.send(Fetching(str(progress)))
         if progress.is_landmark:

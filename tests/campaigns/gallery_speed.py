@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from support.gallery_fixture import GalleryHouse
+from support.gallery_fixture import GalleryFixture
 
 from fastfit_watch.reporting.gallery import Gallery
 
@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=5000)
     jobs = parser.parse_args().jobs
     with tempfile.TemporaryDirectory() as folder:
-        house = GalleryHouse(Path(folder))
+        house = GalleryFixture(Path(folder))
         house.claim("old", PEOPLE, LOOKS)
         house.complete("old")
         Gallery(house.config, house.ledger).publish({}, "", PATIENT_S)

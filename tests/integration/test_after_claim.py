@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
-from support.daemon_process import House, wait_for
+from support.daemon_process import DaemonProcess, wait_for
 
 from fastfit_watch.domain.job import LookStatus
 from fastfit_watch.system.exit_codes import ExitCode
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path)
+def house(tmp_path: Path) -> Iterator[DaemonProcess]:
+    house = DaemonProcess(tmp_path)
     yield house
     house.close()
 
@@ -33,12 +33,12 @@ def put_files(folder: Path, look: str, colour: str) -> None:
     Image.new("RGB", (48, 64), "red").save(folder / "shirt.png")
 
 
-def names_of(house: House, job: str) -> set[str]:
+def names_of(house: DaemonProcess, job: str) -> set[str]:
     return set(house.pictures(job))
 
 
 @pytest.mark.parametrize("manner", ["renamed in", "file by file"])
-def test_the_same_name_again_while_it_runs_and_after_it_is_done(house: House, manner: str) -> None:
+def test_the_same_name_again_while_it_runs_and_after_it_is_done(house: DaemonProcess, manner: str) -> None:
     def again(look: str, colour: str) -> None:
         if manner == "file by file":
             put_files(house.inputs / "spring", look, colour)
@@ -64,9 +64,11 @@ def test_the_same_name_again_while_it_runs_and_after_it_is_done(house: House, ma
 
 
 @pytest.mark.parametrize("deed", ["removed", "changed", "replaced by a file"])
-def test_what_happens_to_the_folder_after_the_claim_changes_no_picture(house: House, tmp_path: Path, deed: str) -> None:
+def test_what_happens_to_the_folder_after_the_claim_changes_no_picture(
+    house: DaemonProcess, tmp_path: Path, deed: str
+) -> None:
     (tmp_path / "calm").mkdir()
-    calm = House(tmp_path / "calm")
+    calm = DaemonProcess(tmp_path / "calm")
     calm.upload("spring", "steps-a", "gala")
     assert calm.drain() == ExitCode.OK
     house.upload("spring", "steps-a", "gala")
@@ -88,7 +90,7 @@ def test_what_happens_to_the_folder_after_the_claim_changes_no_picture(house: Ho
     assert daemon.poll() is None
 
 
-def test_an_upload_removed_before_its_claim_is_said_and_its_name_is_free(house: House) -> None:
+def test_an_upload_removed_before_its_claim_is_said_and_its_name_is_free(house: DaemonProcess) -> None:
     house.start()
     folder = house.inputs / "spring"
     folder.mkdir()
@@ -102,7 +104,7 @@ def test_an_upload_removed_before_its_claim_is_said_and_its_name_is_free(house: 
     assert house.status("spring-2").startswith("done")
 
 
-def test_without_inotify_uploads_are_found_by_scanning_and_the_status_says_so(house: House) -> None:
+def test_without_inotify_uploads_are_found_by_scanning_and_the_status_says_so(house: DaemonProcess) -> None:
     # The limit counts per user namespace, so this one's can be 0 without harm to others.
     shell = 'echo 0 > /proc/sys/user/max_inotify_watches && exec "$0" "$@"'
     probe = subprocess.run(["unshare", "-r", "sh", "-c", shell, "true"], capture_output=True, check=False)

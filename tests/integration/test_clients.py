@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
-from support.daemon_process import House, wait_for
+from support.daemon_process import DaemonProcess, wait_for
 from support.loopback_ssh import LoopbackSsh, serve_ssh
 
 from fastfit_watch.domain.job import Status
@@ -24,9 +24,9 @@ LONG_AGO_S = 1_000_000_000  # a mtime of 2001, as cp -a and scp -p bring it
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def house(tmp_path: Path) -> Iterator[DaemonProcess]:
     (tmp_path / "box").mkdir()
-    house = House(tmp_path / "box")
+    house = DaemonProcess(tmp_path / "box")
     yield house
     house.close()
 
@@ -121,7 +121,7 @@ CLIENTS: dict[str, Client] = {
 }
 
 
-def test_every_client_gets_its_picture(house: House, ssh: LoopbackSsh, tmp_path: Path) -> None:
+def test_every_client_gets_its_picture(house: DaemonProcess, ssh: LoopbackSsh, tmp_path: Path) -> None:
     house.start()
     for name, upload in CLIENTS.items():
         upload(ssh, prepare(tmp_path / "mine" / name), house.inputs)
@@ -133,7 +133,7 @@ def test_every_client_gets_its_picture(house: House, ssh: LoopbackSsh, tmp_path:
     assert {path.parent.name for path in house.outputs.glob("*/report.json")} == set(CLIENTS), "no job twice"
 
 
-def _slow_scp(ssh: LoopbackSsh, source: Path, house: House) -> subprocess.Popen[bytes]:
+def _slow_scp(ssh: LoopbackSsh, source: Path, house: DaemonProcess) -> subprocess.Popen[bytes]:
     """Begin an upload of about ten seconds, picture and manifest; returns once half the picture is there."""
     size = (source / "anna.png").stat().st_size
     # The manifest and the shirt come whole and first: only the picture tells that the upload is not complete.
@@ -147,7 +147,7 @@ def _slow_scp(ssh: LoopbackSsh, source: Path, house: House) -> subprocess.Popen[
 
 
 def test_an_upload_stopped_midway_waits_stalls_and_is_taken_when_it_goes_on(
-    house: House, ssh: LoopbackSsh, tmp_path: Path
+    house: DaemonProcess, ssh: LoopbackSsh, tmp_path: Path
 ) -> None:
     house.configure(watch={"settle_s": 0.2, "scan_s": 0.2, "quiet_scan_s": 0.5, "stalled_after_s": 3})
     house.start()
@@ -163,7 +163,7 @@ def test_an_upload_stopped_midway_waits_stalls_and_is_taken_when_it_goes_on(
 
 
 def test_a_killed_upload_waits_and_the_same_command_again_completes_it(
-    house: House, ssh: LoopbackSsh, tmp_path: Path
+    house: DaemonProcess, ssh: LoopbackSsh, tmp_path: Path
 ) -> None:
     house.start()
     source = prepare(tmp_path / "mine" / "again", 1200)
@@ -180,7 +180,7 @@ def test_a_killed_upload_waits_and_the_same_command_again_completes_it(
 
 
 def test_a_daemon_restarted_in_the_middle_of_an_upload_takes_no_half_picture(
-    house: House, ssh: LoopbackSsh, tmp_path: Path
+    house: DaemonProcess, ssh: LoopbackSsh, tmp_path: Path
 ) -> None:
     first = house.start()
     upload = _slow_scp(ssh, prepare(tmp_path / "mine" / "across", 1200), house)
@@ -195,7 +195,7 @@ def test_a_daemon_restarted_in_the_middle_of_an_upload_takes_no_half_picture(
     assert house.status("across").startswith("done")
 
 
-def test_more_events_than_the_kernel_keeps_lose_no_upload(house: House, tmp_path: Path) -> None:
+def test_more_events_than_the_kernel_keeps_lose_no_upload(house: DaemonProcess, tmp_path: Path) -> None:
     daemon = house.start()
     house.upload("before", "look")
     wait_for(lambda: house.is_final("before"), house)
@@ -212,7 +212,7 @@ def test_more_events_than_the_kernel_keeps_lose_no_upload(house: House, tmp_path
     assert house.status("after").startswith("done")
 
 
-def test_inputs_taken_away_are_said_and_used_again_when_they_return(house: House) -> None:
+def test_inputs_taken_away_are_said_and_used_again_when_they_return(house: DaemonProcess) -> None:
     house.start()
     house.upload("first", "look")
     wait_for(lambda: house.is_final("first"), house)
@@ -225,7 +225,7 @@ def test_inputs_taken_away_are_said_and_used_again_when_they_return(house: House
     assert house.status("second").startswith("done")
 
 
-def test_a_disk_unmounted_and_mounted_again_loses_and_doubles_nothing(house: House, tmp_path: Path) -> None:
+def test_a_disk_unmounted_and_mounted_again_loses_and_doubles_nothing(house: DaemonProcess, tmp_path: Path) -> None:
     bare, house.inputs = house.inputs, house.root / "disk"
     house.inputs.mkdir()
     mount = f"mount --bind {shlex.quote(str(house.inputs))} {shlex.quote(str(bare))}"
@@ -250,7 +250,7 @@ def test_a_disk_unmounted_and_mounted_again_loses_and_doubles_nothing(house: Hou
     assert "is another folder now" in (house.root / "stderr").read_text()
 
 
-def test_another_account_uploads_and_its_folder_is_left_alone(house: House, tmp_path: Path) -> None:
+def test_another_account_uploads_and_its_folder_is_left_alone(house: DaemonProcess, tmp_path: Path) -> None:
     """The daemon may read but not move what another account uploads into a sticky folder: it takes a copy, once."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to play two accounts")

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import pytest
-from support.daemon_process import PATIENCE_S, House, wait_for
+from support.daemon_process import PATIENCE_S, DaemonProcess, wait_for
 
 from fastfit_watch.domain.job import LookStatus, Status
 from fastfit_watch.system.exit_codes import ExitCode
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path)
+def house(tmp_path: Path) -> Iterator[DaemonProcess]:
+    house = DaemonProcess(tmp_path)
     yield house
     house.close()
 
 
-def test_once_makes_everything_and_ends(house: House) -> None:
+def test_once_makes_everything_and_ends(house: DaemonProcess) -> None:
     house.upload("spring", "casual", "gala")
     house.upload("summer", "beach")
     assert house.drain() == ExitCode.OK
@@ -37,12 +37,12 @@ def test_once_makes_everything_and_ends(house: House) -> None:
     assert (house.outputs / "index.html").exists()
 
 
-def test_once_without_work_never_starts_the_engine(house: House) -> None:
+def test_once_without_work_never_starts_the_engine(house: DaemonProcess) -> None:
     assert house.drain() == ExitCode.OK
     assert not (house.notes / "pid").exists()
 
 
-def test_once_names_what_is_left(house: House) -> None:
+def test_once_names_what_is_left(house: DaemonProcess) -> None:
     house.upload("spring", "casual")
     (house.inputs / "half").mkdir()
     (house.inputs / "half" / "outfit.yaml").write_text("person: anna.png\nupper: shirt.png\n")
@@ -57,7 +57,7 @@ def test_once_names_what_is_left(house: House) -> None:
     assert "Nobody is in the picture" in house.status("bad")
 
 
-def test_a_poison_look_fails_after_three_deaths_and_its_neighbours_finish(house: House) -> None:
+def test_a_poison_look_fails_after_three_deaths_and_its_neighbours_finish(house: DaemonProcess) -> None:
     house.upload("spring", "casual", "crash", "gala", "beach")
     assert house.drain() == ExitCode.FAILED
     looks = house.looks("spring")
@@ -68,14 +68,14 @@ def test_a_poison_look_fails_after_three_deaths_and_its_neighbours_finish(house:
     assert all(looks[name].deaths == 0 for name in ("casual", "gala", "beach"))
 
 
-def test_a_hung_engine_is_replaced(house: House) -> None:
+def test_a_hung_engine_is_replaced(house: DaemonProcess) -> None:
     house.configure(stall_s=1.0)
     house.upload("spring", "hang-once", "gala")
     assert house.drain() == ExitCode.OK
     assert house.looks("spring")["hang-once"].deaths == 1
 
 
-def test_out_of_memory_and_unknown_errors_are_tried_again(house: House) -> None:
+def test_out_of_memory_and_unknown_errors_are_tried_again(house: DaemonProcess) -> None:
     house.configure(max_attempts=3)
     house.upload("spring", "oom-once", "engine")
     assert house.drain() == ExitCode.FAILED
@@ -85,7 +85,7 @@ def test_out_of_memory_and_unknown_errors_are_tried_again(house: House) -> None:
     assert looks["engine"].reason == "Something broke. (tried 3 times)"
 
 
-def test_a_full_disk_pauses_the_queue_and_blames_no_one(house: House) -> None:
+def test_a_full_disk_pauses_the_queue_and_blames_no_one(house: DaemonProcess) -> None:
     (house.notes / "full").touch()
     house.upload("spring", "disk", "gala")
     house.start()
@@ -98,9 +98,9 @@ def test_a_full_disk_pauses_the_queue_and_blames_no_one(house: House) -> None:
 
 
 @pytest.mark.slow
-def test_kill_9_at_any_moment_changes_no_byte(house: House, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_kill_9_at_any_moment_changes_no_byte(house: DaemonProcess, tmp_path_factory: pytest.TempPathFactory) -> None:
     names = [f"slow-{number}" for number in range(5)]
-    calm = House(tmp_path_factory.mktemp("calm"))
+    calm = DaemonProcess(tmp_path_factory.mktemp("calm"))
     calm.upload("spring", *names)
     assert calm.drain() == ExitCode.OK
     house.upload("spring", *names)
@@ -119,7 +119,7 @@ def test_kill_9_at_any_moment_changes_no_byte(house: House, tmp_path_factory: py
     assert not list(house.root.rglob(".tmp-*"))
 
 
-def test_a_finished_picture_is_not_made_again_after_a_crash(house: House) -> None:
+def test_a_finished_picture_is_not_made_again_after_a_crash(house: DaemonProcess) -> None:
     house.upload("spring", "orphan", "gala")
     assert house.drain() == -signal.SIGKILL
     assert house.looks("spring")["orphan"].status is LookStatus.RUNNING
@@ -127,14 +127,14 @@ def test_a_finished_picture_is_not_made_again_after_a_crash(house: House) -> Non
     assert house.begun().count("spring/anna.orphan") == 1
 
 
-def test_a_finished_picture_is_not_made_again_after_its_engine_died(house: House) -> None:
+def test_a_finished_picture_is_not_made_again_after_its_engine_died(house: DaemonProcess) -> None:
     house.upload("spring", "casual", "mute-once", "gala")
     assert house.drain() == ExitCode.OK
     assert house.begun().count("spring/anna.mute-once") == 1
     assert {look.status for look in house.looks("spring").values()} == {LookStatus.DONE}
 
 
-def test_sigterm_finishes_the_look_in_hand(house: House) -> None:
+def test_sigterm_finishes_the_look_in_hand(house: DaemonProcess) -> None:
     house.upload("spring", "slow-a", "slow-b", "slow-c")
     daemon = house.start()
     wait_for(lambda: house.begun(), house)
@@ -147,7 +147,7 @@ def test_sigterm_finishes_the_look_in_hand(house: House) -> None:
     assert house.drain() == ExitCode.OK
 
 
-def test_a_second_sigterm_stops_at_once_and_loses_nothing(house: House) -> None:
+def test_a_second_sigterm_stops_at_once_and_loses_nothing(house: DaemonProcess) -> None:
     house.upload("spring", "hang-once", "gala")
     daemon = house.start()
     wait_for(lambda: house.begun(), house)
@@ -160,7 +160,7 @@ def test_a_second_sigterm_stops_at_once_and_loses_nothing(house: House) -> None:
     assert house.drain() == ExitCode.OK
 
 
-def test_an_engine_that_cannot_load_is_no_reason_to_refuse_uploads(house: House) -> None:
+def test_an_engine_that_cannot_load_is_no_reason_to_refuse_uploads(house: DaemonProcess) -> None:
     (house.notes / "load").write_text("refuse")
     house.upload("spring", "casual")
     assert house.drain() == ExitCode.ENGINE
@@ -173,7 +173,7 @@ def test_an_engine_that_cannot_load_is_no_reason_to_refuse_uploads(house: House)
 
 
 @pytest.mark.parametrize("manner", ["crash", "hang"])
-def test_an_engine_lost_while_loading_is_started_again(house: House, manner: str) -> None:
+def test_an_engine_lost_while_loading_is_started_again(house: DaemonProcess, manner: str) -> None:
     house.configure(load_timeout_s=1.0)
     (house.notes / "load").write_text(manner)
     house.upload("spring", "casual")
@@ -183,7 +183,7 @@ def test_an_engine_lost_while_loading_is_started_again(house: House, manner: str
     wait_for(lambda: house.is_final("spring"), house)
 
 
-def test_cancel_drops_what_is_queued(house: House) -> None:
+def test_cancel_drops_what_is_queued(house: DaemonProcess) -> None:
     house.upload("spring", "slow-a", "slow-b", "slow-c", "slow-d")
     house.start()
     wait_for(lambda: house.begun(), house)
@@ -195,7 +195,7 @@ def test_cancel_drops_what_is_queued(house: House) -> None:
     assert house.job("spring").status is Status.CANCELLED  # type: ignore[union-attr]
 
 
-def test_a_second_daemon_is_refused(house: House) -> None:
+def test_a_second_daemon_is_refused(house: DaemonProcess) -> None:
     house.start()
     wait_for(lambda: (house.notes / "pid").exists(), house)
     second = house.start()
@@ -203,7 +203,7 @@ def test_a_second_daemon_is_refused(house: House) -> None:
     assert "already watching" in (house.root / "stderr").read_text()
 
 
-def test_systemd_hears_ready_after_the_engine_and_stopping(house: House) -> None:
+def test_systemd_hears_ready_after_the_engine_and_stopping(house: DaemonProcess) -> None:
     address = str(house.root / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(address)
@@ -222,7 +222,7 @@ def test_systemd_hears_ready_after_the_engine_and_stopping(house: House) -> None
     assert daemon.wait(PATIENCE_S) == ExitCode.OK
 
 
-def test_sighup_applies_what_can_change_and_names_the_rest(house: House) -> None:
+def test_sighup_applies_what_can_change_and_names_the_rest(house: DaemonProcess) -> None:
     daemon = house.start()
     wait_for(lambda: (house.notes / "pid").exists(), house)
     house.configure(max_attempts=1, dtype="float16")
@@ -234,7 +234,7 @@ def test_sighup_applies_what_can_change_and_names_the_rest(house: House) -> None
 
 
 @pytest.mark.alone
-def test_an_idle_daemon_costs_next_to_nothing(house: House) -> None:
+def test_an_idle_daemon_costs_next_to_nothing(house: DaemonProcess) -> None:
     daemon = psutil.Process(house.start().pid)
     wait_for(lambda: "ready" in (house.read(lambda ledger: ledger.note("daemon")) or ""), house)
     time.sleep(1.0)

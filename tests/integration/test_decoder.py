@@ -20,7 +20,7 @@ from PIL import Image
 from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.domain.limits import Limits
 from fastfit_watch.imaging.codec import ImageFacts
-from fastfit_watch.intake.decoder import Inspector
+from fastfit_watch.intake.decoder import Decoder
 from fastfit_watch.system.failpoints import VARIABLE
 
 FACTS = ImageFacts("JPEG", 64, 48)
@@ -33,8 +33,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def inspector() -> Iterator[Inspector]:
-    with closing(Inspector(Limits())) as opened:
+def inspector() -> Iterator[Decoder]:
+    with closing(Decoder(Limits())) as opened:
         yield opened
 
 
@@ -57,7 +57,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_faults_are_told_beside_their_neighbours(folder: Path, inspector: Inspector) -> None:
+def test_faults_are_told_beside_their_neighbours(folder: Path, inspector: Decoder) -> None:
     (folder / "page.jpg").write_text("<html>")
     (folder / "half.jpg").write_bytes((folder / "anna.jpg").read_bytes()[:100])
     (folder / "folder.jpg").mkdir()
@@ -80,7 +80,7 @@ def test_faults_are_told_beside_their_neighbours(folder: Path, inspector: Inspec
     assert the_child().num_fds() < 10, "what is refused is closed too"
 
 
-def test_odd_names_and_folders(tmp_path: Path, inspector: Inspector) -> None:
+def test_odd_names_and_folders(tmp_path: Path, inspector: Decoder) -> None:
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/ein \xff Ordner\n"))
     folder.mkdir()
     name = os.fsdecode(b"\xfe\n\xe2\x80\xae.jpg")
@@ -90,7 +90,7 @@ def test_odd_names_and_folders(tmp_path: Path, inspector: Inspector) -> None:
     assert found[name] == FACTS and str(found[f"{name}x"]).isprintable()
 
 
-def test_one_child_serves_thousands_of_pictures_in_little_memory(folder: Path, inspector: Inspector) -> None:
+def test_one_child_serves_thousands_of_pictures_in_little_memory(folder: Path, inspector: Decoder) -> None:
     inspector.inspect(folder, ["anna.jpg"])
     child = the_child()
     began_s = time.monotonic()
@@ -101,7 +101,7 @@ def test_one_child_serves_thousands_of_pictures_in_little_memory(folder: Path, i
     assert child.memory_info().rss < 80e6 and child.num_fds() < 10
 
 
-def test_the_memory_of_a_small_picture_is_kept_for_the_next(folder: Path, inspector: Inspector) -> None:
+def test_the_memory_of_a_small_picture_is_kept_for_the_next(folder: Path, inspector: Decoder) -> None:
     Image.new("RGB", (1200, 900)).save(folder / "shirt.png")
     inspector.inspect(folder, ["shirt.png"])
     before = page_faults(the_child().pid)
@@ -109,7 +109,7 @@ def test_the_memory_of_a_small_picture_is_kept_for_the_next(folder: Path, inspec
     assert page_faults(the_child().pid) - before < 10 * 400, "a picture and its copy are more than 1500 pages"
 
 
-def test_the_memory_of_a_large_picture_is_given_back(folder: Path, inspector: Inspector) -> None:
+def test_the_memory_of_a_large_picture_is_given_back(folder: Path, inspector: Decoder) -> None:
     Image.new("RGB", (5000, 5000)).save(folder / "large.webp")
     assert inspector.inspect(folder, ["large.webp"])["large.webp"] == ImageFacts("WEBP", 5000, 5000)
     assert the_child().memory_info().rss < 80e6
@@ -117,7 +117,7 @@ def test_the_memory_of_a_large_picture_is_given_back(folder: Path, inspector: In
 
 def test_a_picture_that_needs_too_much_memory_costs_nothing_else(folder: Path) -> None:
     Image.new("RGB", (6000, 6000)).save(folder / "large.png")
-    with closing(Inspector(Limits(decode_memory_bytes=150 * 2**20))) as inspector:
+    with closing(Decoder(Limits(decode_memory_bytes=150 * 2**20))) as inspector:
         found = inspector.inspect(folder, ["anna.jpg"])
         child = the_child()
         found = inspector.inspect(folder, ["large.png", "anna.jpg"])
@@ -126,7 +126,7 @@ def test_a_picture_that_needs_too_much_memory_costs_nothing_else(folder: Path) -
 
 
 def test_a_picture_that_takes_too_long_is_named_and_the_child_replaced(folder: Path) -> None:
-    with closing(Inspector(Limits(decode_s=1.0))) as inspector:
+    with closing(Decoder(Limits(decode_s=1.0))) as inspector:
         inspector.inspect(folder, ["anna.jpg"])
         child = the_child()
         child.send_signal(signal.SIGSTOP)
@@ -139,7 +139,7 @@ def test_a_picture_that_takes_too_long_is_named_and_the_child_replaced(folder: P
 
 
 def test_a_picture_that_crashes_the_child_is_named_and_its_neighbours_are_not(
-    folder: Path, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+    folder: Path, inspector: Decoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Each child dies at its first picture, so both tries fail.
     monkeypatch.setenv(VARIABLE, "inspector.decode:1")
@@ -149,7 +149,7 @@ def test_a_picture_that_crashes_the_child_is_named_and_its_neighbours_are_not(
     assert inspector.inspect(folder, ["anna.jpg"])["anna.jpg"] == FACTS
 
 
-def test_a_child_that_was_killed_by_others_blames_no_picture(folder: Path, inspector: Inspector) -> None:
+def test_a_child_that_was_killed_by_others_blames_no_picture(folder: Path, inspector: Decoder) -> None:
     noise = io.BytesIO()
     Image.effect_noise((5000, 5000), 60).save(noise, "PNG", compress_level=1)
     (folder / "slow.png").write_bytes(noise.getvalue())
@@ -166,7 +166,7 @@ def test_a_child_that_was_killed_by_others_blames_no_picture(folder: Path, inspe
     assert the_child().pid != busy.pid, "the kill must have hit a picture in hand"
 
 
-def test_signals_to_everyone_do_not_reach_a_picture_in_hand(folder: Path, inspector: Inspector) -> None:
+def test_signals_to_everyone_do_not_reach_a_picture_in_hand(folder: Path, inspector: Decoder) -> None:
     inspector.inspect(folder, ["anna.jpg"])
     child = the_child()
     child.terminate()
@@ -175,7 +175,7 @@ def test_signals_to_everyone_do_not_reach_a_picture_in_hand(folder: Path, inspec
     assert the_child().pid == child.pid
 
 
-def test_the_child_ends_with_close_and_can_be_had_again(folder: Path, inspector: Inspector) -> None:
+def test_the_child_ends_with_close_and_can_be_had_again(folder: Path, inspector: Decoder) -> None:
     inspector.inspect(folder, ["anna.jpg"])
     child = the_child()
     inspector.close()
@@ -188,7 +188,7 @@ def test_the_child_ends_with_close_and_can_be_had_again(folder: Path, inspector:
 def test_the_child_dies_with_its_parent(folder: Path, stopped: bool) -> None:
     program = (
         "import sys, time; from pathlib import Path; from fastfit_watch.domain.limits import Limits;"
-        "from fastfit_watch.intake.decoder import Inspector; inspector = Inspector(Limits());"
+        "from fastfit_watch.intake.decoder import Decoder; inspector = Inspector(Limits());"
         "print(inspector.inspect(Path(sys.argv[1]), ['anna.jpg']), flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, text=True) as parent:
@@ -202,14 +202,14 @@ def test_the_child_dies_with_its_parent(folder: Path, stopped: bool) -> None:
 
 def test_a_child_that_cannot_start_blames_no_picture(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with closing(Inspector(Limits())) as inspector, pytest.raises(StorageError, match="cannot be started"):
+    with closing(Decoder(Limits())) as inspector, pytest.raises(StorageError, match="cannot be started"):
         inspector.inspect(folder, ["anna.jpg"])
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
-    with closing(Inspector(Limits())) as inspector, pytest.raises(StorageError, match="cannot be started"):
+    with closing(Decoder(Limits())) as inspector, pytest.raises(StorageError, match="cannot be started"):
         inspector.inspect(folder, ["anna.jpg"])
 
 
-def test_the_child_stays_light(folder: Path, inspector: Inspector) -> None:
+def test_the_child_stays_light(folder: Path, inspector: Decoder) -> None:
     program = (
         "import sys, fastfit_watch.intake.decoder, PIL.Image;"
         "sys.exit(' '.join({'numpy', 'torch', 'pydantic', 'yaml'} & set(sys.modules)) or 0)"

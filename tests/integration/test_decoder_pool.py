@@ -15,8 +15,8 @@ from PIL import Image
 
 from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.domain.limits import Limits
-from fastfit_watch.intake.decoder import Inspector
-from fastfit_watch.intake.decoder_pool import Inspectors, affordable
+from fastfit_watch.intake.decoder import Decoder
+from fastfit_watch.intake.decoder_pool import DecoderPool, affordable
 
 COUNT = 40
 
@@ -44,16 +44,16 @@ def names() -> list[str]:
 
 
 @pytest.fixture
-def inspectors() -> Iterator[Inspectors]:
-    with closing(Inspectors(Limits(), most=3)) as opened:
+def inspectors() -> Iterator[DecoderPool]:
+    with closing(DecoderPool(Limits(), most=3)) as opened:
         yield opened
     assert not running()
 
 
-def test_helpers_find_what_one_finds_in_the_same_order(folder: Path, names: list[str], inspectors: Inspectors) -> None:
+def test_helpers_find_what_one_finds_in_the_same_order(folder: Path, names: list[str], inspectors: DecoderPool) -> None:
     seen: list[set[int]] = []
     found = inspectors.inspect(folder, names, lambda: seen.append(running()))
-    with closing(Inspector(Limits())) as alone:
+    with closing(Decoder(Limits())) as alone:
         expected = alone.inspect(folder, names)
     assert list(found.items()) == list(expected.items())
     assert sum(isinstance(each, str) for each in found.values()) == 2
@@ -64,7 +64,7 @@ def test_helpers_find_what_one_finds_in_the_same_order(folder: Path, names: list
 
 
 def test_helpers_leave_when_nothing_is_asked(folder: Path, names: list[str]) -> None:
-    with closing(Inspectors(Limits(), most=3, idle_s=0.5)) as inspectors:
+    with closing(DecoderPool(Limits(), most=3, idle_s=0.5)) as inspectors:
         inspectors.inspect(folder, names[:1])
         kept = running()
         inspectors.inspect(folder, names)
@@ -76,7 +76,7 @@ def test_helpers_leave_when_nothing_is_asked(folder: Path, names: list[str]) -> 
         assert list(found) == names and len(running() - kept) == 2, "and others come for the next large upload"
 
 
-def test_a_helper_that_is_lost_costs_no_picture(folder: Path, names: list[str], inspectors: Inspectors) -> None:
+def test_a_helper_that_is_lost_costs_no_picture(folder: Path, names: list[str], inspectors: DecoderPool) -> None:
     inspectors.inspect(folder, names[:1])
     (kept,) = running()
     killed: list[int] = []
@@ -92,14 +92,14 @@ def test_a_helper_that_is_lost_costs_no_picture(folder: Path, names: list[str], 
     assert kept in running()
 
 
-def test_small_uploads_start_no_helper(folder: Path, names: list[str], inspectors: Inspectors) -> None:
+def test_small_uploads_start_no_helper(folder: Path, names: list[str], inspectors: DecoderPool) -> None:
     seen: list[set[int]] = []
     inspectors.inspect(folder, names[:3], lambda: seen.append(running()))
     assert len(set().union(*seen)) == 1
 
 
 def test_a_machine_without_room_for_helpers_does_without(
-    folder: Path, names: list[str], inspectors: Inspectors, monkeypatch: pytest.MonkeyPatch
+    folder: Path, names: list[str], inspectors: DecoderPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inspectors.inspect(folder, names[:1])
     monkeypatch.setattr(sys, "executable", "/bin/false")
@@ -107,7 +107,7 @@ def test_a_machine_without_room_for_helpers_does_without(
 
 
 def test_a_failing_machine_is_said_and_blames_no_picture(
-    folder: Path, names: list[str], inspectors: Inspectors, monkeypatch: pytest.MonkeyPatch
+    folder: Path, names: list[str], inspectors: DecoderPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(StorageError, match="cannot be started"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.hub_server import StandInHub
+from support.hub_server import HubServer
 from support.released_files import write_model, write_toolkit
 
 from fastfit_watch.bundles.catalogue import KNOWN
@@ -27,12 +27,12 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInHub]:
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
     """The released repositories: networks of the true contracts, small where their sizes are free."""
     folder = tmp_path_factory.mktemp("published")
     write_model(folder / "model")
     write_toolkit(folder / "toolkit")
-    hub = StandInHub()
+    hub = HubServer()
     hub.publish(MODEL, files_of(folder / "model"))
     hub.publish(TOOLKIT, files_of(folder / "toolkit"))
     hub.token = TOKEN
@@ -51,7 +51,7 @@ def drain(home: Path, endpoint: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_a_daemon_fetches_what_it_needs_and_makes_a_picture_of_full_size(tmp_path: Path, hub: StandInHub) -> None:
+def test_a_daemon_fetches_what_it_needs_and_makes_a_picture_of_full_size(tmp_path: Path, hub: HubServer) -> None:
     config = {
         "bundle": NAME,
         "watch": {"settle_s": 0.3, "scan_s": 0.2},

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.daemon_process import House, wait_for
+from support.daemon_process import DaemonProcess, wait_for
 
 from fastfit_watch.domain.job import Status
 from fastfit_watch.storage.ledger import Ledger
@@ -38,8 +38,8 @@ MANIFEST = "person: anna.png\nupper: shirt.png\nseed: 7\n"
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path)
+def house(tmp_path: Path) -> Iterator[DaemonProcess]:
+    house = DaemonProcess(tmp_path)
     yield house
     house.close()
 
@@ -125,7 +125,7 @@ HARM: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
-def test_every_harm_is_named_and_the_next_good_job_runs(house: House) -> None:
+def test_every_harm_is_named_and_the_next_good_job_runs(house: DaemonProcess) -> None:
     house.configure(watch={"settle_s": 0.2, "scan_s": 0.2, "quiet_scan_s": 0.5, "stalled_after_s": 2})
     house.start()
     for name, (harm, _) in HARM.items():
@@ -146,7 +146,7 @@ def test_every_harm_is_named_and_the_next_good_job_runs(house: House) -> None:
         assert not list((house.outputs / name).glob("*.png"))
 
 
-def test_what_may_not_be_read_is_named_and_taken_once_it_may(house: House) -> None:
+def test_what_may_not_be_read_is_named_and_taken_once_it_may(house: DaemonProcess) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, to start a daemon that may do less")
     house.start(through=["setpriv", "--bounding-set=-all", "--inh-caps=-all"])  # root's name without root's powers
@@ -165,7 +165,7 @@ def test_what_may_not_be_read_is_named_and_taken_once_it_may(house: House) -> No
     assert all(house.status(name).startswith("done") for name in closed)
 
 
-def test_strange_names_keep_logs_pages_and_json_well_formed(house: House) -> None:
+def test_strange_names_keep_logs_pages_and_json_well_formed(house: DaemonProcess) -> None:
     daemon = house.start()
     for name in STRANGE.values():
         fill(Path(os.fsdecode(os.path.join(os.fsencode(house.inputs), name))))  # noqa: PTH118 - pathlib joins no bytes
@@ -211,7 +211,7 @@ def _is_plain(text: str) -> bool:
 
 
 @pytest.mark.slow
-def test_a_racer_swapping_file_and_link_never_gets_a_secret_in(house: House) -> None:
+def test_a_racer_swapping_file_and_link_never_gets_a_secret_in(house: DaemonProcess) -> None:
     secret = house.root / "secret.png"
     Image.new("RGB", (48, 64), "lime").save(secret)
     (house.root / "other").symlink_to(secret)

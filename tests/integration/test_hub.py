@@ -25,29 +25,29 @@ from support.fake_hub import (
     TOTAL_BYTES,
     UNET,
     WANTED,
-    Box,
+    HubFixture,
     in_model,
     model_files,
     open_hub,
     toolkit_files,
 )
-from support.hub_server import StandInHub, git_sha1
+from support.hub_server import HubServer, git_sha1
 
 from fastfit_watch.system.exit_codes import ExitCode
 
 
 @pytest.fixture
-def hub() -> Iterator[StandInHub]:
+def hub() -> Iterator[HubServer]:
     with open_hub() as opened:
         yield opened
 
 
 @pytest.fixture
-def box(tmp_path: Path, hub: StandInHub) -> Box:
-    return Box(tmp_path, hub.endpoint)
+def box(tmp_path: Path, hub: HubServer) -> HubFixture:
+    return HubFixture(tmp_path, hub.endpoint)
 
 
-def test_the_stand_in_speaks_what_huggingface_hub_speaks(box: Box, hub: StandInHub) -> None:
+def test_the_stand_in_speaks_what_huggingface_hub_speaks(box: HubFixture, hub: HubServer) -> None:
     program = f"from huggingface_hub import snapshot_download; snapshot_download({MODEL!r}, local_dir='all')"
     command = [sys.executable, "-c", program]
     subprocess.run(command, cwd=box.home, env=box.environment({}), check=True, capture_output=True)
@@ -56,7 +56,7 @@ def test_the_stand_in_speaks_what_huggingface_hub_speaks(box: Box, hub: StandInH
     assert {seen.method for seen in hub.seen} == {"GET", "HEAD"}
 
 
-def test_a_pull_brings_what_is_needed_pins_and_records_it(box: Box, hub: StandInHub) -> None:
+def test_a_pull_brings_what_is_needed_pins_and_records_it(box: HubFixture, hub: HubServer) -> None:
     text = box.pull()
     assert "forbids commercial use and production use" in text
     assert "non-commercial" in text.splitlines()[-1] or "licence:" in text
@@ -77,7 +77,7 @@ def test_a_pull_brings_what_is_needed_pins_and_records_it(box: Box, hub: StandIn
     assert listed["bytes"] >= TOTAL_BYTES
 
 
-def test_a_terminal_shows_a_bar_that_grows(box: Box, hub: StandInHub) -> None:
+def test_a_terminal_shows_a_bar_that_grows(box: HubFixture, hub: HubServer) -> None:
     hub.bytes_per_s = 300_000
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "fastfit_watch", "models", "pull"]
@@ -96,7 +96,7 @@ def test_a_terminal_shows_a_bar_that_grows(box: Box, hub: StandInHub) -> None:
     assert b"of 1 MB" in shown
 
 
-def test_what_is_complete_never_needs_the_hub_again(box: Box, hub: StandInHub) -> None:
+def test_what_is_complete_never_needs_the_hub_again(box: HubFixture, hub: HubServer) -> None:
     box.pull()
     hub.seen.clear()
     assert "complete in" in box.pull()
@@ -105,7 +105,7 @@ def test_what_is_complete_never_needs_the_hub_again(box: Box, hub: StandInHub) -
     assert hub.seen == []
 
 
-def test_a_connection_that_breaks_at_half_goes_on_from_there(box: Box, hub: StandInHub) -> None:
+def test_a_connection_that_breaks_at_half_goes_on_from_there(box: HubFixture, hub: HubServer) -> None:
     half = len(WANTED[UNET]) // 2
     hub.break_at[UNET] = half
     assert "going on from there" in box.pull()
@@ -114,7 +114,7 @@ def test_a_connection_that_breaks_at_half_goes_on_from_there(box: Box, hub: Stan
     assert half in {seen.start for seen in hub.seen}
 
 
-def test_kill_9_at_half_goes_on_from_there(box: Box, hub: StandInHub) -> None:
+def test_kill_9_at_half_goes_on_from_there(box: HubFixture, hub: HubServer) -> None:
     hub.bytes_per_s = 400_000
     part = box.root / ".partial" / f"{hashlib.sha256(WANTED[UNET]).hexdigest()}.part"
     process = box.start("models", "pull")
@@ -137,7 +137,7 @@ def test_kill_9_at_half_goes_on_from_there(box: Box, hub: StandInHub) -> None:
     assert not [seen for seen in hub.seen if seen.path.startswith("/api/")], "the plan on disk names the files"
 
 
-def test_a_hub_that_goes_down_is_said_and_nothing_is_lost(box: Box, hub: StandInHub) -> None:
+def test_a_hub_that_goes_down_is_said_and_nothing_is_lost(box: HubFixture, hub: HubServer) -> None:
     hub.bytes_per_s = 400_000
     process = box.start("models", "pull")
     deadline_s = time.monotonic() + PATIENCE_S
@@ -157,7 +157,7 @@ def test_a_hub_that_goes_down_is_said_and_nothing_is_lost(box: Box, hub: StandIn
     assert max(seen.start for seen in hub.seen) > len(WANTED[UNET]) // 4
 
 
-def test_a_server_without_ranges_is_asked_for_all_of_it_again(box: Box, hub: StandInHub) -> None:
+def test_a_server_without_ranges_is_asked_for_all_of_it_again(box: HubFixture, hub: HubServer) -> None:
     hub.knows_ranges = False
     hub.break_at[UNET] = 300_000
     assert "damaged" not in box.pull(), "it is begun anew, not joined to what was there"
@@ -165,7 +165,7 @@ def test_a_server_without_ranges_is_asked_for_all_of_it_again(box: Box, hub: Sta
     assert hub.sent_bytes[UNET] == 300_000 + len(WANTED[UNET])
 
 
-def test_damage_on_the_way_is_noticed_and_fetched_once_more(box: Box, hub: StandInHub) -> None:
+def test_damage_on_the_way_is_noticed_and_fetched_once_more(box: HubFixture, hub: HubServer) -> None:
     hub.corrupt = {UNET: 1, "vae/config.json": 1}
     text = box.pull()
     for name in hub.corrupt:
@@ -174,7 +174,7 @@ def test_damage_on_the_way_is_noticed_and_fetched_once_more(box: Box, hub: Stand
     assert hub.sent_bytes[UNET] == 2 * len(WANTED[UNET])
 
 
-def test_damage_that_comes_back_is_refused(box: Box, hub: StandInHub) -> None:
+def test_damage_that_comes_back_is_refused(box: HubFixture, hub: HubServer) -> None:
     hub.corrupt = {UNET: 2}
     code, text = box.run("models", "pull")
     assert code == ExitCode.ENGINE
@@ -197,7 +197,7 @@ def test_damage_that_comes_back_is_refused(box: Box, hub: StandInHub) -> None:
         ("layout", "", [f"{TOOLKIT} at ", "has no file for DensePose (model_final_162be9.pkl)", "Its files: DWPose"]),
     ],
 )
-def test_refusals_are_sentences(box: Box, hub: StandInHub, trouble: str, token: str, words: list[str]) -> None:
+def test_refusals_are_sentences(box: HubFixture, hub: HubServer, trouble: str, token: str, words: list[str]) -> None:
     match trouble:
         case "token":
             hub.token = TOKEN
@@ -218,7 +218,7 @@ def test_refusals_are_sentences(box: Box, hub: StandInHub, trouble: str, token: 
     assert token not in text or not token
 
 
-def test_names_that_lead_out_of_the_folder_are_no_files_of_a_bundle(box: Box, hub: StandInHub) -> None:
+def test_names_that_lead_out_of_the_folder_are_no_files_of_a_bundle(box: HubFixture, hub: HubServer) -> None:
     """A mirror decides what it lists; it must not decide where on this machine things are written."""
     files = {name: data for name, data in toolkit_files().items() if not name.endswith("yolox_l.onnx")}
     stray = {f"{way}/yolox_l.onnx": b"stray" for way in ("../../..", "DWPose/../../../..", str(box.home).rstrip("/"))}
@@ -229,7 +229,7 @@ def test_names_that_lead_out_of_the_folder_are_no_files_of_a_bundle(box: Box, hu
     assert not list(box.home.rglob("yolox_l.onnx")) and not list(box.home.parent.glob("yolox_l.onnx"))
 
 
-def test_try_on_fetches_what_is_not_there(box: Box, hub: StandInHub) -> None:
+def test_try_on_fetches_what_is_not_there(box: HubFixture, hub: HubServer) -> None:
     Image.new("RGB", (300, 400), "teal").save(box.home / "anna.png")
     code, text = box.run("try-on", "--person", "anna.png", "--upper", "anna.png", "--device", "cpu")
     box.assert_whole()
@@ -237,7 +237,7 @@ def test_try_on_fetches_what_is_not_there(box: Box, hub: StandInHub) -> None:
     assert code == ExitCode.ENGINE and "does not fit the network" in text, "these files are none"
 
 
-def test_a_token_goes_to_the_hub_alone_and_is_never_told(box: Box, hub: StandInHub) -> None:
+def test_a_token_goes_to_the_hub_alone_and_is_never_told(box: HubFixture, hub: HubServer) -> None:
     hub.token = TOKEN
     hub.corrupt = {UNET: 1}
     text = box.pull(HF_TOKEN=TOKEN)
@@ -250,7 +250,7 @@ def test_a_token_goes_to_the_hub_alone_and_is_never_told(box: Box, hub: StandInH
     assert len(in_store) > 5 and {seen.authorization for seen in in_store} == {""}
 
 
-def test_no_network(box: Box) -> None:
+def test_no_network(box: HubFixture) -> None:
     box.endpoint = "http://127.0.0.1:1"
     code, text = box.run("models", "pull")
     assert code == ExitCode.ENGINE
@@ -258,7 +258,7 @@ def test_no_network(box: Box) -> None:
     assert f"copy the files into {box.root.relative_to(box.home)}" in text
 
 
-def test_offline_by_the_users_wish(box: Box, hub: StandInHub) -> None:
+def test_offline_by_the_users_wish(box: HubFixture, hub: HubServer) -> None:
     code, text = box.run("models", "pull", HF_HUB_OFFLINE="1")
     assert (code, hub.seen) == (ExitCode.ENGINE, [])
     assert "HF_HUB_OFFLINE is set" in text
@@ -270,7 +270,7 @@ def test_offline_by_the_users_wish(box: Box, hub: StandInHub) -> None:
     assert f"these are missing: {box.root.relative_to(box.home) / UNET}" in text
 
 
-def test_too_small_a_disk_is_said_before_anything_is_fetched(box: Box, hub: StandInHub) -> None:
+def test_too_small_a_disk_is_said_before_anything_is_fetched(box: HubFixture, hub: HubServer) -> None:
     hub.claim_bytes[UNET] = 10**16
     code, text = box.run("models", "pull")
     assert code == ExitCode.STORAGE

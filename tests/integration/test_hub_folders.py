@@ -20,30 +20,30 @@ from support.fake_hub import (
     TOOLKIT,
     UNET,
     WANTED,
-    Box,
+    HubFixture,
     model_files,
     open_hub,
     provide_without_network,
     safetensors,
     toolkit_files,
 )
-from support.hub_server import StandInHub
+from support.hub_server import HubServer
 
 from fastfit_watch.system.exit_codes import ExitCode
 
 
 @pytest.fixture
-def hub() -> Iterator[StandInHub]:
+def hub() -> Iterator[HubServer]:
     with open_hub() as opened:
         yield opened
 
 
 @pytest.fixture
-def box(tmp_path: Path, hub: StandInHub) -> Box:
-    return Box(tmp_path, hub.endpoint)
+def box(tmp_path: Path, hub: HubServer) -> HubFixture:
+    return HubFixture(tmp_path, hub.endpoint)
 
 
-def test_a_truncated_file_is_named_at_start_and_mended_by_a_pull(box: Box, hub: StandInHub) -> None:
+def test_a_truncated_file_is_named_at_start_and_mended_by_a_pull(box: HubFixture, hub: HubServer) -> None:
     box.pull()
     os.truncate(box.root / UNET, 1000)
     hub.seen.clear()
@@ -60,7 +60,7 @@ def test_a_truncated_file_is_named_at_start_and_mended_by_a_pull(box: Box, hub: 
     assert hub.sent_bytes == {UNET: len(WANTED[UNET])}
 
 
-def test_wrong_bytes_of_the_right_number_are_found_by_verify(box: Box, hub: StandInHub) -> None:
+def test_wrong_bytes_of_the_right_number_are_found_by_verify(box: HubFixture, hub: HubServer) -> None:
     box.pull()
     path = box.root / "parser" / PICKLE
     path.write_bytes(bytes(len(path.read_bytes())))
@@ -74,7 +74,7 @@ def test_wrong_bytes_of_the_right_number_are_found_by_verify(box: Box, hub: Stan
     assert hub.sent_bytes == {PICKLE: len(WANTED[f"parser/{PICKLE}"])}
 
 
-def test_a_pinned_revision_stays_until_an_update(box: Box, hub: StandInHub) -> None:
+def test_a_pinned_revision_stays_until_an_update(box: HubFixture, hub: HubServer) -> None:
     box.pull()
     first = hub.repos[MODEL].main
     newer = {**model_files(), "unet/config.json": b'{"a": 2}\n'}
@@ -102,7 +102,7 @@ def test_a_pinned_revision_stays_until_an_update(box: Box, hub: StandInHub) -> N
     assert box.listed()["revision"].startswith(hub.repos[MODEL].main[:12])
 
 
-def test_a_lost_file_comes_from_the_pinned_commit(box: Box, hub: StandInHub) -> None:
+def test_a_lost_file_comes_from_the_pinned_commit(box: HubFixture, hub: HubServer) -> None:
     box.pull()
     hub.publish(MODEL, {**model_files(), UNET: safetensors("another", 900_000)})
     (box.root / UNET).unlink()
@@ -110,7 +110,7 @@ def test_a_lost_file_comes_from_the_pinned_commit(box: Box, hub: StandInHub) -> 
     box.assert_whole()
 
 
-def test_two_pulls_at_once_fetch_everything_once(box: Box, hub: StandInHub) -> None:
+def test_two_pulls_at_once_fetch_everything_once(box: HubFixture, hub: HubServer) -> None:
     hub.bytes_per_s = 1_500_000
     processes = [box.start("models", "pull") for _ in range(2)]
     words = [process.communicate(timeout=PATIENCE_S)[1] for process in processes]
@@ -120,8 +120,8 @@ def test_two_pulls_at_once_fetch_everything_once(box: Box, hub: StandInHub) -> N
     assert sum("by another process" in text for text in words) <= 1
 
 
-def test_a_folder_filled_by_hand_is_used_as_it_is(box: Box, hub: StandInHub) -> None:
-    source = Box(box.home / "source", hub.endpoint)
+def test_a_folder_filled_by_hand_is_used_as_it_is(box: HubFixture, hub: HubServer) -> None:
+    source = HubFixture(box.home / "source", hub.endpoint)
     source.home.mkdir()
     source.pull()
     hub.seen.clear()
@@ -137,7 +137,7 @@ def test_a_folder_filled_by_hand_is_used_as_it_is(box: Box, hub: StandInHub) -> 
     assert hub.sent_bytes == {}, "what is whole is compared, not fetched"
 
 
-def test_repositories_beside_each_other_are_used_by_links(box: Box, hub: StandInHub) -> None:
+def test_repositories_beside_each_other_are_used_by_links(box: HubFixture, hub: HubServer) -> None:
     for repo, files in ((MODEL, model_files()), (TOOLKIT, toolkit_files())):
         for name, data in files.items():
             path = box.home / "Models" / repo.partition("/")[2] / name
@@ -149,7 +149,7 @@ def test_repositories_beside_each_other_are_used_by_links(box: Box, hub: StandIn
     assert hub.seen == []
 
 
-def test_a_hand_copy_with_faults_names_them(box: Box, hub: StandInHub) -> None:
+def test_a_hand_copy_with_faults_names_them(box: HubFixture, hub: HubServer) -> None:
     box.pull()
     (box.root / "fetched.json").unlink()
     (box.root / UNET).write_bytes(WANTED[UNET][:-1])
@@ -167,7 +167,7 @@ def test_a_hand_copy_with_faults_names_them(box: Box, hub: StandInHub) -> None:
     box.assert_whole()
 
 
-def test_the_single_reference_bundle_and_a_directory(box: Box, hub: StandInHub) -> None:
+def test_the_single_reference_bundle_and_a_directory(box: HubFixture, hub: HubServer) -> None:
     hub.publish(SINGLE, model_files())
     code, text = box.run("models", "pull", "fastfit-sr-1024")
     assert code == ExitCode.OK, text
@@ -182,7 +182,7 @@ def test_the_single_reference_bundle_and_a_directory(box: Box, hub: StandInHub) 
     assert hub.seen == []
 
 
-def test_a_directory_named_by_its_path_is_never_fetched(box: Box, hub: StandInHub) -> None:
+def test_a_directory_named_by_its_path_is_never_fetched(box: HubFixture, hub: HubServer) -> None:
     box.pull()
     moved = Path(shutil.move(box.root, box.home / NAME))
     (moved / UNET).unlink()

@@ -12,18 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.intake_fixture import FILES, MANIFEST, SETTLE_S, Desk, picture
+from support.intake_fixture import FILES, MANIFEST, SETTLE_S, IntakeFixture, picture
 
 from fastfit_watch.domain.job import Status
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    with Desk.at(tmp_path / "inputs") as desk:
+def desk(tmp_path: Path) -> Iterator[IntakeFixture]:
+    with IntakeFixture.at(tmp_path / "inputs") as desk:
         yield desk
 
 
-def test_an_upload_is_told_step_by_step_and_claimed_once_still(desk: Desk) -> None:
+def test_an_upload_is_told_step_by_step_and_claimed_once_still(desk: IntakeFixture) -> None:
     folder = desk.upload(files={})
     desk.step()
     assert desk.told == [
@@ -52,7 +52,7 @@ def test_an_upload_is_told_step_by_step_and_claimed_once_still(desk: Desk) -> No
     assert len(desk.told) == told and len(desk.ledger.jobs()) == 1
 
 
-def test_a_file_that_grows_is_never_taken_even_across_restarts(desk: Desk) -> None:
+def test_a_file_that_grows_is_never_taken_even_across_restarts(desk: IntakeFixture) -> None:
     desk.upload()
     for size in range(40):
         with (desk.inputs / "spring" / "anna.jpg").open("ab") as file:
@@ -66,14 +66,14 @@ def test_a_file_that_grows_is_never_taken_even_across_restarts(desk: Desk) -> No
     assert desk.job().status is Status.QUEUED
 
 
-def test_a_restart_gives_no_upload_away(desk: Desk) -> None:
+def test_a_restart_gives_no_upload_away(desk: IntakeFixture) -> None:
     desk.upload()
     desk.restart()
     desk.step(1e6)
     assert desk.said() == "waiting: still being written"
 
 
-def test_a_truncated_picture_waits_and_is_taken_when_it_is_whole(desk: Desk) -> None:
+def test_a_truncated_picture_waits_and_is_taken_when_it_is_whole(desk: IntakeFixture) -> None:
     folder = desk.upload(files={**FILES, "anna.jpg": FILES["anna.jpg"][:400]})
     desk.settle()
     assert desk.said() == "waiting: anna.jpg ends early."
@@ -82,7 +82,7 @@ def test_a_truncated_picture_waits_and_is_taken_when_it_is_whole(desk: Desk) -> 
     assert desk.job().status is Status.QUEUED
 
 
-def test_a_text_named_jpg_is_invalid_until_it_is_replaced(desk: Desk) -> None:
+def test_a_text_named_jpg_is_invalid_until_it_is_replaced(desk: IntakeFixture) -> None:
     folder = desk.upload(files={**FILES, "anna.jpg": b"<html>", "shirt.jpg": b"no picture"})
     desk.settle()
     assert desk.said() == (
@@ -94,7 +94,7 @@ def test_a_text_named_jpg_is_invalid_until_it_is_replaced(desk: Desk) -> None:
     assert desk.job().status is Status.QUEUED
 
 
-def test_half_a_manifest_is_no_fault_before_the_folder_is_still(desk: Desk) -> None:
+def test_half_a_manifest_is_no_fault_before_the_folder_is_still(desk: IntakeFixture) -> None:
     folder = desk.upload(files={**FILES, "outfit.yaml": MANIFEST + b"colour: red\n"})
     desk.step()
     assert desk.said() == "waiting: still being written"
@@ -105,7 +105,7 @@ def test_half_a_manifest_is_no_fault_before_the_folder_is_still(desk: Desk) -> N
     assert desk.job().status is Status.QUEUED
 
 
-def test_an_upload_left_alone_stalls_and_any_change_revives_it(desk: Desk) -> None:
+def test_an_upload_left_alone_stalls_and_any_change_revives_it(desk: IntakeFixture) -> None:
     folder = desk.upload(files={"outfit.yaml": MANIFEST})
     desk.step()
     for _ in range(20):
@@ -120,7 +120,7 @@ def test_an_upload_left_alone_stalls_and_any_change_revives_it(desk: Desk) -> No
     assert desk.said() == "waiting: missing shirt.jpg"
 
 
-def test_a_stalled_upload_that_changed_in_place_waits_again(desk: Desk) -> None:
+def test_a_stalled_upload_that_changed_in_place_waits_again(desk: IntakeFixture) -> None:
     folder = desk.upload(files={**FILES, "anna.jpg": FILES["anna.jpg"][:300]})
     for _ in range(21):
         desk.step(31.0)
@@ -133,13 +133,13 @@ def test_a_stalled_upload_that_changed_in_place_waits_again(desk: Desk) -> None:
     assert desk.said().startswith("waiting: anna.jpg")
 
 
-def test_a_name_that_differs_by_capitals_gets_a_hint(desk: Desk) -> None:
+def test_a_name_that_differs_by_capitals_gets_a_hint(desk: IntakeFixture) -> None:
     desk.upload(files={"outfit.yaml": MANIFEST, "Anna.JPG": FILES["anna.jpg"], "shirt.jpg": FILES["shirt.jpg"]})
     desk.step()
     assert desk.said() == "waiting: missing anna.jpg (anna.jpg is there as Anna.JPG: names must match exactly)"
 
 
-def test_ready_needs_no_stillness_but_everything_else(desk: Desk) -> None:
+def test_ready_needs_no_stillness_but_everything_else(desk: IntakeFixture) -> None:
     folder = desk.upload(files={"READY": b"", "outfit.yaml": MANIFEST, "anna.jpg": FILES["anna.jpg"]})
     desk.step()
     assert desk.said() == "waiting: missing shirt.jpg"
@@ -148,7 +148,7 @@ def test_ready_needs_no_stillness_but_everything_else(desk: Desk) -> None:
     assert desk.job().status is Status.QUEUED
 
 
-def test_a_folder_renamed_from_a_dot_name_came_whole(desk: Desk) -> None:
+def test_a_folder_renamed_from_a_dot_name_came_whole(desk: IntakeFixture) -> None:
     desk.upload(".spring")
     desk.step()
     (desk.inputs / ".spring").rename(desk.inputs / "spring")
@@ -157,7 +157,7 @@ def test_a_folder_renamed_from_a_dot_name_came_whole(desk: Desk) -> None:
     assert desk.job().status is Status.QUEUED
 
 
-def test_sums_that_do_not_match_yet_wait(desk: Desk) -> None:
+def test_sums_that_do_not_match_yet_wait(desk: IntakeFixture) -> None:
     sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in FILES.items())
     folder = desk.upload(files={**FILES, "anna.jpg": picture(9), "SHA256SUMS": sums.encode()})
     desk.settle()
@@ -177,7 +177,7 @@ def leases_work(written: Path) -> bool:
     return False
 
 
-def test_a_file_open_for_writing_holds_its_upload_back(desk: Desk) -> None:
+def test_a_file_open_for_writing_holds_its_upload_back(desk: IntakeFixture) -> None:
     folder = desk.upload()
     with (folder / "anna.jpg").open("r+b"):
         if not leases_work(folder / "anna.jpg"):
@@ -193,7 +193,7 @@ def test_a_file_open_for_writing_holds_its_upload_back(desk: Desk) -> None:
     assert desk.job().status is Status.QUEUED
 
 
-def test_a_folder_removed_too_early_is_cancelled_and_its_name_is_free(desk: Desk) -> None:
+def test_a_folder_removed_too_early_is_cancelled_and_its_name_is_free(desk: IntakeFixture) -> None:
     folder = desk.upload(files={"outfit.yaml": MANIFEST})
     desk.step()
     shutil.rmtree(folder)
@@ -205,7 +205,7 @@ def test_a_folder_removed_too_early_is_cancelled_and_its_name_is_free(desk: Desk
 
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "hardlink", "folder"])
-def test_odd_files_are_named_and_never_block(desk: Desk, kind: str) -> None:
+def test_odd_files_are_named_and_never_block(desk: IntakeFixture, kind: str) -> None:
     folder = desk.upload()
     (folder / "anna.jpg").unlink()
     if kind == "symlink":
@@ -225,7 +225,7 @@ def test_odd_files_are_named_and_never_block(desk: Desk, kind: str) -> None:
     assert desk.job().status is Status.QUEUED
 
 
-def test_a_symlinked_folder_and_a_strange_name_are_invalid(desk: Desk, tmp_path: Path) -> None:
+def test_a_symlinked_folder_and_a_strange_name_are_invalid(desk: IntakeFixture, tmp_path: Path) -> None:
     (desk.inputs / "linked").symlink_to(tmp_path)
     (desk.inputs / os.fsdecode(b"\xff\n")).mkdir()
     desk.step()
@@ -235,7 +235,7 @@ def test_a_symlinked_folder_and_a_strange_name_are_invalid(desk: Desk, tmp_path:
     assert len(desk.told) == 4, "each is greeted and judged once"
 
 
-def test_quiet_folders_are_not_read_again(desk: Desk) -> None:
+def test_quiet_folders_are_not_read_again(desk: IntakeFixture) -> None:
     desk.upload("bad", files={**FILES, "anna.jpg": b"<html>"})
     for number in range(20):
         desk.upload(f"waiting{number}", files={"outfit.yaml": MANIFEST})

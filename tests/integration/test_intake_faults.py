@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from support.intake_fixture import FILES, MANIFEST, Desk, picture
+from support.intake_fixture import FILES, MANIFEST, IntakeFixture, picture
 
-from fastfit_watch.config.settings import Watch
+from fastfit_watch.config.settings import WatchSettings
 from fastfit_watch.domain.job import Status
 from fastfit_watch.domain.limits import Limits
 from fastfit_watch.intake.loop import NOTE
@@ -26,7 +26,7 @@ RUN_PROGRAM = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from support.intake_fixture import Desk
+from support.intake_fixture import IntakeFixture
 desk = Desk(Path(sys.argv[1]))
 desk.open()
 desk.step(); desk.step(5.0)
@@ -35,15 +35,17 @@ desk.close()
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    with Desk.at(tmp_path / "inputs") as desk:
+def desk(tmp_path: Path) -> Iterator[IntakeFixture]:
+    with IntakeFixture.at(tmp_path / "inputs") as desk:
         yield desk
 
 
 @pytest.mark.parametrize(
     "step", ["spool.copy", "spool.rename.before", "ledger.finish_claim.before", "ledger.sight.before"]
 )
-def test_a_full_disk_pauses_and_resumes_by_itself(desk: Desk, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+def test_a_full_disk_pauses_and_resumes_by_itself(
+    desk: IntakeFixture, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
     desk.upload()
     monkeypatch.setenv(VARIABLE, f"{step}:1:ENOSPC")
     desk.settle()
@@ -55,7 +57,7 @@ def test_a_full_disk_pauses_and_resumes_by_itself(desk: Desk, monkeypatch: pytes
     assert (desk.job().status, desk.ledger.note(NOTE)) == (Status.QUEUED, "")
 
 
-def test_too_little_room_pauses_before_anything_is_copied(desk: Desk) -> None:
+def test_too_little_room_pauses_before_anything_is_copied(desk: IntakeFixture) -> None:
     desk.limits = Limits(min_free_bytes=2**60)
     desk.restart()
     desk.upload()
@@ -67,7 +69,7 @@ def test_too_little_room_pauses_before_anything_is_copied(desk: Desk) -> None:
     assert desk.job().status is Status.QUEUED
 
 
-def test_inputs_removed_and_made_again(desk: Desk) -> None:
+def test_inputs_removed_and_made_again(desk: IntakeFixture) -> None:
     desk.upload("old", files={"outfit.yaml": MANIFEST})
     desk.step()
     shutil.rmtree(desk.inputs)
@@ -80,7 +82,7 @@ def test_inputs_removed_and_made_again(desk: Desk) -> None:
     assert [job.id for job in desk.ledger.jobs()] == ["spring"]
 
 
-def test_an_upload_that_trips_us_stops_nobody(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload_that_trips_us_stops_nobody(desk: IntakeFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.upload("a")
     desk.upload("b")
     inspect = desk.decoder.inspect
@@ -110,7 +112,7 @@ KILLS = (
 )
 
 
-def test_one_kill_after_the_other_loses_and_doubles_no_upload(desk: Desk) -> None:
+def test_one_kill_after_the_other_loses_and_doubles_no_upload(desk: IntakeFixture) -> None:
     desk.close()
     count = 0
     for kill in KILLS:
@@ -134,7 +136,7 @@ def test_one_kill_after_the_other_loses_and_doubles_no_upload(desk: Desk) -> Non
 
 
 def test_the_running_loop_greets_within_two_seconds_and_claims_a_slow_upload(tmp_path: Path) -> None:
-    desk = Desk(tmp_path / "inputs", Watch(settle_s=1.0, scan_s=0.5, quiet_scan_s=30.0), events="auto")
+    desk = IntakeFixture(tmp_path / "inputs", WatchSettings(settle_s=1.0, scan_s=0.5, quiet_scan_s=30.0), events="auto")
     desk.inputs.mkdir()
     desk.open()
     stop = threading.Event()
@@ -166,7 +168,7 @@ def test_the_running_loop_greets_within_two_seconds_and_claims_a_slow_upload(tmp
     assert not loop.is_alive()
 
 
-def test_uploads_that_come_together_are_all_taken(desk: Desk) -> None:
+def test_uploads_that_come_together_are_all_taken(desk: IntakeFixture) -> None:
     for number in range(30):
         desk.upload(f"job{number}")
     desk.settle()

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.intake_fixture import FILES, Desk, picture
+from support.intake_fixture import FILES, IntakeFixture, picture
 
 from fastfit_watch.domain.job import Status
 from fastfit_watch.intake.loop import NOTE
@@ -18,12 +18,12 @@ from fastfit_watch.system.failpoints import VARIABLE
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    with Desk.at(tmp_path / "inputs") as desk:
+def desk(tmp_path: Path) -> Iterator[IntakeFixture]:
+    with IntakeFixture.at(tmp_path / "inputs") as desk:
         yield desk
 
 
-def test_a_retry_file_starts_a_failed_job_again(desk: Desk) -> None:
+def test_a_retry_file_starts_a_failed_job_again(desk: IntakeFixture) -> None:
     folder = desk.upload()
     desk.settle()
     (record,) = desk.ledger.looks("spring")
@@ -38,7 +38,7 @@ def test_a_retry_file_starts_a_failed_job_again(desk: Desk) -> None:
     assert desk.told[-1][1] is Status.QUEUED
 
 
-def test_a_cancel_file_stops_a_claimed_job(desk: Desk) -> None:
+def test_a_cancel_file_stops_a_claimed_job(desk: IntakeFixture) -> None:
     folder = desk.upload()
     desk.settle()
     (folder / "CANCEL").touch()
@@ -48,7 +48,7 @@ def test_a_cancel_file_stops_a_claimed_job(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("order", ["CANCEL", "RETRY"])
-def test_an_order_for_a_job_that_is_done_leaves_no_phantom(desk: Desk, order: str) -> None:
+def test_an_order_for_a_job_that_is_done_leaves_no_phantom(desk: IntakeFixture, order: str) -> None:
     """It comes between the last picture and the scan that would take the empty folder back."""
     folder = desk.upload()
     desk.settle()
@@ -63,7 +63,7 @@ def test_an_order_for_a_job_that_is_done_leaves_no_phantom(desk: Desk, order: st
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_full_disk_while_such_an_order_is_obeyed_leaves_no_phantom_either(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, moment: str
+    desk: IntakeFixture, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     folder = desk.upload()
     desk.settle()
@@ -81,7 +81,7 @@ def test_a_full_disk_while_such_an_order_is_obeyed_leaves_no_phantom_either(
     assert [(job.id, job.status) for job in desk.ledger.jobs()] == [("spring", Status.DONE)]
 
 
-def test_an_upload_that_begins_with_an_order_is_not_taken_for_an_empty_folder(desk: Desk) -> None:
+def test_an_upload_that_begins_with_an_order_is_not_taken_for_an_empty_folder(desk: IntakeFixture) -> None:
     desk.upload()
     desk.settle()
     desk.finish()
@@ -93,7 +93,7 @@ def test_an_upload_that_begins_with_an_order_is_not_taken_for_an_empty_folder(de
     assert desk.job("spring-2").status is Status.QUEUED
 
 
-def test_a_cancelled_upload_rests_until_retry(desk: Desk) -> None:
+def test_a_cancelled_upload_rests_until_retry(desk: IntakeFixture) -> None:
     folder = desk.upload()
     (folder / "CANCEL").touch()
     desk.settle()
@@ -103,7 +103,7 @@ def test_a_cancelled_upload_rests_until_retry(desk: Desk) -> None:
     assert desk.job().status is Status.QUEUED
 
 
-def test_commands_of_another_process_are_noticed(desk: Desk) -> None:
+def test_commands_of_another_process_are_noticed(desk: IntakeFixture) -> None:
     desk.upload(files={**FILES, "anna.jpg": b"<html>"})
     desk.settle()
     with closing(Ledger(desk.spool.ledger_path)) as other:
@@ -115,7 +115,7 @@ def test_commands_of_another_process_are_noticed(desk: Desk) -> None:
     assert desk.job().status is Status.INVALID, "it was examined again"
 
 
-def test_the_empty_folder_goes_when_the_job_is_done(desk: Desk) -> None:
+def test_the_empty_folder_goes_when_the_job_is_done(desk: IntakeFixture) -> None:
     folder = desk.upload()
     desk.settle()
     desk.step()
@@ -128,7 +128,7 @@ def test_the_empty_folder_goes_when_the_job_is_done(desk: Desk) -> None:
     assert desk.said("spring-2") == "waiting: no outfit.yaml yet", "a new folder is a new upload"
 
 
-def test_a_job_done_before_the_next_scan_leaves_no_phantom(desk: Desk) -> None:
+def test_a_job_done_before_the_next_scan_leaves_no_phantom(desk: IntakeFixture) -> None:
     folder = desk.upload()
     desk.settle()
     desk.finish()
@@ -136,7 +136,7 @@ def test_a_job_done_before_the_next_scan_leaves_no_phantom(desk: Desk) -> None:
     assert not folder.exists() and len(desk.ledger.jobs()) == 1
 
 
-def test_a_job_done_while_the_daemon_restarted_leaves_no_phantom(desk: Desk) -> None:
+def test_a_job_done_while_the_daemon_restarted_leaves_no_phantom(desk: IntakeFixture) -> None:
     folder = desk.upload()
     desk.settle()
     desk.finish()
@@ -145,7 +145,7 @@ def test_a_job_done_while_the_daemon_restarted_leaves_no_phantom(desk: Desk) -> 
     assert not folder.exists() and len(desk.ledger.jobs()) == 1
 
 
-def test_the_same_name_again_is_another_job(desk: Desk) -> None:
+def test_the_same_name_again_is_another_job(desk: IntakeFixture) -> None:
     desk.upload()
     desk.settle()
     desk.upload()
@@ -160,7 +160,7 @@ def test_the_same_name_again_is_another_job(desk: Desk) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a file nobody may move")
-def test_a_copied_upload_is_taken_once_and_again_after_a_change(desk: Desk) -> None:
+def test_a_copied_upload_is_taken_once_and_again_after_a_change(desk: IntakeFixture) -> None:
     folder = desk.upload()
     if subprocess.run(["chattr", "+i", str(folder)], capture_output=True, check=False).returncode:
         pytest.skip("this filesystem has no immutable flag")
@@ -178,7 +178,7 @@ def test_a_copied_upload_is_taken_once_and_again_after_a_change(desk: Desk) -> N
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a file nobody may move")
-def test_an_order_that_cannot_be_removed_is_obeyed_once(desk: Desk) -> None:
+def test_an_order_that_cannot_be_removed_is_obeyed_once(desk: IntakeFixture) -> None:
     folder = desk.upload()
     (folder / "CANCEL").touch()
     if subprocess.run(["chattr", "+i", str(folder)], capture_output=True, check=False).returncode:

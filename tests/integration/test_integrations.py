@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
-from support.daemon_process import House, wait_for
+from support.daemon_process import DaemonProcess, wait_for
 
 from fastfit_watch.config.paths import LOG_FILE
 from fastfit_watch.reporting.notifications.webhook import SIGNATURE_HEADER, verify
@@ -79,8 +79,8 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def house(tmp_path: Path, receiver: Receiver) -> Iterator[House]:
-    house = House(tmp_path)
+def house(tmp_path: Path, receiver: Receiver) -> Iterator[DaemonProcess]:
+    house = DaemonProcess(tmp_path)
     (tmp_path / "secret").write_bytes(SECRET)
     webhook = {"url": receiver.url, "secret_file": str(tmp_path / "secret"), "timeout_s": 60}
     tell(house, webhook={**webhook, "backoff_s": 0.2, "backoff_max_s": 0.5})
@@ -88,27 +88,27 @@ def house(tmp_path: Path, receiver: Receiver) -> Iterator[House]:
     house.close()
 
 
-def tell(house: House, **sections: Any) -> None:
+def tell(house: DaemonProcess, **sections: Any) -> None:
     """Add sections to the daemon's settings."""
     path = house.root / "settings.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | sections))
 
 
-def upload_all(house: House) -> list[str]:
+def upload_all(house: DaemonProcess) -> list[str]:
     names = [f"job{number:02}" for number in range(JOBS)]
     for name in names:
         house.upload(name, "casual")
     return names
 
 
-def pending(house: House) -> int:
+def pending(house: DaemonProcess) -> int:
     outbox = Outbox(house.inputs / ".spool" / "ledger.db", read_only=True)
     count = sum(number for number, _ in outbox.pending().values())
     outbox.close()
     return count
 
 
-def test_done_and_failed_jobs_are_told_of_once_their_report_is_there(house: House, receiver: Receiver) -> None:
+def test_done_and_failed_jobs_are_told_of_once_their_report_is_there(house: DaemonProcess, receiver: Receiver) -> None:
     house.upload("spring", "casual", "gala")
     house.upload("bad", "input")
     assert house.drain() == ExitCode.FAILED
@@ -121,7 +121,7 @@ def test_done_and_failed_jobs_are_told_of_once_their_report_is_there(house: Hous
     assert "webhook job.done delivered at attempt 1" in (house.outputs / "spring" / "job.log").read_text()
 
 
-def test_a_receiver_that_hangs_delays_no_picture(house: House, receiver: Receiver) -> None:
+def test_a_receiver_that_hangs_delays_no_picture(house: DaemonProcess, receiver: Receiver) -> None:
     """It keeps the first letter waiting; meanwhile every job is made and reported."""
     receiver.answers.clear()
     house.upload("first", "casual")
@@ -136,7 +136,7 @@ def test_a_receiver_that_hangs_delays_no_picture(house: House, receiver: Receive
     assert sorted(letter["job"] for letter in receiver.heard) == sorted(names)
 
 
-def test_a_receiver_that_hangs_does_not_keep_the_daemon_from_ending(house: House, receiver: Receiver) -> None:
+def test_a_receiver_that_hangs_does_not_keep_the_daemon_from_ending(house: DaemonProcess, receiver: Receiver) -> None:
     receiver.answers.clear()
     house.upload("spring", "casual")
     daemon = house.start()
@@ -148,7 +148,7 @@ def test_a_receiver_that_hangs_does_not_keep_the_daemon_from_ending(house: House
     assert {letter["job"] for letter in receiver.heard} == {"spring"}
 
 
-def test_kill_9_loses_no_letter_and_keeps_their_order(house: House, receiver: Receiver) -> None:
+def test_kill_9_loses_no_letter_and_keeps_their_order(house: DaemonProcess, receiver: Receiver) -> None:
     receiver.code = 503
     names = upload_all(house)
     house.upload("twice", "engine")
@@ -168,13 +168,13 @@ def test_kill_9_loses_no_letter_and_keeps_their_order(house: House, receiver: Re
     assert twice == sorted(twice) and len(set(twice)) == 2
 
 
-def test_a_webhook_without_its_secret_is_refused_at_the_start(house: House) -> None:
+def test_a_webhook_without_its_secret_is_refused_at_the_start(house: DaemonProcess) -> None:
     (house.root / "secret").unlink()
     assert house.drain() != 0
     assert "webhook.secret_file" in (house.root / "stderr").read_text()
 
 
-def test_a_hook_runs_beside_the_work_and_speaks_in_the_job_s_log(house: House, tmp_path: Path) -> None:
+def test_a_hook_runs_beside_the_work_and_speaks_in_the_job_s_log(house: DaemonProcess, tmp_path: Path) -> None:
     program = "import os, time; time.sleep(0.3); print('delivered', os.environ['FASTFIT_JOB'], os.listdir('.'))"
     tell(house, webhook={}, hook={"command": [sys.executable, "-c", program]})
     house.upload("spring", "casual")
@@ -185,7 +185,7 @@ def test_a_hook_runs_beside_the_work_and_speaks_in_the_job_s_log(house: House, t
         assert f"hook: delivered {job}" in log and "report.json" in log and "hook finished" in log
 
 
-def test_prometheus_sees_what_the_daemon_does(house: House) -> None:
+def test_prometheus_sees_what_the_daemon_does(house: DaemonProcess) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address, path = f"127.0.0.1:{probe.getsockname()[1]}", house.root / "fastfit.prom"
@@ -208,7 +208,7 @@ def test_prometheus_sees_what_the_daemon_does(house: House) -> None:
     wait_for(lambda: 'fastfit_jobs{status="failed"} 1.0' in path.read_text(), house)
 
 
-def test_in_json_every_event_is_one_line_with_the_same_keys(house: House) -> None:
+def test_in_json_every_event_is_one_line_with_the_same_keys(house: DaemonProcess) -> None:
     tell(house, webhook={}, log={"format": "json", "level": "DEBUG"})
     house.upload("spring", "casual", "input")
     house.upload("bad name\n", "casual")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from fastfit_watch.config.paths import Places
+from fastfit_watch.config.paths import Paths
 from fastfit_watch.storage.ledger import Ledger
 
 LIMIT_S = 0.3
@@ -39,7 +39,7 @@ def test_check_answers_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.alone
 def test_status_answers_at_once(tmp_path: Path) -> None:
-    places = Places(tmp_path / "inputs", tmp_path / "outputs", tmp_path / "logs")
+    places = Paths(tmp_path / "inputs", tmp_path / "outputs", tmp_path / "logs")
     places.spool.mkdir(parents=True)
     ledger = Ledger(places.ledger)
     for number in range(50):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import pytest
-from support.daemon_process import PATIENCE_S, House, wait_for
+from support.daemon_process import PATIENCE_S, DaemonProcess, wait_for
 from support.systemd_socket import Systemd
 
 from fastfit_watch.domain.job import LookStatus
@@ -19,8 +19,8 @@ from fastfit_watch.system.exit_codes import ExitCode
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path)
+def house(tmp_path: Path) -> Iterator[DaemonProcess]:
+    house = DaemonProcess(tmp_path)
     yield house
     house.close()
 
@@ -32,51 +32,51 @@ def systemd(tmp_path: Path) -> Iterator[Systemd]:
     systemd.close()
 
 
-def _said(house: House) -> str:
+def _said(house: DaemonProcess) -> str:
     return (house.root / "stderr").read_text()
 
 
-def _engine_text(house: House) -> str:
+def _engine_text(house: DaemonProcess) -> str:
     return house.read(lambda ledger: ledger.note("daemon")) or ""
 
 
 # Each state: how to bring a fresh daemon into it, and how to see that it is there.
 
 
-def _loading(house: House) -> Callable[[], object]:
+def _loading(house: DaemonProcess) -> Callable[[], object]:
     (house.notes / "load").write_text("hang")
     house.upload("spring", "casual")
     return lambda: (house.notes / "pid").exists() and house.status("spring").startswith("queued")
 
 
-def _fetching(house: House) -> Callable[[], object]:
+def _fetching(house: DaemonProcess) -> Callable[[], object]:
     (house.notes / "load").write_text("fetch")
     house.upload("spring", "casual")
     return lambda: "fetching weights" in _engine_text(house) and house.status("spring").startswith("queued")
 
 
-def _backing_off(house: House) -> Callable[[], object]:
+def _backing_off(house: DaemonProcess) -> Callable[[], object]:
     house.configure(backoff_s=600, backoff_max_s=600)
     (house.notes / "load").write_text("crash")
     house.upload("spring", "casual")
     return lambda: "cannot load the engine" in _engine_text(house) and house.status("spring").startswith("queued")
 
 
-def _idle(house: House) -> Callable[[], object]:
+def _idle(house: DaemonProcess) -> Callable[[], object]:
     return lambda: "ready" in _engine_text(house)
 
 
-def _mid_look(house: House) -> Callable[[], object]:
+def _mid_look(house: DaemonProcess) -> Callable[[], object]:
     house.upload("spring", "steps", "slow")
     return house.begun
 
 
-def _hung(house: House) -> Callable[[], object]:
+def _hung(house: DaemonProcess) -> Callable[[], object]:
     house.upload("spring", "hang", "gala")
     return house.begun
 
 
-def _paused(house: House) -> Callable[[], object]:
+def _paused(house: DaemonProcess) -> Callable[[], object]:
     house.upload("spring", "casual")
     (house.inputs / ".spool").mkdir(mode=0o700)
     ledger = Ledger(house.inputs / ".spool" / "ledger.db")
@@ -91,7 +91,7 @@ NOT_READY = (_loading, _fetching)
 
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__[1:])
 def test_reload_and_stop_in_every_state(
-    state: Callable[[House], Callable[[], object]], house: House, systemd: Systemd
+    state: Callable[[DaemonProcess], Callable[[], object]], house: DaemonProcess, systemd: Systemd
 ) -> None:
     reached = state(house)
     daemon = house.start(environment=systemd.environment)
@@ -131,7 +131,9 @@ def test_reload_and_stop_in_every_state(
 
 
 @pytest.mark.parametrize("state", [_loading, _hung], ids=lambda state: state.__name__[1:])
-def test_a_second_signal_stops_at_once(state: Callable[[House], Callable[[], object]], house: House) -> None:
+def test_a_second_signal_stops_at_once(
+    state: Callable[[DaemonProcess], Callable[[], object]], house: DaemonProcess
+) -> None:
     reached = state(house)
     daemon = house.start()
     wait_for(reached, house)
@@ -148,7 +150,7 @@ def test_a_second_signal_stops_at_once(state: Callable[[House], Callable[[], obj
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
-def test_signals_that_come_before_the_daemon_is_set_up(number: signal.Signals, house: House) -> None:
+def test_signals_that_come_before_the_daemon_is_set_up(number: signal.Signals, house: DaemonProcess) -> None:
     """Listing the GPUs may take its time. SIGHUP ends a process that is not prepared, and systemd calls that clean."""
     house.configure(devices=["auto"])
     tools = house.root / "tools"
@@ -164,7 +166,7 @@ def test_signals_that_come_before_the_daemon_is_set_up(number: signal.Signals, h
     assert daemon.wait(PATIENCE_S) == ExitCode.OK
 
 
-def test_the_lock_names_a_process_only_while_there_is_one(house: House) -> None:
+def test_the_lock_names_a_process_only_while_there_is_one(house: DaemonProcess) -> None:
     """People stop a daemon by `kill -TERM "$(cat inputs/.spool/lock)"`."""
     daemon = house.start()
     wait_for(_idle(house), house)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import pytest
-from support.daemon_process import PATIENCE_S, House, wait_for
+from support.daemon_process import PATIENCE_S, DaemonProcess, wait_for
 from support.running_daemon import RunningDaemon, draw_upload
 
 from fastfit_watch.domain.job import LookStatus
@@ -22,25 +22,25 @@ from fastfit_watch.system.exit_codes import ExitCode
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path)
+def house(tmp_path: Path) -> Iterator[DaemonProcess]:
+    house = DaemonProcess(tmp_path)
     yield house
     house.close()
 
 
-def engines_of(house: House) -> list[str]:
+def engines_of(house: DaemonProcess) -> list[str]:
     """Process ids in the order of the looks begun."""
     return (house.notes / "pids").read_text().split()
 
 
-def engine_note(house: House) -> str:
+def engine_note(house: DaemonProcess) -> str:
     """What the status says of the engine."""
     note = house.read(lambda ledger: ledger.note("daemon"))
     return str(json.loads(note)["engine"]) if note else ""
 
 
 @pytest.mark.parametrize(("deed", "end"), [("segfault-once", "SIGSEGV"), ("crash-once", "SIGKILL")])
-def test_a_look_whose_engine_crashes_is_made_by_a_fresh_one(house: House, deed: str, end: str) -> None:
+def test_a_look_whose_engine_crashes_is_made_by_a_fresh_one(house: DaemonProcess, deed: str, end: str) -> None:
     house.upload("spring", "casual", deed, "gala")
     assert house.drain() == ExitCode.OK
     looks = house.looks("spring")
@@ -49,7 +49,7 @@ def test_a_look_whose_engine_crashes_is_made_by_a_fresh_one(house: House, deed: 
     assert f"the engine ended (signal {end})" in (house.root / "stderr").read_text()
 
 
-def test_a_frozen_engine_is_ended_within_its_limit_and_its_look_made_again(house: House) -> None:
+def test_a_frozen_engine_is_ended_within_its_limit_and_its_look_made_again(house: DaemonProcess) -> None:
     house.configure(stall_s=2.0)
     house.upload("spring", "freeze-once", "gala")
     house.start()
@@ -67,7 +67,7 @@ def test_a_frozen_engine_is_ended_within_its_limit_and_its_look_made_again(house
     assert "no progress for" in (house.root / "stderr").read_text()
 
 
-def test_a_poison_look_is_set_aside_and_the_jobs_of_others_go_on(house: House) -> None:
+def test_a_poison_look_is_set_aside_and_the_jobs_of_others_go_on(house: DaemonProcess) -> None:
     house.upload("spring", "segfault")
     house.upload("summer", "casual", "gala")
     house.upload("winter", "beach")
@@ -81,7 +81,7 @@ def test_a_poison_look_is_set_aside_and_the_jobs_of_others_go_on(house: House) -
 
 @pytest.mark.parametrize("manner", ["exit", "refuse"])
 def test_an_engine_that_cannot_start_is_tried_less_and_less_often_while_uploads_are_accepted(
-    house: House, manner: str
+    house: DaemonProcess, manner: str
 ) -> None:
     house.configure(backoff_s=0.4, backoff_max_s=100)
     (house.notes / "load").write_text(manner)
@@ -100,7 +100,7 @@ def test_an_engine_that_cannot_start_is_tried_less_and_less_often_while_uploads_
     assert house.looks("spring")["casual"].attempts == 1, "a start that fails costs no look an attempt"
 
 
-def test_a_poisoned_device_is_left_to_a_fresh_process(house: House) -> None:
+def test_a_poisoned_device_is_left_to_a_fresh_process(house: DaemonProcess) -> None:
     house.upload("spring", "sticky-once", "gala")
     assert house.drain() == ExitCode.OK
     looks = house.looks("spring")
@@ -110,7 +110,7 @@ def test_a_poisoned_device_is_left_to_a_fresh_process(house: House) -> None:
     assert later and first not in later, "nothing more was tried in the poisoned process"
 
 
-def test_an_engine_that_holds_too_much_memory_is_renewed_without_a_pause(house: House) -> None:
+def test_an_engine_that_holds_too_much_memory_is_renewed_without_a_pause(house: DaemonProcess) -> None:
     house.configure(backoff_s=PATIENCE_S, backoff_max_s=PATIENCE_S)
     house.upload("spring", "grow-a", "grow-b", "gala")
     assert house.drain() == ExitCode.OK
@@ -137,7 +137,7 @@ def test_the_real_engine_is_renewed_above_its_limit(tmp_path: Path) -> None:
         daemon.stop()
 
 
-def test_a_look_that_takes_the_daemon_down_is_set_aside_and_its_neighbour_made(house: House) -> None:
+def test_a_look_that_takes_the_daemon_down_is_set_aside_and_its_neighbour_made(house: DaemonProcess) -> None:
     house.configure(max_attempts=2, max_deaths=2)
     house.upload("spring", "murder", "gala")
     for _ in range(2):
@@ -151,7 +151,7 @@ def test_a_look_that_takes_the_daemon_down_is_set_aside_and_its_neighbour_made(h
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler, for a disk that fails")
 def test_a_daemon_started_on_a_full_disk_stands_still_again_and_goes_on_by_itself(
-    house: House, tmp_path_factory: pytest.TempPathFactory
+    house: DaemonProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     place = tmp_path_factory.mktemp("disk")
     source = Path(__file__).parents[1] / "campaigns" / "faulty_disk.c"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.daemon_process import PATIENCE_S, House, wait_for
+from support.daemon_process import PATIENCE_S, DaemonProcess, wait_for
 from support.systemd_socket import Systemd
 
 from fastfit_watch.domain.job import LookStatus
@@ -21,8 +21,8 @@ from fastfit_watch.system.exit_codes import ExitCode
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path)
+def house(tmp_path: Path) -> Iterator[DaemonProcess]:
+    house = DaemonProcess(tmp_path)
     yield house
     house.close()
     if (house.notes / "holder").exists():
@@ -37,11 +37,11 @@ def systemd(tmp_path: Path) -> Iterator[Systemd]:
     systemd.close()
 
 
-def _said(house: House) -> str:
+def _said(house: DaemonProcess) -> str:
     return (house.root / "stderr").read_text()
 
 
-def test_a_reload_is_framed_even_if_the_settings_are_wrong(house: House, systemd: Systemd) -> None:
+def test_a_reload_is_framed_even_if_the_settings_are_wrong(house: DaemonProcess, systemd: Systemd) -> None:
     daemon = house.start(environment=systemd.environment)
     wait_for(lambda: systemd.has("READY=1"), house)
     (house.root / "settings.yaml").write_text("engin: {}\n")
@@ -59,7 +59,7 @@ def test_a_reload_is_framed_even_if_the_settings_are_wrong(house: House, systemd
     assert daemon.poll() is None
 
 
-def test_ready_comes_after_the_engine_and_loading_asks_for_time(house: House, systemd: Systemd) -> None:
+def test_ready_comes_after_the_engine_and_loading_asks_for_time(house: DaemonProcess, systemd: Systemd) -> None:
     (house.notes / "load").write_text("fetch")
     house.start(environment=systemd.environment)
     wait_for(lambda: systemd.texts().count("EXTEND_TIMEOUT_USEC=120000000") > 2, house)
@@ -74,7 +74,7 @@ def test_ready_comes_after_the_engine_and_loading_asks_for_time(house: House, sy
     assert len(systemd.times("EXTEND_TIMEOUT_USEC=120000000")) == extended
 
 
-def test_an_engine_that_loads_without_a_sign_gets_no_more_time(house: House, systemd: Systemd) -> None:
+def test_an_engine_that_loads_without_a_sign_gets_no_more_time(house: DaemonProcess, systemd: Systemd) -> None:
     house.configure(load_timeout_s=1.0, backoff_s=600, backoff_max_s=600)
     (house.notes / "load").write_text("hang")
     house.start(environment=systemd.environment)
@@ -85,7 +85,7 @@ def test_an_engine_that_loads_without_a_sign_gets_no_more_time(house: House, sys
 
 
 def test_progress_keeps_the_watchdog_quiet_and_a_hang_that_nothing_ends_does_not(
-    house: House, systemd: Systemd
+    house: DaemonProcess, systemd: Systemd
 ) -> None:
     house.configure(stall_s=1.0)
     house.upload("spring", "steps", "stuck")
@@ -101,7 +101,7 @@ def test_progress_keeps_the_watchdog_quiet_and_a_hang_that_nothing_ends_does_not
     assert late == [], "signs of life although nothing moves"
 
 
-def test_a_stop_waits_for_the_look_in_hand_and_asks_for_the_time(house: House, systemd: Systemd) -> None:
+def test_a_stop_waits_for_the_look_in_hand_and_asks_for_the_time(house: DaemonProcess, systemd: Systemd) -> None:
     house.upload("spring", "steps")
     daemon = house.start(environment=systemd.environment)
     wait_for(house.begun, house)
@@ -114,7 +114,7 @@ def test_a_stop_waits_for_the_look_in_hand_and_asks_for_the_time(house: House, s
     assert house.looks("spring")["steps"].status is LookStatus.DONE
 
 
-def test_a_thread_that_dies_takes_the_daemon_with_it(house: House) -> None:
+def test_a_thread_that_dies_takes_the_daemon_with_it(house: DaemonProcess) -> None:
     """Half a daemon, which seems alive and takes no uploads, is worse than one that whoever started it starts again."""
     program = house.root / "broken.py"
     program.write_text(
@@ -146,7 +146,7 @@ def test_errors_of_the_command_line_have_their_priority_in_the_journal(tmp_path:
     assert (tmp_path / "stderr").read_text().startswith("<3>error: Cannot read the configuration")
 
 
-def test_the_watchdog_of_systemd_learns_where_every_thread_stood(house: House) -> None:
+def test_the_watchdog_of_systemd_learns_where_every_thread_stood(house: DaemonProcess) -> None:
     daemon = house.start()
     wait_for(lambda: "engine ready" in _said(house), house)
     daemon.send_signal(signal.SIGABRT)

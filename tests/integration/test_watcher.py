@@ -15,7 +15,7 @@ import pytest
 
 from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.intake.scan import scan
-from fastfit_watch.intake.watcher import EVENTS, Bell, Watcher
+from fastfit_watch.intake.watcher import EVENTS, Doorbell, Watcher
 from fastfit_watch.system.filesystem import filesystem_kind
 
 PATIENCE_S = 5.0
@@ -29,26 +29,26 @@ def inputs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def bell() -> Bell:
-    return Bell()
+def bell() -> Doorbell:
+    return Doorbell()
 
 
 @pytest.fixture
-def watcher(inputs: Path, bell: Bell) -> Iterator[Watcher]:
+def watcher(inputs: Path, bell: Doorbell) -> Iterator[Watcher]:
     made = Watcher(inputs, bell)
     made.start()
     yield made
     made.stop()
 
 
-def test_a_bell_rung_before_the_wait_is_heard_once(bell: Bell) -> None:
+def test_a_bell_rung_before_the_wait_is_heard_once(bell: Doorbell) -> None:
     bell.ring()
     bell.ring()
     assert bell.wait(0.0) and not bell.wait(0.0)
 
 
 @pytest.mark.parametrize("come", ["mkdir", "mv", "mv from a dot-name"])
-def test_a_new_folder_rings(inputs: Path, bell: Bell, watcher: Watcher, tmp_path: Path, come: str) -> None:
+def test_a_new_folder_rings(inputs: Path, bell: Doorbell, watcher: Watcher, tmp_path: Path, come: str) -> None:
     assert watcher.mode == EVENTS
     if come == "mkdir":
         (inputs / "spring").mkdir()
@@ -64,7 +64,7 @@ def test_a_new_folder_rings(inputs: Path, bell: Bell, watcher: Watcher, tmp_path
     assert watcher.take_arrivals() == set()
 
 
-def test_our_own_reading_and_the_spool_ring_nothing(inputs: Path, bell: Bell, watcher: Watcher) -> None:
+def test_our_own_reading_and_the_spool_ring_nothing(inputs: Path, bell: Doorbell, watcher: Watcher) -> None:
     (inputs / "spring").mkdir()
     (inputs / "spring" / "anna.jpg").write_bytes(b"anna")
     assert bell.wait(PATIENCE_S)
@@ -76,7 +76,7 @@ def test_our_own_reading_and_the_spool_ring_nothing(inputs: Path, bell: Bell, wa
     assert not bell.wait(1.0)
 
 
-def test_a_removed_folder_rings(inputs: Path, bell: Bell, watcher: Watcher) -> None:
+def test_a_removed_folder_rings(inputs: Path, bell: Doorbell, watcher: Watcher) -> None:
     (inputs / "spring").mkdir()
     assert bell.wait(PATIENCE_S)
     time.sleep(0.6)
@@ -85,7 +85,7 @@ def test_a_removed_folder_rings(inputs: Path, bell: Bell, watcher: Watcher) -> N
     assert bell.wait(PATIENCE_S)
 
 
-def test_inputs_that_vanished_and_came_back_are_watched_again(inputs: Path, bell: Bell, watcher: Watcher) -> None:
+def test_inputs_that_vanished_and_came_back_are_watched_again(inputs: Path, bell: Doorbell, watcher: Watcher) -> None:
     shutil.rmtree(inputs)
     watcher.revive()
     assert watcher.mode.startswith("polling: ") and "cannot be read" in watcher.mode
@@ -97,7 +97,7 @@ def test_inputs_that_vanished_and_came_back_are_watched_again(inputs: Path, bell
     assert bell.wait(PATIENCE_S)
 
 
-def test_another_folder_in_the_place_of_inputs_is_watched(inputs: Path, bell: Bell, watcher: Watcher) -> None:
+def test_another_folder_in_the_place_of_inputs_is_watched(inputs: Path, bell: Doorbell, watcher: Watcher) -> None:
     inputs.rename(inputs.with_name("old"))
     inputs.mkdir()
     watcher.revive()
@@ -106,7 +106,7 @@ def test_another_folder_in_the_place_of_inputs_is_watched(inputs: Path, bell: Be
     assert bell.wait(PATIENCE_S)
 
 
-def test_a_dead_observer_is_replaced(inputs: Path, bell: Bell, watcher: Watcher) -> None:
+def test_a_dead_observer_is_replaced(inputs: Path, bell: Doorbell, watcher: Watcher) -> None:
     before = set(threading.enumerate())
     observer = watcher._observer
     assert observer is not None
@@ -120,7 +120,7 @@ def test_a_dead_observer_is_replaced(inputs: Path, bell: Bell, watcher: Watcher)
 
 
 def test_an_observer_without_the_thread_that_reads_for_it_is_replaced(
-    inputs: Path, bell: Bell, watcher: Watcher
+    inputs: Path, bell: Doorbell, watcher: Watcher
 ) -> None:
     """It still says it is alive, and hears nothing."""
     observer = watcher._observer
@@ -135,7 +135,7 @@ def test_an_observer_without_the_thread_that_reads_for_it_is_replaced(
     assert bell.wait(PATIENCE_S)
 
 
-def test_polling_on_request(inputs: Path, bell: Bell) -> None:
+def test_polling_on_request(inputs: Path, bell: Doorbell) -> None:
     watcher = Watcher(inputs, bell, "poll")
     watcher.start()
     watcher.revive()
@@ -146,7 +146,7 @@ def test_polling_on_request(inputs: Path, bell: Bell) -> None:
 @pytest.mark.parametrize(("limit", "said"), [("instances", "max_user_instances"), ("watches", "max_user_watches")])
 def test_the_limit_of_inotify_is_said_and_is_no_error(inputs: Path, limit: str, said: str) -> None:
     program = (
-        "import sys, threading; from pathlib import Path; from fastfit_watch.intake.watcher import Bell, Watcher;"
+        "import sys, threading; from pathlib import Path; from fastfit_watch.intake.watcher import Doorbell, Watcher;"
         "watcher = Watcher(Path(sys.argv[1]), Bell()); watcher.start(); watcher.revive(); print(watcher.mode);"
         "watcher.stop(); print(threading.active_count())"
     )

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.hub_server import StandInHub
+from support.hub_server import HubServer
 from support.running_daemon import draw_upload
 
-from fastfit_watch.config.settings import Config, ContentFilter
+from fastfit_watch.config.settings import Config, ContentFilterSettings
 from fastfit_watch.daemon.worker_process import worker_command
 from fastfit_watch.domain.worker_protocol import Ready, read_message
 
@@ -104,7 +104,7 @@ def test_a_filter_from_the_hub_is_fetched_once_and_pinned(tmp_path: Path) -> Non
     def start_engine() -> str:
         """Until it is ready; what it said."""
         environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf")}
-        chosen = ContentFilter(model="anna/filter", labels=("nsfw",))
+        chosen = ContentFilterSettings(model="anna/filter", labels=("nsfw",))
         command = worker_command(Config(bundle="mini", models=tmp_path / "Models", content_filter=chosen), "cpu")
         log = tmp_path / "log"
         with (
@@ -119,7 +119,7 @@ def test_a_filter_from_the_hub_is_fetched_once_and_pinned(tmp_path: Path) -> Non
         assert ready, log.read_text()
         return log.read_text()
 
-    hub = StandInHub()
+    hub = HubServer()
     try:
         told = f"content filter: anna/filter at revision {publish()}"
         assert told in start_engine()

@@ -20,7 +20,7 @@ PROGRAM = Path(__file__).with_name("protocol_daemon.py")
 PATIENCE_S = 40.0
 
 
-class House:
+class DaemonProcess:
     """Folders of one daemon, and the processes started on them."""
 
     def __init__(self, root: Path) -> None:
@@ -103,7 +103,7 @@ class House:
         return job is not None and job.status.is_final and (self.outputs / name / "report.json").exists()
 
 
-def wait_for(what: Callable[[], object], house: House) -> None:
+def wait_for(what: Callable[[], object], house: DaemonProcess) -> None:
     deadline_s = time.monotonic() + PATIENCE_S
     while not what():
         if time.monotonic() > deadline_s:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from support.hub_server import StandInHub
+from support.hub_server import HubServer
 
 from fastfit_watch.system.exit_codes import ExitCode
 
@@ -64,7 +64,7 @@ WANTED |= {f"parser/{name}": data for name, data in toolkit_files().items() if "
 TOTAL_BYTES = sum(map(len, WANTED.values()))
 
 
-class Box:
+class HubFixture:
     """A machine in a folder of its own, that knows only the stand-in hub."""
 
     def __init__(self, home: Path, endpoint: str) -> None:
@@ -107,9 +107,9 @@ class Box:
 
 
 @contextlib.contextmanager
-def open_hub() -> Iterator[StandInHub]:
+def open_hub() -> Iterator[HubServer]:
     """The hub with the released repositories, for the enclosed test."""
-    hub = StandInHub()
+    hub = HubServer()
     hub.publish(MODEL, model_files())
     hub.publish(TOOLKIT, toolkit_files())
     try:
@@ -137,7 +137,7 @@ assert "huggingface_hub" not in sys.modules
 """
 
 
-def provide_without_network(box: Box, name: str = NAME) -> str:
+def provide_without_network(box: HubFixture, name: str = NAME) -> str:
     """Make a bundle ready for the engine in a process that ends at the first look at the network."""
     command = [sys.executable, "-c", WITHOUT_NETWORK, str(name)]
     done = subprocess.run(command, cwd=box.home, env=box.environment({}), check=True, capture_output=True, text=True)

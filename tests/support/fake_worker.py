@@ -9,27 +9,27 @@ from pathlib import Path
 
 from PIL import Image
 
-from fastfit_watch.config.settings import Config, Engine
-from fastfit_watch.daemon.dispatcher import Dispatch
-from fastfit_watch.daemon.worker_process import Resident, ResidentState
+from fastfit_watch.config.settings import Config, EngineSettings
+from fastfit_watch.daemon.dispatcher import Dispatcher
+from fastfit_watch.daemon.worker_process import WorkerProcess, WorkerState
 from fastfit_watch.domain.job import LookRecord, LookResult, Status
 from fastfit_watch.domain.limits import Limits
 from fastfit_watch.domain.look import Category, ImageFormat, Look, SamplingOptions
 from fastfit_watch.domain.worker_protocol import (
-    Done,
-    Ended,
     Event,
-    Failed,
     FailureKind,
+    LookDone,
+    LookFailed,
+    LookOrder,
+    LookStep,
     Message,
-    Order,
     Ready,
-    Said,
-    Step,
+    WorkerExited,
+    WorkerMessage,
 )
 from fastfit_watch.imaging.codec import encode_image
-from fastfit_watch.intake.claim import Spool
-from fastfit_watch.reporting.publisher import Announcer
+from fastfit_watch.intake.claim import UploadClaimer
+from fastfit_watch.reporting.publisher import Publisher
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.system.atomic_write import write_json
 
@@ -37,61 +37,61 @@ PICTURE = encode_image(Image.new("RGB", (48, 64)), ImageFormat.PNG, {})
 SIGSEGV = -11
 
 
-class Played(Resident):
+class Played(WorkerProcess):
     """An engine process played by the test: it is ready at once, and keeps its orders for the test to answer."""
 
     def __init__(self, device: str) -> None:
-        super().__init__(device, [], Engine(), queue.SimpleQueue())
-        self.orders: dict[str, Order] = {}
+        super().__init__(device, [], EngineSettings(), queue.SimpleQueue())
+        self.orders: dict[str, LookOrder] = {}
 
     def start(self, clock_s: float) -> None:
-        if self.state is ResidentState.OFF and clock_s >= self._not_before_s:
+        if self.state is WorkerState.OFF and clock_s >= self._not_before_s:
             self._life += 1
             self.hear(Ready(self.device, "played", 0.0, {}), clock_s)
 
-    def send(self, record: LookRecord, order: Order, clock_s: float) -> None:
+    def send(self, record: LookRecord, order: LookOrder, clock_s: float) -> None:
         super().send(record, order, clock_s)
         self.orders[record.look.name] = order
 
     def kill(self) -> None:
         self.orders.clear()
 
-    def says(self, message: Message) -> Said:
-        return Said(self.device, self._life, message)
+    def says(self, message: Message) -> WorkerMessage:
+        return WorkerMessage(self.device, self._life, message)
 
-    def makes(self, name: str) -> Said:
+    def makes(self, name: str) -> WorkerMessage:
         """Make a look's picture, as the worker does: the receipt first."""
         order = self.orders[name]
         result = LookResult(order.output.name, hashlib.sha256(PICTURE).hexdigest(), 4, 3, {"denoise": 2.0}, None, "cpu")
         write_json(order.receipt, asdict(result))
         order.output.write_bytes(PICTURE)
-        return self.says(Done(order.token, result))
+        return self.says(LookDone(order.token, result))
 
-    def fails(self, name: str, kind: FailureKind) -> Said:
-        return self.says(Failed(self.orders[name].token, kind, "it went wrong"))
+    def fails(self, name: str, kind: FailureKind) -> WorkerMessage:
+        return self.says(LookFailed(self.orders[name].token, kind, "it went wrong"))
 
-    def begins(self, name: str) -> Said:
-        return self.says(Step(self.orders[name].token, "prepare", 0, 30))
+    def begins(self, name: str) -> WorkerMessage:
+        return self.says(LookStep(self.orders[name].token, "prepare", 0, 30))
 
-    def dies(self, exit_code: int = SIGSEGV) -> Ended:
-        return Ended(self.device, self._life, exit_code)
+    def dies(self, exit_code: int = SIGSEGV) -> WorkerExited:
+        return WorkerExited(self.device, self._life, exit_code)
 
 
-class Stage:
+class DispatcherFixture:
     """A dispatch with its ledger, its played engines and a clock that the test moves."""
 
     def __init__(self, root: Path, *devices: str) -> None:
-        engine = Engine(max_attempts=2, backoff_s=10, max_deaths=3)
+        engine = EngineSettings(max_attempts=2, backoff_s=10, max_deaths=3)
         self.config = Config(
             inputs=root / "inputs", outputs=root / "outputs", engine=engine, limits=Limits(min_free_bytes=0)
         )
         self.config.outputs.mkdir(exist_ok=True)
-        self.spool = Spool(self.config)
+        self.spool = UploadClaimer(self.config)
         self.spool.lock()
         self.ledger = Ledger(self.spool.ledger_path)
         self.engines = {device: Played(device) for device in devices or ("cpu",)}
-        self.announcer = Announcer(self.config, self.ledger, len(self.engines))
-        self.dispatch = Dispatch(self.config, self.ledger, self.spool, list(self.engines.values()), self.announcer)
+        self.announcer = Publisher(self.config, self.ledger, len(self.engines))
+        self.dispatch = Dispatcher(self.config, self.ledger, self.spool, list(self.engines.values()), self.announcer)
         self.now_s = 1000.0
 
     @property

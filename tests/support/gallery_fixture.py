@@ -19,7 +19,7 @@ _OPTIONS = SamplingOptions(seed=7)
 SECONDS = {"person": 0.41, "denoise": 9.5, "decode": 0.32}
 
 
-class GalleryHouse:
+class GalleryFixture:
     """Folders and a ledger. Pictures are drawn once and linked to: the gallery tells them apart by their digests."""
 
     def __init__(self, root: Path) -> None:

@@ -50,7 +50,7 @@ class Repo:
         return self.main
 
 
-class StandInHub:
+class HubServer:
     """The hub and its store, with what they are told to do wrong. Names of files are those in their repository."""
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ def git_sha1(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()  # noqa: S324
 
 
-def _serve(hub: StandInHub, handler: type[_Handler]) -> ThreadingHTTPServer:
+def _serve(hub: HubServer, handler: type[_Handler]) -> ThreadingHTTPServer:
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (handler,), {"hub": hub}))
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
@@ -115,7 +115,7 @@ def _serve(hub: StandInHub, handler: type[_Handler]) -> ThreadingHTTPServer:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    hub: StandInHub
+    hub: HubServer
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: object) -> None:

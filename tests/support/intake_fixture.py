@@ -11,12 +11,12 @@ from typing import Literal
 
 from PIL import Image, UnidentifiedImageError
 
-from fastfit_watch.config.settings import Config, Watch
+from fastfit_watch.config.settings import Config, WatchSettings
 from fastfit_watch.domain.job import Job, LookResult, Status
 from fastfit_watch.domain.limits import Limits
-from fastfit_watch.intake.claim import Spool
-from fastfit_watch.intake.loop import Intake
-from fastfit_watch.intake.watcher import Bell, Watcher
+from fastfit_watch.intake.claim import UploadClaimer
+from fastfit_watch.intake.loop import IntakeLoop
+from fastfit_watch.intake.watcher import Doorbell, Watcher
 from fastfit_watch.storage.ledger import Ledger
 
 MANIFEST = b"person: anna.jpg\nupper: shirt.jpg\n"
@@ -60,18 +60,18 @@ class Decoder:
 
 
 @dataclass
-class Desk:
+class IntakeFixture:
     """Everything one daemon has for its intake, with a clock that the test moves."""
 
     inputs: Path
-    watch: Watch = field(default_factory=Watch)
+    watch: WatchSettings = field(default_factory=WatchSettings)
     limits: Limits = field(default_factory=lambda: Limits(min_free_bytes=0))
     events: Literal["auto", "poll"] = "poll"
     now_s: float = 1_000.0
 
     @classmethod
     @contextmanager
-    def at(cls, inputs: Path) -> Iterator[Desk]:
+    def at(cls, inputs: Path) -> Iterator[IntakeFixture]:
         """A desk on a new folder, closed at the end."""
         inputs.mkdir()
         desk = cls(inputs)
@@ -83,14 +83,14 @@ class Desk:
 
     def open(self) -> None:
         config = Config(inputs=self.inputs, watch=self.watch, limits=self.limits)
-        self.spool = Spool(config)
+        self.spool = UploadClaimer(config)
         self.spool.lock()
         self.ledger = Ledger(self.spool.ledger_path)
         self.decoder = Decoder()
-        self.bell = Bell()
+        self.bell = Doorbell()
         self.watcher = Watcher(self.inputs, self.bell, self.events)
         self.told: list[tuple[str, Status, str]] = []
-        self.intake = Intake(
+        self.intake = IntakeLoop(
             config, self.ledger, self.spool, self.decoder, self.watcher, self.bell, on_change=self._hear
         )
 

@@ -30,14 +30,14 @@ from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.domain.job import LookResult
 from fastfit_watch.domain.worker_protocol import (
     CannotLoad,
-    Done,
-    Failed,
     FailureKind,
     Fetching,
+    LookDone,
+    LookFailed,
+    LookOrder,
+    LookStep,
     Message,
-    Order,
     Ready,
-    Step,
     WorkerExit,
     read_order,
     write_message,
@@ -65,13 +65,13 @@ def main(notes: Path) -> None:
 
     (notes / "pid").write_text(str(os.getpid()))
     _load(notes, say)
-    orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+    orders: queue.SimpleQueue[LookOrder] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(orders,), daemon=True).start()
     while True:
         _obey(orders.get(), notes, say)
 
 
-def _read(orders: queue.SimpleQueue[Order]) -> None:
+def _read(orders: queue.SimpleQueue[LookOrder]) -> None:
     """As the real one does: the end of its orders ends the process, whatever it has in hand."""
     for line in sys.stdin:
         orders.put(read_order(line))
@@ -97,41 +97,41 @@ def _load(notes: Path, say: Callable[[Message], None]) -> None:
     say(Ready("cpu", "protocol", 0.0, {}))
 
 
-def _obey(order: Order, notes: Path, say: Callable[[Message], None]) -> None:
+def _obey(order: LookOrder, notes: Path, say: Callable[[Message], None]) -> None:
     key = order.output.stem
     with (notes / "begun").open("a") as file:
         file.write(f"{order.output.parent.name}/{key}\n")
     with (notes / "pids").open("a") as file:
         file.write(f"{os.getpid()}\n")
-    say(Step(order.token, "denoise", 1, order.options.steps))
+    say(LookStep(order.token, "denoise", 1, order.options.steps))
     deed, _, once = key.rsplit(".", 1)[-1].partition("-")
     seen = notes / f"{order.output.parent.name}.{key}.seen"
     if once == "once" and seen.exists():
         deed = ""
     seen.touch()
     for step in range(STEPS if deed == "steps" else 0):
-        say(Step(order.token, "denoise", step + 1, STEPS))
+        say(LookStep(order.token, "denoise", step + 1, STEPS))
         time.sleep(STEP_S)
     if deed == "stuck":
         _hold_pipe(notes)
     _misbehave(deed)
     if deed in FAILURES and not (deed == "disk" and not (notes / "full").exists()):
-        say(Failed(order.token, *FAILURES[deed]))
+        say(LookFailed(order.token, *FAILURES[deed]))
         return
     if deed == "sticky":
-        say(Failed(order.token, FailureKind.ENGINE, "CUDA error: an illegal memory access was encountered"))
+        say(LookFailed(order.token, FailureKind.ENGINE, "CUDA error: an illegal memory access was encountered"))
         sys.exit(WorkerExit.DEVICE_UNUSABLE)
     try:
         result = _save(order)
     except StorageError as error:
-        say(Failed(order.token, FailureKind.STORAGE, str(error)))
+        say(LookFailed(order.token, FailureKind.STORAGE, str(error)))
         return
     if deed == "mute":
         os.kill(os.getpid(), signal.SIGKILL)
     if deed == "orphan":
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(600)
-    say(Done(order.token, result))
+    say(LookDone(order.token, result))
     if deed == "grow":
         sys.exit(WorkerExit.OUTGROWN)
 
@@ -159,7 +159,7 @@ def _misbehave(deed: str) -> None:
         time.sleep(SLOW_S)
 
 
-def _save(order: Order) -> LookResult:
+def _save(order: LookOrder) -> LookResult:
     """A picture that depends on the seed and the person alone, as a real one does on all its inputs."""
     digest = hashlib.sha256(order.person.read_bytes() + str(order.options.seed).encode()).digest()
     data = encode_image(Image.new("RGB", (24, 32), tuple(digest[:3])), order.options.format, order.marks)

@@ -14,7 +14,7 @@ from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.options import OPTIONS, Whole
 
 if TYPE_CHECKING:
-    from fastfit_watch.config.paths import Places
+    from fastfit_watch.config.paths import Paths
     from fastfit_watch.config.settings import Config
     from fastfit_watch.storage.ledger import Ledger
 
@@ -87,15 +87,15 @@ def read_config(arguments: Arguments) -> Config:
     return config.model_copy(update=changes)
 
 
-def find_places(arguments: Arguments) -> Places:
+def find_places(arguments: Arguments) -> Paths:
     """Where things lie. Settings are read only where a file of them is named: it costs more than all else together."""
-    from fastfit_watch.config.paths import Places
+    from fastfit_watch.config.paths import Paths
 
     if arguments.config is not None:
         config = read_config(arguments)
-        return Places(config.inputs, config.outputs, config.logs)
+        return Paths(config.inputs, config.outputs, config.logs)
     given = {key: Path(folder) for key in ("inputs", "outputs") if (folder := getattr(arguments, key)) is not None}
-    return replace(Places(), **given)
+    return replace(Paths(), **given)
 
 
 def change_ledger(arguments: Arguments, act: Callable[[Ledger, float], Changed]) -> Changed:

@@ -51,13 +51,13 @@ def try_on(arguments: Arguments) -> int:
 
     example: fastfit-watch try-on --person anna.jpg --upper shirt.jpg --lower jeans.jpg --output anna.png --seed 7
     """
-    from fastfit_watch.cli.try_on import Request, format_of
+    from fastfit_watch.cli.try_on import TryOnRequest, format_of
     from fastfit_watch.cli.try_on import try_on as make_picture
 
     garments = {category: getattr(arguments, category.value) for category in Category}
     config = read_config(arguments)
     make_picture(
-        Request(
+        TryOnRequest(
             person=arguments.person,
             garments={category: path for category, path in garments.items() if path is not None},
             output=arguments.output,
@@ -99,14 +99,16 @@ def reproduce(arguments: Arguments) -> int:
     example: fastfit-watch reproduce outputs/spring/anna.casual.png
     example: fastfit-watch reproduce anna.casual.png --from spring/ --device cpu --output again.png
     """
-    from fastfit_watch.cli.reproduce import Wish, input_folders
+    from fastfit_watch.cli.reproduce import ReproduceRequest, input_folders
     from fastfit_watch.cli.reproduce import reproduce as make_again
 
     config = read_config(arguments)
     folders = tuple(arguments.folders or input_folders(find_places(arguments)))
     device = config.engine.devices[0]
     return make_again(
-        Wish(arguments.image, folders, config.models, device, bundle=arguments.bundle, output=arguments.output)
+        ReproduceRequest(
+            arguments.image, folders, config.models, device, bundle=arguments.bundle, output=arguments.output
+        )
     )
 
 
@@ -153,14 +155,14 @@ def bench(arguments: Arguments) -> int:
 
     from fastfit_watch.bench.run import PARTS, Bench, BenchOptions
     from fastfit_watch.bundles.provision import provide_bundle
-    from fastfit_watch.cli.download_bar import Console
+    from fastfit_watch.cli.download_bar import TerminalProgress
     from fastfit_watch.system.devices import find_devices
 
     unknown = set(arguments.parts) - set(PARTS)
     if unknown:
         raise ConfigError(f"bench has no part {', '.join(sorted(unknown))}.", hint=f"Known: {', '.join(PARTS)}.")
     config = read_config(arguments)
-    bundle = provide_bundle(arguments.bundle, config.models, Console()) if arguments.bundle else None
+    bundle = provide_bundle(arguments.bundle, config.models, TerminalProgress()) if arguments.bundle else None
     options = BenchOptions(
         find_devices(config.engine.devices)[0],
         bundle,

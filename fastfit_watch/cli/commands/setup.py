@@ -99,11 +99,11 @@ def models_pull(arguments: Arguments) -> int:
     example: fastfit-watch models pull
     example: fastfit-watch models pull fastfit-sr-1024 --models /data/Models
     """
-    from fastfit_watch.cli.download_bar import Console
+    from fastfit_watch.cli.download_bar import TerminalProgress
     from fastfit_watch.cli.models import pull_bundles
 
     config = read_config(arguments)
-    pull_bundles(arguments.names or [config.bundle], config.models, Console(), update=arguments.update)
+    pull_bundles(arguments.names or [config.bundle], config.models, TerminalProgress(), update=arguments.update)
     return ExitCode.OK
 
 
@@ -112,10 +112,10 @@ def models_verify(arguments: Arguments) -> int:
 
     example: fastfit-watch models verify
     """
-    from fastfit_watch.cli.download_bar import Console
+    from fastfit_watch.cli.download_bar import TerminalProgress
     from fastfit_watch.cli.models import verify_bundles
 
-    verify_bundles(arguments.names, read_config(arguments).models, Console())
+    verify_bundles(arguments.names, read_config(arguments).models, TerminalProgress())
     return ExitCode.OK
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from fastfit_watch.bundles.catalogue import LICENCE, MINI, KnownBundle, bundle_folder, known_bundle
-from fastfit_watch.bundles.integrity import State, look_at, survey
+from fastfit_watch.bundles.integrity import BundleState, look_at, survey
 from fastfit_watch.cli.doctor.finding import Finding, bad, good, poor
 from fastfit_watch.config.settings import Config
 
@@ -32,11 +32,11 @@ def _judge_known(name: str, folder: Path, known: KnownBundle) -> Finding:
     """A bundle of the catalogue. One that is named by its path is never fetched."""
     condition = survey(folder, known)
     fix = f"fastfit-watch models pull {known.name}, or copy the folder here from a machine that has it."
-    if condition.state is State.COMPLETE:
+    if condition.state is BundleState.COMPLETE:
         return good("weights", f"{folder} has all its files")
-    if condition.state is State.DAMAGED or "/" in name:
+    if condition.state is BundleState.DAMAGED or "/" in name:
         return bad("weights", " ".join(condition.faults) or f"there is no bundle in {folder}.", fix)
-    if condition.state is State.ABSENT:
+    if condition.state is BundleState.ABSENT:
         return poor("weights", f"{known.name} is not in {folder} yet: the first start fetches it.", fix)
     return poor("weights", f"{folder} is not complete yet: the next start goes on fetching.", fix)
 

@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fastfit_watch.config.paths import Places
-from fastfit_watch.domain.job import Job, LookStatus, Progress, Status, Tally
-from fastfit_watch.reporting.eta import PACE_FILE, SECONDS_NOTE, Pace, after_progress, read_pace, times_left_s
+from fastfit_watch.config.paths import Paths
+from fastfit_watch.domain.job import Job, LookProgress, LookStatus, Status, Tally
+from fastfit_watch.reporting.eta import PACE_FILE, SECONDS_NOTE, LiveProgress, after_progress, read_pace, times_left_s
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.queries import job_ids, oldest_jobs
 
@@ -39,7 +39,7 @@ class JobState:
 
     job: Job
     looks: dict[LookStatus, Tally]
-    now: Progress | None
+    now: LookProgress | None
     time_left_s: float | None
 
     @property
@@ -72,10 +72,10 @@ class Overview:
     jobs: tuple[JobState, ...]
 
 
-def take_overview(ledger: Ledger, places: Places, now_s: float, limit: int | None = None) -> Overview:
+def take_overview(ledger: Ledger, places: Paths, now_s: float, limit: int | None = None) -> Overview:
     """Read how things are. limit: at most so many jobs, counted and timed as if all were there."""
     daemon = _read_daemon(ledger, now_s)
-    pace = read_pace(places.spool / PACE_FILE, now_s) if daemon.state == "running" else Pace(now_s, 1)
+    pace = read_pace(places.spool / PACE_FILE, now_s) if daemon.state == "running" else LiveProgress(now_s, 1)
     active = job_ids(ledger, _ACTIVE)
     jobs = oldest_jobs(ledger, _UNFINISHED, limit)
     jobs += reversed(ledger.jobs(_FINAL, limit=None if limit is None else limit - len(jobs)))
@@ -127,7 +127,7 @@ def _job_data(state: JobState) -> dict[str, Any]:
     }
 
 
-def _judge(job: Job, looks: dict[LookStatus, Tally], pace: Pace, time_left_s: float | None) -> JobState:
+def _judge(job: Job, looks: dict[LookStatus, Tally], pace: LiveProgress, time_left_s: float | None) -> JobState:
     now = pace.looks.get(job.id) if job.status is Status.RUNNING else None
     return JobState(job, looks, now, time_left_s)
 

@@ -15,7 +15,7 @@ from typing import TextIO
 from fastfit_watch.cli.status.overview import Overview, as_data, take_overview
 from fastfit_watch.cli.status.table import draw
 from fastfit_watch.cli.terminal import is_abandoned
-from fastfit_watch.config.paths import Places
+from fastfit_watch.config.paths import Paths
 from fastfit_watch.domain.errors import FastFitError
 from fastfit_watch.storage.ledger import Ledger
 
@@ -25,7 +25,7 @@ _FOLLOW_S = 1.0
 _TOP, _CLEAR_LINE, _CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
-def show(places: Places, *, as_json: bool = False, follow: bool = False, out: TextIO | None = None) -> int:
+def show(places: Paths, *, as_json: bool = False, follow: bool = False, out: TextIO | None = None) -> int:
     """Print the state of the daemon and of the jobs; with `follow`, again at every change until it is interrupted.
 
     Raises FastFitError if nothing was ever watched here.
@@ -53,7 +53,7 @@ def show(places: Places, *, as_json: bool = False, follow: bool = False, out: Te
     return 0
 
 
-def _follow(ledger: Ledger, places: Places, stream: TextIO, *, as_json: bool) -> None:
+def _follow(ledger: Ledger, places: Paths, stream: TextIO, *, as_json: bool) -> None:
     """On a terminal, draw over the last drawing every second. Elsewhere print what has changed, until nobody reads."""
     shown: Overview | None = None
     while not is_abandoned(stream, 0.0 if shown is None else _FOLLOW_S):

@@ -1,6 +1,7 @@
 """The quick denoising loop: memory taken once for each shape, nothing waited for, replayed as CUDA graphs on a GPU.
 
-A `_Desk` holds everything one run reads and writes, at addresses that stay. On a GPU desks are kept by shape: the first
+A `_StaticBuffers` holds everything one run reads and writes, at addresses that stay. On a GPU desks are kept by
+shape: the first
 steps of the first look run as they are, and while the device is busy with them the same step is captured as a graph,
 which serves from then on; the kernels are the same, and so are the bytes. On the CPU every run has its own desk.
 
@@ -36,7 +37,7 @@ _NUMBERS = len(fields(Coefficients))
 
 
 @dataclass(frozen=True)
-class Job:
+class DenoiseBatch:
     """What is denoised together: the rows of a batch, with equal shapes.
 
     condition : float32 (B, 5, h, w). references : for each look the garments it wears, as (unconditional,
@@ -68,7 +69,7 @@ class Denoiser:
         self._unet = unet
         self._on_gpu = unet.device.type == "cuda"
         self._turn = threading.Lock()
-        self._desks: OrderedDict[_Key, _Desk] = OrderedDict()
+        self._desks: OrderedDict[_Key, _StaticBuffers] = OrderedDict()
         self._pool: Any = None
 
     @property
@@ -82,7 +83,7 @@ class Denoiser:
             self._desks.clear()
             self._pool = None
 
-    def run(self, schedule: NoiseSchedule, job: Job, on_step: OnStep | None = None) -> Tensor:
+    def run(self, schedule: NoiseSchedule, job: DenoiseBatch, on_step: OnStep | None = None) -> Tensor:
         """Run all steps (FastFit inference specification, section 2, steps 7 to 10).
 
         Parameters
@@ -106,7 +107,7 @@ class Denoiser:
                 raise
             return desk.latents.permute(0, 3, 1, 2).clone()
 
-    def _loop(self, desk: _Desk, schedule: NoiseSchedule, job: Job, on_step: OnStep | None) -> None:
+    def _loop(self, desk: _StaticBuffers, schedule: NoiseSchedule, job: DenoiseBatch, on_step: OnStep | None) -> None:
         device, steps = self._unet.device, len(schedule.timesteps)
         offsets = self._unet.time_offsets(schedule.timesteps)
         numbers = upload(torch.tensor([astuple(step) for step in schedule.coefficients], dtype=torch.float32), device)
@@ -133,7 +134,7 @@ class Denoiser:
             done[index].synchronize()
             _tell(on_step, index + 1, steps)
 
-    def _step(self, desk: _Desk, *, guided: bool, left: int) -> None:
+    def _step(self, desk: _StaticBuffers, *, guided: bool, left: int) -> None:
         """One step: as a graph where there is one, or where enough steps are left to make it worth capturing."""
         is_due = guided not in desk.graphs and desk.plain[guided] >= _PLAIN_STEPS and left > _PLAIN_STEPS
         if self._on_gpu and is_due and may_capture(self._unet.device):
@@ -148,20 +149,20 @@ class Denoiser:
         desk.step(self._unet, guided)
         desk.plain[guided] += 1
 
-    def _desk(self, schedule: NoiseSchedule, job: Job) -> _Desk:
+    def _desk(self, schedule: NoiseSchedule, job: DenoiseBatch) -> _StaticBuffers:
         height, width = job.condition.shape[2:]
         tokens = self._reference_tokens(job, 1), self._reference_tokens(job, 0)
         key = _Key(len(job.noise), (height, width), *tokens, job.guidance > 1, schedule.clip)
         if not self._on_gpu:
-            return _Desk(self._unet, key)
+            return _StaticBuffers(self._unet, key)
         if key not in self._desks:
             while len(self._desks) >= _DESKS:
                 self._desks.popitem(last=False)
-            self._desks[key] = _Desk(self._unet, key)
+            self._desks[key] = _StaticBuffers(self._unet, key)
         self._desks.move_to_end(key)
         return self._desks[key]
 
-    def _reference_tokens(self, job: Job, half: int) -> tuple[tuple[str, int], ...]:
+    def _reference_tokens(self, job: DenoiseBatch, half: int) -> tuple[tuple[str, int], ...]:
         """What every look sees of its garments in each layer, in the unconditional (0) or the conditional (1) half."""
         counts = [
             tuple((layer, sum(pair[half].layers[layer].keys.shape[2] for pair in worn)) for layer in self._unet.layers)
@@ -172,7 +173,7 @@ class Denoiser:
         return counts[0]
 
 
-class _Desk:
+class _StaticBuffers:
     """Everything that one run reads and writes. Rows: the unconditional halves of all looks, then the conditional."""
 
     def __init__(self, unet: FusedUNet, key: _Key) -> None:
@@ -200,7 +201,7 @@ class _Desk:
     def nbytes(self) -> int:
         return self.buffers.nbytes + self.picture.nbytes
 
-    def lay_out(self, job: Job) -> None:
+    def lay_out(self, job: DenoiseBatch) -> None:
         """Put a job on the desk. Every number that the last one left is written over, or zeroed."""
         batch = self.key.batch
         condition = job.condition.to(self.picture.device, self.picture.dtype).permute(0, 2, 3, 1)

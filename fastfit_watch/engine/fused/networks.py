@@ -12,7 +12,7 @@ from torch import Tensor
 from fastfit_watch.engine.fused import kernels
 from fastfit_watch.engine.fused.attention_backends import Attention, Shape
 from fastfit_watch.engine.fused.attention_buffers import SPARE_CHANNELS
-from fastfit_watch.engine.fused.denoiser import Denoiser, Job
+from fastfit_watch.engine.fused.denoiser import DenoiseBatch, Denoiser
 from fastfit_watch.engine.fused.unet import FusedUNet
 from fastfit_watch.engine.fused.vae import FusedVAE
 from fastfit_watch.engine.measurement import usable_bytes
@@ -28,7 +28,7 @@ _USUAL_RATIO = 3  # keys for each query in a look of two garments
 _ROOMY_BYTES = 20 * 2**30  # a device that can spare the memory of a recorded VAE
 
 
-class FastNetworks:
+class FusedNetworks:
     """Fused networks, the attention kernels chosen for them, and the loop. Shares its weights with the plain ones."""
 
     def __init__(self, unet: FastFitUNet, vae: AutoencoderKL) -> None:
@@ -80,7 +80,7 @@ class FastNetworks:
         on_step: OnStep | None = None,
     ) -> Tensor:
         """Run the loop for one look, or for several of equal shapes; see `Denoiser.run`."""
-        return self.denoiser.run(schedule, Job(condition, references, noise, guidance), on_step)
+        return self.denoiser.run(schedule, DenoiseBatch(condition, references, noise, guidance), on_step)
 
     def _attention_shapes(self, person_size: Size) -> Iterator[tuple[Shape, int, int]]:
         height, width = (side // self.vae.stride for side in person_size)

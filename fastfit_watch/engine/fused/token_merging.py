@@ -55,7 +55,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Alike:
+class TokenMerge:
     """The kinds of tokens of one layer, for a picture of zeros. Tokens are counted row by row."""
 
     rows: Axis

@@ -18,8 +18,14 @@ from fastfit_watch.engine.fused.attention_backends import Attention
 from fastfit_watch.engine.fused.attention_buffers import AttentionBuffers, LayerShape
 from fastfit_watch.engine.fused.blocks import Convolution, Norm, Resnet, enlarge, round_up
 from fastfit_watch.engine.fused.cuda_graphs import Recorder
-from fastfit_watch.engine.fused.token_merging import Alike, Axis
-from fastfit_watch.engine.fused.unet_blocks import Embeddings, Room, Stage, Transformer, repeat
+from fastfit_watch.engine.fused.token_merging import Axis, TokenMerge
+from fastfit_watch.engine.fused.unet_blocks import (
+    ResnetTransformerBlock,
+    TimeEmbeddings,
+    Transformer,
+    UNetLevel,
+    repeat,
+)
 from fastfit_watch.engine.networks.reference_attention import KeysValues, ReferenceCache
 from fastfit_watch.engine.networks.unet import FastFitUNet
 from fastfit_watch.engine.transfer import upload
@@ -37,9 +43,9 @@ class FusedUNet:
             door: Convolution.of(module).padded(round_up(module.in_channels), module.out_channels)
             for door, module in (("sample", unet.conv_in), ("reference", unet.condition_conv_in))
         }
-        self._embeddings = Embeddings()
+        self._embeddings = TimeEmbeddings()
         self._down = [
-            Stage(
+            UNetLevel(
                 self._rooms(block, f"down_blocks.{index}"),
                 Convolution.of(block.downsamplers[0].conv) if block.downsamplers else None,
             )
@@ -47,7 +53,7 @@ class FusedUNet:
         ]
         self._middle = self._middle_rooms(unet.mid_block)
         self._up = [
-            Stage(
+            UNetLevel(
                 self._rooms(block, f"up_blocks.{index}"),
                 Convolution.of(block.upsamplers[0].conv) if block.upsamplers else None,
             )
@@ -56,7 +62,7 @@ class FusedUNet:
         self._embeddings.join()
         self._last_norm = Norm.of(unet.conv_norm_out)
         self._last = Convolution.of(unet.conv_out).padded(unet.conv_out.in_channels, round_up(LATENT_CHANNELS))
-        rooms = [room for stage in (*self._down, Stage(self._middle, None), *self._up) for room in stage.rooms]
+        rooms = [room for stage in (*self._down, UNetLevel(self._middle, None), *self._up) for room in stage.rooms]
         self.layers = {room.transformer.layer: room.transformer for room in rooms if room.transformer is not None}
         self._last_room = [room for room in rooms if room.transformer is not None][-1]
         self._readings = Recorder(self._read)
@@ -89,7 +95,7 @@ class FusedUNet:
         layers = {name: alike[name].merge(layer) if name in alike else layer for name, layer in whole.layers.items()}
         return ReferenceCache(layers)
 
-    def alike(self, size: tuple[int, int]) -> dict[str, Alike]:
+    def alike(self, size: tuple[int, int]) -> dict[str, TokenMerge]:
         """Which tokens of a latent of zeros, (height, width), are equal in the layers on the way down."""
         found = {}
         axes = [Axis(length).convolved(self._doors["reference"].reach) for length in size]
@@ -97,7 +103,7 @@ class FusedUNet:
             for room in stage.rooms:
                 axes = [axis.convolved(room.resnet.reach) for axis in axes]
                 if room.transformer is not None:
-                    found[room.transformer.layer] = Alike(*axes)
+                    found[room.transformer.layer] = TokenMerge(*axes)
             if stage.resize is not None:
                 axes = [axis.halved() for axis in axes]
         return found
@@ -204,10 +210,10 @@ class FusedUNet:
                 features = stage.resize.with_bias(enlarge(features, (skips[-1].shape[1], skips[-1].shape[2])))
         return features
 
-    def _rooms(self, block: Any, name: str) -> list[Room]:
+    def _rooms(self, block: Any, name: str) -> list[ResnetTransformerBlock]:
         attentions = getattr(block, "attentions", None) or [None] * len(block.resnets)
         return [
-            Room(
+            ResnetTransformerBlock(
                 Resnet(resnet),
                 self._embeddings.add(resnet),
                 None if attention is None else self._transformer(attention, f"{name}.attentions.{index}"),
@@ -215,14 +221,14 @@ class FusedUNet:
             for index, (resnet, attention) in enumerate(zip(block.resnets, attentions, strict=True))
         ]
 
-    def _middle_rooms(self, block: Any) -> list[Room]:
+    def _middle_rooms(self, block: Any) -> list[ResnetTransformerBlock]:
         """The middle block has a resnet more than it has transformers, at its end."""
         rooms = []
         for index, resnet in enumerate(block.resnets):
             attention = block.attentions[index] if index < len(block.attentions) else None
             name = f"mid_block.attentions.{index}"
             transformer = None if attention is None else self._transformer(attention, name)
-            rooms.append(Room(Resnet(resnet), self._embeddings.add(resnet), transformer))
+            rooms.append(ResnetTransformerBlock(Resnet(resnet), self._embeddings.add(resnet), transformer))
         return rooms
 
     def _transformer(self, module: Any, name: str) -> Transformer:

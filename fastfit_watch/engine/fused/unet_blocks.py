@@ -19,7 +19,7 @@ from fastfit_watch.engine.fused.blocks import Convolution, Norm, Resnet
 from fastfit_watch.engine.networks.reference_attention import KeysValues, split_heads
 
 
-class Embeddings:
+class TimeEmbeddings:
     """The time embedding layers of all resnets as one product; the resnets' first biases ride along."""
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class Transformer:
 
 
 @dataclass(frozen=True)
-class Room:
+class ResnetTransformerBlock:
     """A resnet and the transformer after it, if there is one. place: the resnet's part of the offsets."""
 
     resnet: Resnet
@@ -115,8 +115,8 @@ def repeat(tensor: Tensor, rows: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Stage:
+class UNetLevel:
     """Rooms of one size, and the convolution that leads to the next size."""
 
-    rooms: list[Room]
+    rooms: list[ResnetTransformerBlock]
     resize: Convolution | None

@@ -50,7 +50,7 @@ class DetectorSettings:
 
 @dataclass(frozen=True)
 class Proposals:
-    """Places worth a closer look, best first: `boxes` float32 (n, 4), `logits` float32 (n,)."""
+    """Paths worth a closer look, best first: `boxes` float32 (n, 4), `logits` float32 (n,)."""
 
     boxes: torch.Tensor
     logits: torch.Tensor

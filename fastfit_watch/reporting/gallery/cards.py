@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fastfit_watch.domain.job import Job, LookRecord, LookStatus, Progress, Status
+from fastfit_watch.domain.job import Job, LookProgress, LookRecord, LookStatus, Status
 from fastfit_watch.domain.text import duration
 from fastfit_watch.reporting.gallery.markup import Markup, element, join, link, name, shorten
 from fastfit_watch.reporting.gallery.thumbs import THUMBS, thumb_file
@@ -50,7 +50,7 @@ class Entry:
     withheld: int = 0
     pictures: Sequence[LookRecord] = ()
     looks: Sequence[str] = ()
-    progress: Progress | None = None
+    progress: LookProgress | None = None
 
     @property
     def anchor(self) -> str:
@@ -141,7 +141,7 @@ def progress_bar(entry: Entry, labelled_by: str) -> Markup:
     return element("progress", max=entry.total, value=entry.made, aria_labelledby=f"{labelled_by}-name")
 
 
-def progress_line(progress: Progress | None) -> str:
+def progress_line(progress: LookProgress | None) -> str:
     """What the engine is at, and how long it takes: `ben.gala: step 12 of 30, about 40 s left`."""
     if progress is None:
         return ""

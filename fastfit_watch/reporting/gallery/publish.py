@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import FastFitError, StorageError
-from fastfit_watch.domain.job import Job, LookRecord, LookStatus, Progress, Status
+from fastfit_watch.domain.job import Job, LookProgress, LookRecord, LookStatus, Status
 from fastfit_watch.reporting.gallery.cards import Entry, card
 from fastfit_watch.reporting.gallery.frontpage import (
     SHELF_FOLDER,
@@ -62,7 +62,7 @@ class Gallery:
     def __init__(self, config: Config, ledger: Ledger) -> None:
         self._config, self._ledger = config, ledger
         self._moves: int | None = None
-        self._progress: Mapping[str, Progress] = {}
+        self._progress: Mapping[str, LookProgress] = {}
         self._progress_told_s = float("-inf")
         self._halt = ""
         self._shelves: list[Shelf] = []
@@ -80,7 +80,7 @@ class Gallery:
         """The report and the contact sheet of this job are on disk: its page links to them from now on."""
         self._reported.put(job_id)
 
-    def publish(self, progress: Mapping[str, Progress], halt: str, budget_s: float) -> bool:
+    def publish(self, progress: Mapping[str, LookProgress], halt: str, budget_s: float) -> bool:
         """Write what has changed since the last call, for about `budget_s` seconds; returns whether all is written.
 
         progress: the look in hand of each job. halt: why nothing is made, or empty. Raises StorageError when the disk

@@ -14,17 +14,17 @@ _AGAIN_S = 10.0
 _LONGEST_WAIT_S = 2.0  # letters come unannounced
 
 
-class Carrier(Protocol):
+class Deliverer(Protocol):
     """Carries one letter at a time."""
 
     def step(self, now_s: float) -> float:
         """Carry a letter that is due at this Unix time; return the seconds until there may be another."""
 
 
-class Courier:
+class DeliveryThread:
     """Lets a carrier work in a thread of its own."""
 
-    def __init__(self, name: str, carrier: Carrier) -> None:
+    def __init__(self, name: str, carrier: Deliverer) -> None:
         self._name, self._carrier = name, carrier
         self._bell = threading.Event()
         self._deadline_s = float("inf")

@@ -19,8 +19,8 @@ from typing import IO
 
 from loguru import logger
 
-from fastfit_watch.config.settings import Hook
-from fastfit_watch.storage.outbox import HOOK, Letter, Outbox
+from fastfit_watch.config.settings import HookSettings
+from fastfit_watch.storage.outbox import HOOK, Notification, Outbox
 
 _IDLE_S = 2.0
 _KEPT_BYTES = 64 * 1024
@@ -41,10 +41,10 @@ class Outcome:
     trouble: str = ""
 
 
-class HookCarrier:
+class HookRunner:
     """Runs the hook for each letter of the outbox, one at a time, in order. Time is an argument."""
 
-    def __init__(self, settings: Hook, outbox: Outbox) -> None:
+    def __init__(self, settings: HookSettings, outbox: Outbox) -> None:
         self._settings, self._outbox = settings, outbox
         self._clean_at_s = 0.0
 
@@ -74,7 +74,7 @@ class HookCarrier:
             self._clean_at_s = now_s
 
 
-def run_hook(settings: Hook, letter: Letter) -> Outcome:
+def run_hook(settings: HookSettings, letter: Notification) -> Outcome:
     """Run the hook for a letter, in the job's folder, until it ends or its time is over."""
     told = json.loads(letter.body)
     folder = Path(told["folder"])

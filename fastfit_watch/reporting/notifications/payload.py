@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from fastfit_watch.domain.job import Job, LookRecord
-from fastfit_watch.storage.outbox import HOOK, WEBHOOK, Letter
+from fastfit_watch.storage.outbox import HOOK, WEBHOOK, Notification
 
 if TYPE_CHECKING:
     from fastfit_watch.config.settings import Config
 
 
-def write_letters(config: Config, job: Job, looks: Sequence[LookRecord], now_s: float) -> list[Letter]:
+def write_letters(config: Config, job: Job, looks: Sequence[LookRecord], now_s: float) -> list[Notification]:
     """The letters about a job that has just become final: none where nobody wants to know."""
     wanted = ((WEBHOOK, config.webhook.url, config.webhook.events), (HOOK, config.hook.command, config.hook.events))
     return [
@@ -25,7 +25,7 @@ def write_letters(config: Config, job: Job, looks: Sequence[LookRecord], now_s: 
     ]
 
 
-def write_letter(channel: str, config: Config, job: Job, looks: Sequence[LookRecord], now_s: float) -> Letter:
+def write_letter(channel: str, config: Config, job: Job, looks: Sequence[LookRecord], now_s: float) -> Notification:
     """One letter about a final job."""
     number, event = str(uuid.uuid4()), f"job.{job.status.value}"
     body = {
@@ -40,7 +40,7 @@ def write_letter(channel: str, config: Config, job: Job, looks: Sequence[LookRec
         "report": "report.json",
         "pictures": [_picture(record) for record in looks],
     }
-    return Letter(channel, number, job.id, event, json.dumps(body), now_s)
+    return Notification(channel, number, job.id, event, json.dumps(body), now_s)
 
 
 def _picture(record: LookRecord) -> dict[str, str | int | None]:

@@ -18,9 +18,9 @@ from typing import Any
 
 from loguru import logger
 
-from fastfit_watch.config.settings import Webhook
+from fastfit_watch.config.settings import WebhookSettings
 from fastfit_watch.domain.errors import ConfigError
-from fastfit_watch.storage.outbox import WEBHOOK, Letter, Outbox
+from fastfit_watch.storage.outbox import WEBHOOK, Notification, Outbox
 
 SIGNATURE_HEADER = "FastFit-Signature"
 _LEAST_SECRET_BYTES = 16
@@ -49,11 +49,14 @@ class Answer:
         return self.code == 0 or self.code in _AWAY
 
 
-class WebhookCarrier:
+class WebhookDeliverer:
     """Delivers the outbox, a letter at a time, each job's letters in order. Time is an argument."""
 
     def __init__(
-        self, settings: Webhook, outbox: Outbox, send: Callable[[Webhook, Letter, float], Answer] | None = None
+        self,
+        settings: WebhookSettings,
+        outbox: Outbox,
+        send: Callable[[WebhookSettings, Notification, float], Answer] | None = None,
     ) -> None:
         self._settings, self._outbox = settings, outbox
         self._send = send or post
@@ -74,7 +77,7 @@ class WebhookCarrier:
         self._settle(letter, self._send(self._settings, letter, now_s), now_s)
         return 0.0
 
-    def _settle(self, letter: Letter, answer: Answer, now_s: float) -> None:
+    def _settle(self, letter: Notification, answer: Answer, now_s: float) -> None:
         log = logger.bind(job=letter.job_id)
         if answer.is_good:
             self._outbox.end(letter, f"delivered: {answer.words}", now_s)
@@ -109,7 +112,7 @@ class WebhookCarrier:
             self._clean_at_s = now_s
 
 
-def post(settings: Webhook, letter: Letter, now_s: float) -> Answer:
+def post(settings: WebhookSettings, letter: Notification, now_s: float) -> Answer:
     """Send one letter. Redirects are not followed: the letter is for this receiver only."""
     body = letter.body.encode()
     try:
@@ -150,7 +153,7 @@ def verify(secret: bytes, body: bytes, signature: str, now_s: float, tolerance_s
     return hmac.compare_digest(_digest(secret, stamp, body), parts.get("v1", ""))
 
 
-def read_secret(settings: Webhook) -> bytes:
+def read_secret(settings: WebhookSettings) -> bytes:
     """The secret. Raises ConfigError if its file is missing or too short to be one."""
     try:
         secret = Path(settings.secret_file).read_bytes().strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fastfit_watch.bundles.progress import Meter, Progress
+from fastfit_watch.bundles.progress import DownloadProgress, ProgressMeter
 from fastfit_watch.domain.text import gigabytes
 
 
@@ -13,10 +13,10 @@ class Bench:
     """A meter of 1000 bytes of which 200 were here, and what it told."""
 
     now_s: float = 0.0
-    told: list[Progress] = field(default_factory=list)
+    told: list[DownloadProgress] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.meter = Meter("Weights", 1000, 200, self, clock=lambda: self.now_s)
+        self.meter = ProgressMeter("Weights", 1000, 200, self, clock=lambda: self.now_s)
 
     def say(self, text: str) -> None:
         raise AssertionError(text)
@@ -24,7 +24,7 @@ class Bench:
     def warn(self, text: str) -> None:
         raise AssertionError(text)
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: DownloadProgress) -> None:
         self.told.append(progress)
 
     def count_for(self, seconds: float, per_s: int) -> None:
@@ -61,7 +61,7 @@ def test_a_file_begun_anew_takes_its_bytes_back() -> None:
 
 
 def test_nothing_to_fetch_is_all_done() -> None:
-    assert Progress("Weights", 0, 0).share == 1.0
+    assert DownloadProgress("Weights", 0, 0).share == 1.0
     assert [gigabytes(count) for count in (340, 12_000, 12_000_000, 4_900_000_000)] == [
         "340 bytes",
         "12 kB",

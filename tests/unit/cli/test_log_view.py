@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fastfit_watch.cli.log_view import GrowingFile, show_log
-from fastfit_watch.config.paths import JOB_LOG, LOG_FILE, Places
+from fastfit_watch.config.paths import JOB_LOG, LOG_FILE, Paths
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
 from fastfit_watch.storage.ledger import Ledger
@@ -23,9 +23,9 @@ PATIENCE_S = 30.0
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
+def places(tmp_path: Path) -> Paths:
     """A running job `spring` with two lines in its log, and a daemon's log."""
-    places = Places(tmp_path / "inputs", tmp_path / "outputs", tmp_path / "logs")
+    places = Paths(tmp_path / "inputs", tmp_path / "outputs", tmp_path / "logs")
     for folder in (places.spool, places.outputs / "spring", places.logs):
         folder.mkdir(parents=True)
     ledger = Ledger(places.ledger)
@@ -41,7 +41,7 @@ def places(tmp_path: Path) -> Places:
     return places
 
 
-def job_log(places: Places) -> Path:
+def job_log(places: Paths) -> Path:
     return places.outputs / "spring" / JOB_LOG
 
 
@@ -57,13 +57,13 @@ def wait_for(what: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_the_daemon_s_last_lines(places: Places) -> None:
+def test_the_daemon_s_last_lines(places: Paths) -> None:
     out = io.StringIO()
     assert show_log(places, None, lines=2, follow=False, out=out) == 0
     assert [line[-6:] for line in out.getvalue().splitlines()] == ["line 7", "line 8"]
 
 
-def test_following_a_job_ends_by_itself_once_the_job_is_reported(places: Places) -> None:
+def test_following_a_job_ends_by_itself_once_the_job_is_reported(places: Paths) -> None:
     out = io.StringIO()
     thread = threading.Thread(target=lambda: show_log(places, "spring", lines=100, follow=True, out=out))
     thread.start()
@@ -85,7 +85,7 @@ def test_following_a_job_ends_by_itself_once_the_job_is_reported(places: Places)
     assert out.getvalue().endswith("[spring] failed\n")
 
 
-def test_a_log_that_is_not_there_yet_is_waited_for(places: Places) -> None:
+def test_a_log_that_is_not_there_yet_is_waited_for(places: Paths) -> None:
     job_log(places).unlink()
     with pytest.raises(ConfigError, match="no log"):
         show_log(places, "spring", lines=100, follow=False)
@@ -114,14 +114,14 @@ def test_rotation_and_truncation_lose_no_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("job", ["nowhere", "../spring", "/etc"])
-def test_only_jobs_of_the_ledger_become_paths(places: Places, job: str) -> None:
+def test_only_jobs_of_the_ledger_become_paths(places: Paths, job: str) -> None:
     (places.outputs / "nowhere").mkdir()
     (places.outputs / "nowhere" / JOB_LOG).write_text("secret\n")
     with pytest.raises(ConfigError, match="no job"):
         show_log(places, job, lines=100, follow=False)
 
 
-def test_colours_are_for_terminals_only(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colours_are_for_terminals_only(places: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     class Screen(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -139,7 +139,7 @@ def test_colours_are_for_terminals_only(places: Places, monkeypatch: pytest.Monk
     assert r"\x1b[41m" in coloured.getvalue()
 
 
-def test_it_ends_when_nobody_reads_any_more(places: Places) -> None:
+def test_it_ends_when_nobody_reads_any_more(places: Paths) -> None:
     command = [sys.executable, "-m", "fastfit_watch", "logs", "--config", "settings.yaml"]
     (places.logs.parent / "settings.yaml").write_text(f"logs: {places.logs}\ninputs: {places.inputs}\n")
     with subprocess.Popen(command, cwd=places.logs.parent, stdout=subprocess.PIPE) as process:

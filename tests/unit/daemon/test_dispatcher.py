@@ -6,21 +6,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.fake_worker import Stage
+from support.fake_worker import DispatcherFixture
 
 from fastfit_watch.domain.job import LookStatus, Status
-from fastfit_watch.domain.worker_protocol import SAVING, FailureKind, Step
+from fastfit_watch.domain.worker_protocol import SAVING, FailureKind, LookStep
 from fastfit_watch.reporting import report
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    stage = Stage(tmp_path)
+def stage(tmp_path: Path) -> Iterator[DispatcherFixture]:
+    stage = DispatcherFixture(tmp_path)
     yield stage
     stage.close()
 
 
-def test_a_job_is_made_two_looks_at_a_time(stage: Stage) -> None:
+def test_a_job_is_made_two_looks_at_a_time(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a", "b", "c")
     stage.step()
     assert stage.in_hand() == ["a", "b"]
@@ -36,11 +36,11 @@ def test_a_job_is_made_two_looks_at_a_time(stage: Stage) -> None:
     assert stage.dispatch.is_idle
 
 
-def test_a_look_that_is_only_saved_keeps_no_other_from_being_prepared(stage: Stage) -> None:
+def test_a_look_that_is_only_saved_keeps_no_other_from_being_prepared(stage: DispatcherFixture) -> None:
     stage.claim("spring", *"abcdef")
 
     def saves(name: str) -> None:
-        stage.step(stage.engine.says(Step(stage.engine.orders[name].token, SAVING, 0, 30)))
+        stage.step(stage.engine.says(LookStep(stage.engine.orders[name].token, SAVING, 0, 30)))
 
     stage.step()
     saves("a")
@@ -55,14 +55,14 @@ def test_a_look_that_is_only_saved_keeps_no_other_from_being_prepared(stage: Sta
 
 
 def test_every_engine_gets_a_look_before_any_gets_a_second(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, "cuda:0", "cuda:1")
+    stage = DispatcherFixture(tmp_path, "cuda:0", "cuda:1")
     stage.claim("spring", "a", "b", "c")
     stage.step()
     assert (stage.in_hand("cuda:0"), stage.in_hand("cuda:1")) == (["a", "c"], ["b"])
     stage.close()
 
 
-def test_a_picture_that_is_not_the_one_that_was_made_is_made_again(stage: Stage) -> None:
+def test_a_picture_that_is_not_the_one_that_was_made_is_made_again(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a")
     stage.step()
     done = stage.engine.makes("a")
@@ -74,7 +74,7 @@ def test_a_picture_that_is_not_the_one_that_was_made_is_made_again(stage: Stage)
     assert stage.job_status() is Status.DONE
 
 
-def test_bad_input_fails_the_look_and_the_batch_goes_on(stage: Stage) -> None:
+def test_bad_input_fails_the_look_and_the_batch_goes_on(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a", "b")
     stage.step()
     stage.step(stage.engine.fails("a", FailureKind.INPUT))
@@ -85,7 +85,7 @@ def test_bad_input_fails_the_look_and_the_batch_goes_on(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("kind", [FailureKind.ENGINE, FailureKind.MEMORY])
-def test_other_failures_are_tried_again_after_a_pause(stage: Stage, kind: FailureKind) -> None:
+def test_other_failures_are_tried_again_after_a_pause(stage: DispatcherFixture, kind: FailureKind) -> None:
     stage.claim("spring", "a")
     stage.step()
     stage.step(stage.engine.fails("a", kind))
@@ -99,7 +99,7 @@ def test_other_failures_are_tried_again_after_a_pause(stage: Stage, kind: Failur
     assert stage.job_status() is Status.FAILED
 
 
-def test_stopping_gently_finishes_one_look_and_gives_the_other_back(stage: Stage) -> None:
+def test_stopping_gently_finishes_one_look_and_gives_the_other_back(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a", "b", "c")
     stage.step()
     stage.dispatch.stop_gently()
@@ -111,14 +111,14 @@ def test_stopping_gently_finishes_one_look_and_gives_the_other_back(stage: Stage
     assert [(stage.look(name).status, stage.look(name).attempts) for name in "bc"] == [(LookStatus.QUEUED, 0)] * 2
 
 
-def test_stopping_now_gives_everything_back(stage: Stage) -> None:
+def test_stopping_now_gives_everything_back(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a", "b")
     stage.step()
     stage.dispatch.stop_now(stage.now_s)
     assert [(stage.look(name).status, stage.look(name).deaths) for name in "ab"] == [(LookStatus.QUEUED, 0)] * 2
 
 
-def test_a_cancelled_job_ends_with_the_look_in_hand(stage: Stage) -> None:
+def test_a_cancelled_job_ends_with_the_look_in_hand(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a", "b", "c")
     stage.step()
     stage.ledger.cancel("spring", stage.now_s)
@@ -128,14 +128,14 @@ def test_a_cancelled_job_ends_with_the_look_in_hand(stage: Stage) -> None:
     assert {name: stage.look(name).status.value for name in "abc"} == {"a": "done", "b": "cancelled", "c": "cancelled"}
 
 
-def test_people_are_told_the_time_left_and_the_end(stage: Stage) -> None:
+def test_people_are_told_the_time_left_and_the_end(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a", "b")
     stage.claim("summer", "x")
     stage.announcer.start()
     stage.step()
     stage.step(stage.engine.makes("a"), after_s=6.0)
     token = stage.engine.orders["x"].token
-    stage.step(stage.engine.says(Step(token, "denoise", 15, 30)))
+    stage.step(stage.engine.says(LookStep(token, "denoise", 15, 30)))
     stage.announcer.finish()
     assert (stage.config.outputs / "spring" / "status.txt").read_text().startswith("running: 1 of 2")
     # 6 s for a look of 30 steps; half of `x` is left, and `b` takes turns with it
@@ -149,7 +149,7 @@ def test_people_are_told_the_time_left_and_the_end(stage: Stage) -> None:
     assert "summer" in (stage.config.outputs / "index.html").read_text()
 
 
-def test_one_job_that_cannot_be_told_of_silences_no_other(stage: Stage) -> None:
+def test_one_job_that_cannot_be_told_of_silences_no_other(stage: DispatcherFixture) -> None:
     stage.claim("autumn", "a")
     stage.claim("spring", "a")
     (stage.config.outputs / "autumn").write_text("a file where the job's folder should be")
@@ -162,7 +162,7 @@ def test_one_job_that_cannot_be_told_of_silences_no_other(stage: Stage) -> None:
     assert [job.id for job in stage.ledger.unreported()] == ["autumn"]
 
 
-def test_a_retry_takes_the_old_report_back(stage: Stage) -> None:
+def test_a_retry_takes_the_old_report_back(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a")
     stage.step()
     stage.step(stage.engine.fails("a", FailureKind.INPUT))

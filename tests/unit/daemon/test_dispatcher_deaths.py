@@ -8,21 +8,21 @@ from unittest.mock import Mock
 
 import pytest
 from loguru import logger
-from support.fake_worker import PICTURE, Stage
+from support.fake_worker import PICTURE, DispatcherFixture
 
 from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.domain.job import LookStatus
-from fastfit_watch.domain.worker_protocol import SAVING, FailureKind, Step, WorkerExit
+from fastfit_watch.domain.worker_protocol import SAVING, FailureKind, LookStep, WorkerExit
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    stage = Stage(tmp_path)
+def stage(tmp_path: Path) -> Iterator[DispatcherFixture]:
+    stage = DispatcherFixture(tmp_path)
     yield stage
     stage.close()
 
 
-def test_only_the_look_that_was_worked_on_is_blamed_for_a_death(stage: Stage) -> None:
+def test_only_the_look_that_was_worked_on_is_blamed_for_a_death(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a", "b")
     stage.step()
     stage.step(stage.engine.begins("a"), stage.engine.begins("b"))
@@ -31,7 +31,7 @@ def test_only_the_look_that_was_worked_on_is_blamed_for_a_death(stage: Stage) ->
     assert (stage.look("b").deaths, stage.look("b").attempts) == (0, 0)
 
 
-def test_suspects_are_tried_alone_so_that_the_guilty_one_is_found(stage: Stage) -> None:
+def test_suspects_are_tried_alone_so_that_the_guilty_one_is_found(stage: DispatcherFixture) -> None:
     """`b` brings the engine down while it is prepared, beside the innocent `a`."""
     stage.claim("spring", "a", "b", "c")
     stage.step()
@@ -50,7 +50,7 @@ def test_suspects_are_tried_alone_so_that_the_guilty_one_is_found(stage: Stage) 
     assert stage.look("b").reason.startswith("it took the engine down three times")
 
 
-def test_a_look_handed_to_a_process_that_is_just_dying_is_not_to_blame(stage: Stage) -> None:
+def test_a_look_handed_to_a_process_that_is_just_dying_is_not_to_blame(stage: DispatcherFixture) -> None:
     """Its process died of something else before it began: no death is counted, yet it is not tried for ever."""
     stage.claim("spring", "a", "b")
     stage.step()
@@ -64,16 +64,18 @@ def test_a_look_handed_to_a_process_that_is_just_dying_is_not_to_blame(stage: St
     assert "(tried 2 times)" in stage.look("a").reason
 
 
-def test_a_look_being_saved_is_not_blamed_for_the_death_of_the_next(stage: Stage) -> None:
+def test_a_look_being_saved_is_not_blamed_for_the_death_of_the_next(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a", "b")
     stage.step()
-    saving = stage.engine.says(Step(stage.engine.orders["a"].token, SAVING, 0, 30))
+    saving = stage.engine.says(LookStep(stage.engine.orders["a"].token, SAVING, 0, 30))
     stage.step(stage.engine.begins("a"), saving, stage.engine.begins("b"), stage.engine.dies())
     assert (stage.look("a").deaths, stage.look("b").deaths) == (0, 1)
 
 
 @pytest.mark.parametrize("begun", [True, False], ids=["in work", "not known to have begun"])
-def test_a_picture_whose_process_died_before_it_could_say_so_is_not_made_again(stage: Stage, begun: bool) -> None:
+def test_a_picture_whose_process_died_before_it_could_say_so_is_not_made_again(
+    stage: DispatcherFixture, begun: bool
+) -> None:
     stage.claim("spring", "a", "b")
     stage.step()
     stage.engine.makes("a")  # and says nothing
@@ -84,7 +86,7 @@ def test_a_picture_whose_process_died_before_it_could_say_so_is_not_made_again(s
     assert stage.in_hand() == ["b"]
 
 
-def test_a_picture_that_was_finished_when_the_daemon_stopped_is_not_made_again(stage: Stage) -> None:
+def test_a_picture_that_was_finished_when_the_daemon_stopped_is_not_made_again(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a")
     stage.step()
     stage.engine.makes("a")
@@ -92,7 +94,9 @@ def test_a_picture_that_was_finished_when_the_daemon_stopped_is_not_made_again(s
     assert stage.look("a").status is LookStatus.DONE
 
 
-def test_a_death_is_logged_once_however_long_the_disk_is_full(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_death_is_logged_once_however_long_the_disk_is_full(
+    stage: DispatcherFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines: list[str] = []
     sink = logger.add(lines.append, format="{message}")
     stage.claim("spring", "a")
@@ -108,7 +112,7 @@ def test_a_death_is_logged_once_however_long_the_disk_is_full(stage: Stage, monk
     assert stage.look("a").deaths == 1
 
 
-def test_half_a_picture_of_a_process_that_died_is_made_again(stage: Stage) -> None:
+def test_half_a_picture_of_a_process_that_died_is_made_again(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a")
     stage.step()
     stage.engine.makes("a")
@@ -117,7 +121,7 @@ def test_half_a_picture_of_a_process_that_died_is_made_again(stage: Stage) -> No
     assert (stage.look("a").status, stage.look("a").deaths) == (LookStatus.QUEUED, 1)
 
 
-def test_an_engine_that_has_outgrown_its_memory_is_renewed_at_once(stage: Stage) -> None:
+def test_an_engine_that_has_outgrown_its_memory_is_renewed_at_once(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a", "b", "c")
     stage.step()
     done = stage.engine.makes("a")
@@ -130,14 +134,14 @@ def test_an_engine_that_has_outgrown_its_memory_is_renewed_at_once(stage: Stage)
 def test_a_look_that_takes_the_daemon_down_is_not_tried_for_ever(tmp_path: Path) -> None:
     """Its attempts are counted before the engine is asked, so they count though nobody was left to write them down."""
     for attempt in (1, 2, 3):
-        stage = Stage(tmp_path)
+        stage = DispatcherFixture(tmp_path)
         if attempt == 1:
             stage.claim("spring", "a", "b")
         stage.step()
         assert stage.in_hand() == (["a", "b"] if attempt == 1 else ["a"]), "after a restart each is tried alone"
         assert stage.look("a").attempts == attempt
         stage.close()
-    stage = Stage(tmp_path)
+    stage = DispatcherFixture(tmp_path)
     stage.step()
     assert stage.look("a").status is LookStatus.FAILED
     assert stage.look("a").reason == "the daemon ended while making it (tried 3 times)"
@@ -147,7 +151,7 @@ def test_a_look_that_takes_the_daemon_down_is_not_tried_for_ever(tmp_path: Path)
     stage.close()
 
 
-def test_a_device_that_is_unusable_is_no_ones_fault(stage: Stage) -> None:
+def test_a_device_that_is_unusable_is_no_ones_fault(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a", "b")
     stage.step()
     stage.step(stage.engine.fails("a", FailureKind.ENGINE), stage.engine.dies(WorkerExit.DEVICE_UNUSABLE))

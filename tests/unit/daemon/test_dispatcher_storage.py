@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.fake_worker import Stage
+from support.fake_worker import DispatcherFixture
 
 from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.domain.job import LookStatus, Status
@@ -20,13 +20,13 @@ from fastfit_watch.system.failpoints import VARIABLE
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    stage = Stage(tmp_path)
+def stage(tmp_path: Path) -> Iterator[DispatcherFixture]:
+    stage = DispatcherFixture(tmp_path)
     yield stage
     stage.close()
 
 
-def test_a_storage_failure_holds_the_queue_until_the_disk_is_well(stage: Stage) -> None:
+def test_a_storage_failure_holds_the_queue_until_the_disk_is_well(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a")
     stage.step()
     stage.step(stage.engine.fails("a", FailureKind.STORAGE), after_s=0)
@@ -40,7 +40,7 @@ def test_a_storage_failure_holds_the_queue_until_the_disk_is_well(stage: Stage) 
 
 
 def test_nothing_is_started_with_too_little_space(tmp_path: Path) -> None:
-    stage = Stage(tmp_path)
+    stage = DispatcherFixture(tmp_path)
     stage.claim("spring", "a")
     stage.dispatch.config = stage.config.model_copy(update={"limits": Limits(min_free_bytes=10**18)})
     stage.step()
@@ -52,7 +52,9 @@ def test_nothing_is_started_with_too_little_space(tmp_path: Path) -> None:
     stage.close()
 
 
-def test_a_result_that_cannot_be_recorded_is_recorded_later(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_that_cannot_be_recorded_is_recorded_later(
+    stage: DispatcherFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage.claim("spring", "a")
     stage.step()
     monkeypatch.setenv(VARIABLE, "ledger.finish_look.before:1:ENOSPC")
@@ -68,7 +70,7 @@ def test_a_result_that_cannot_be_recorded_is_recorded_later(stage: Stage, monkey
 
 
 def test_recovery_keeps_whole_pictures_and_queues_the_rest(tmp_path: Path) -> None:
-    before = Stage(tmp_path)
+    before = DispatcherFixture(tmp_path)
     before.claim("spring", "a", "b", "c", "d")
     before.step()
     before.engine.makes("a")
@@ -76,7 +78,7 @@ def test_recovery_keeps_whole_pictures_and_queues_the_rest(tmp_path: Path) -> No
     (before.config.outputs / "spring" / "anna.b.png").write_bytes(b"torn")
     (before.config.outputs / "spring" / ".tmp-1-anna.c.png").write_bytes(b"torn")
     before.close()
-    after = Stage(tmp_path)
+    after = DispatcherFixture(tmp_path)
     after.announcer.start()
     after.step()
     after.announcer.finish()
@@ -88,18 +90,20 @@ def test_recovery_keeps_whole_pictures_and_queues_the_rest(tmp_path: Path) -> No
 
 
 def test_recovery_settles_a_job_whose_last_look_was_just_finished(tmp_path: Path) -> None:
-    before = Stage(tmp_path)
+    before = DispatcherFixture(tmp_path)
     before.claim("spring", "a")
     before.step()
     before.engine.makes("a")
     before.close()
-    after = Stage(tmp_path)
+    after = DispatcherFixture(tmp_path)
     after.step()
     assert after.job_status() is Status.DONE
     after.close()
 
 
-def test_storage_errors_outside_a_look_hold_the_queue_too(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_storage_errors_outside_a_look_hold_the_queue_too(
+    stage: DispatcherFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage.claim("spring", "a")
     monkeypatch.setenv(VARIABLE, "ledger.start_attempt.before:1:ENOSPC")
     with pytest.raises(StorageError):
@@ -115,7 +119,7 @@ def test_storage_errors_outside_a_look_hold_the_queue_too(stage: Stage, monkeypa
 def test_a_quota_used_up_at_the_results_folder_is_not_the_looks_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage, sync = Stage(tmp_path), os.fsync
+    stage, sync = DispatcherFixture(tmp_path), os.fsync
     stage.claim("spring", "a")
 
     def refuse_folders(handle: int) -> None:

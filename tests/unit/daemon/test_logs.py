@@ -16,7 +16,7 @@ from loguru import logger
 
 import fastfit_watch
 from fastfit_watch.config.paths import JOB_LOG, LOG_FILE
-from fastfit_watch.config.settings import Log
+from fastfit_watch.config.settings import LogSettings
 from fastfit_watch.daemon.logs import is_journal, set_up_logs
 from fastfit_watch.domain.text import one_line
 
@@ -24,7 +24,7 @@ from fastfit_watch.domain.text import one_line
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[io.StringIO]:
     stream = io.StringIO()
-    set_up_logs(Log(), tmp_path / "logs", tmp_path / "outputs", stream)
+    set_up_logs(LogSettings(), tmp_path / "logs", tmp_path / "outputs", stream)
     yield stream
     logger.remove()
 
@@ -61,7 +61,7 @@ def test_a_job_log_that_cannot_be_written_stops_no_one(tmp_path: Path, terminal:
 
 
 def test_the_log_file_is_rotated(tmp_path: Path) -> None:
-    set_up_logs(Log(rotate_bytes=1000, keep_files=2), tmp_path, tmp_path, io.StringIO())
+    set_up_logs(LogSettings(rotate_bytes=1000, keep_files=2), tmp_path, tmp_path, io.StringIO())
     for number in range(200):
         logger.info("line {:03}", number)
     logger.remove()
@@ -76,7 +76,7 @@ def test_fewer_parts_are_kept_once_the_settings_say_so(tmp_path: Path) -> None:
     for number in range(1, 6):
         (tmp_path / f"fastfit-watch.{number}.log").write_text("old")
     (tmp_path / "fastfit-watch.notes.log").write_text("not ours")
-    set_up_logs(Log(rotate_bytes=100, keep_files=2), tmp_path, tmp_path, io.StringIO())
+    set_up_logs(LogSettings(rotate_bytes=100, keep_files=2), tmp_path, tmp_path, io.StringIO())
     for number in range(3):
         logger.info("a line that is longer than half of the limit of this file, {}", number)
     logger.remove()
@@ -86,7 +86,7 @@ def test_fewer_parts_are_kept_once_the_settings_say_so(tmp_path: Path) -> None:
 
 def test_whoever_follows_the_log_misses_nothing(tmp_path: Path) -> None:
     """`tail -F`, as README says, through twenty rotations."""
-    set_up_logs(Log(rotate_bytes=500, keep_files=3), tmp_path, tmp_path, io.StringIO())
+    set_up_logs(LogSettings(rotate_bytes=500, keep_files=3), tmp_path, tmp_path, io.StringIO())
     logger.info("first")
     with (
         (tmp_path / "followed").open("wb") as followed,
@@ -115,7 +115,7 @@ def test_a_log_file_that_is_moved_away_is_begun_anew(tmp_path: Path, terminal: i
 
 def test_a_full_disk_of_logs_is_said_once_and_stops_no_one(tmp_path: Path) -> None:
     stream = io.StringIO()
-    set_up_logs(Log(), Path("/dev/full"), tmp_path, stream)
+    set_up_logs(LogSettings(), Path("/dev/full"), tmp_path, stream)
     logger.info("one")
     logger.info("two")
     logger.remove()
@@ -124,7 +124,7 @@ def test_a_full_disk_of_logs_is_said_once_and_stops_no_one(tmp_path: Path) -> No
     assert sum("cannot be written" in line for line in said) == 1
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / LOG_FILE).symlink_to("/dev/full")
-    set_up_logs(Log(), tmp_path / "logs", tmp_path, stream)
+    set_up_logs(LogSettings(), tmp_path / "logs", tmp_path, stream)
     logger.info("three")
     logger.remove()
     assert "No space left on device" in stream.getvalue()
@@ -132,7 +132,7 @@ def test_a_full_disk_of_logs_is_said_once_and_stops_no_one(tmp_path: Path) -> No
 
 def test_standard_error_may_have_a_level_of_its_own(tmp_path: Path) -> None:
     stream = io.StringIO()
-    set_up_logs(Log(console_level="ERROR"), tmp_path, tmp_path, stream)
+    set_up_logs(LogSettings(console_level="ERROR"), tmp_path, tmp_path, stream)
     logger.info("quiet")
     logger.error("loud")
     logger.remove()
@@ -144,7 +144,7 @@ def test_in_the_journal_every_line_has_its_priority(tmp_path: Path, monkeypatch:
     with (tmp_path / "journal").open("w+") as stream:
         facts = os.fstat(stream.fileno())
         monkeypatch.setenv("JOURNAL_STREAM", f"{facts.st_dev}:{facts.st_ino}")
-        set_up_logs(Log(), tmp_path, tmp_path, stream)
+        set_up_logs(LogSettings(), tmp_path, tmp_path, stream)
         try:
             raise ValueError("broken")
         except ValueError:
@@ -166,7 +166,7 @@ def test_a_pipe_is_no_journal(tmp_path: Path) -> None:
 
 def test_json_lines_have_the_same_keys_always(tmp_path: Path) -> None:
     stream = io.StringIO()
-    set_up_logs(Log(format="json"), tmp_path / "logs", tmp_path / "outputs", stream)
+    set_up_logs(LogSettings(format="json"), tmp_path / "logs", tmp_path / "outputs", stream)
     logger.info("the daemon alone, with {extra} and a\nbreak")
     logger.bind(job="spring", look="anna.casual").warning("attempt {} failed", 2)
     try:

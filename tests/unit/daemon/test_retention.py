@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from fastfit_watch.config.settings import Config, Retention
-from fastfit_watch.daemon.retention import Caretaker, seconds_of
+from fastfit_watch.config.settings import Config, RetentionSettings
+from fastfit_watch.daemon.retention import RetentionThread, seconds_of
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.job import LookResult, Status
 from fastfit_watch.domain.limits import Limits
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
-from fastfit_watch.intake.claim import Spool
+from fastfit_watch.intake.claim import UploadClaimer
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.system.failpoints import VARIABLE
 from fastfit_watch.system.folders import remove_tree
@@ -39,15 +39,15 @@ class House:
     """A spool with jobs in every state, and a caretaker whose clocks the test moves."""
 
     def __init__(self, root: Path, **retention: object) -> None:
-        settings = Retention.model_validate({"keep_uploads": "7d", "keep_results": "7d", **retention})
+        settings = RetentionSettings.model_validate({"keep_uploads": "7d", "keep_results": "7d", **retention})
         self.config = Config(
             inputs=root / "inputs", outputs=root / "outputs", retention=settings, limits=Limits(min_free_bytes=0)
         )
         self.config.outputs.mkdir(exist_ok=True, parents=True)
-        self.spool = Spool(self.config)
+        self.spool = UploadClaimer(self.config)
         self.spool.lock()
         self.ledger = Ledger(self.spool.ledger_path)
-        self.caretaker = Caretaker(self.config, self.ledger, self.spool)
+        self.caretaker = RetentionThread(self.config, self.ledger, self.spool)
         self.wall_s, self.clock_s = 1_000_000.0, 0.0
 
     def add(self, name: str, status: Status = Status.DONE, *, reported: bool = True) -> None:
@@ -101,7 +101,7 @@ def house(tmp_path: Path) -> Iterator[House]:
 )
 def test_durations(text: str, seconds: float | None) -> None:
     assert seconds_of(text) == seconds
-    Retention(keep_uploads=text)
+    RetentionSettings(keep_uploads=text)
 
 
 @pytest.mark.parametrize("text", ["7", "d", "-1d", "1.5d", "7 d", "7D", "999999d", ""])
@@ -109,7 +109,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no duration"):
         seconds_of(text)
     with pytest.raises(ValueError, match="keep_uploads"):
-        Retention(keep_uploads=text)
+        RetentionSettings(keep_uploads=text)
 
 
 def test_finished_jobs_go_after_their_time_and_are_remembered(house: House) -> None:

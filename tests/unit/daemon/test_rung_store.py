@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.fake_worker import Stage
+from support.fake_worker import DispatcherFixture
 
-from fastfit_watch.config.settings import Config, Memory
+from fastfit_watch.config.settings import Config, MemorySettings
 from fastfit_watch.daemon.rung_store import RungNotes
 from fastfit_watch.domain.errors import ConfigError
-from fastfit_watch.domain.job import LookResult, LookStatus, Progress, Status
+from fastfit_watch.domain.job import LookProgress, LookResult, LookStatus, Status
 from fastfit_watch.domain.memory_ladder import Rung, ladder
-from fastfit_watch.domain.worker_protocol import FailureKind, Lowered, Ready, Withheld, WorkerExit
+from fastfit_watch.domain.worker_protocol import FailureKind, LookWithheld, Ready, RungLowered, WorkerExit
 from fastfit_watch.reporting import status_line
 from fastfit_watch.storage.ledger import Ledger
 
@@ -55,8 +55,8 @@ def test_after_a_day_the_top_is_tried_again(notes: RungNotes, after_s: float) ->
     [
         (Config(), Ready("cuda:0", "mini", 0.0, {}, "RTX 3090, 23.6 GiB"), ALL),
         (Config(), Ready("cuda:0", "fastfit-mr-1024", 0.0, {}, READY.card), ALL),
-        (Config(memory=Memory(start=Rung.HALVES)), READY, ladder(Rung.HALVES, allow_smaller=False)),
-        (Config(memory=Memory(allow_smaller=True)), READY, ladder(Rung.OFFLOAD, allow_smaller=True)),
+        (Config(memory=MemorySettings(start=Rung.HALVES)), READY, ladder(Rung.HALVES, allow_smaller=False)),
+        (Config(memory=MemorySettings(allow_smaller=True)), READY, ladder(Rung.OFFLOAD, allow_smaller=True)),
     ],
 )
 def test_another_card_bundle_or_start_begins_anew(
@@ -67,7 +67,7 @@ def test_another_card_bundle_or_start_begins_anew(
 
 def test_smaller_pictures_end_with_their_permission(notes: RungNotes) -> None:
     notes.remember(Config(), READY, "cuda:0", Rung.SMALLER, NOW_S)
-    assert notes.rungs(Config(memory=Memory(allow_smaller=True)), READY, "cuda:0", NOW_S) == (Rung.SMALLER,)
+    assert notes.rungs(Config(memory=MemorySettings(allow_smaller=True)), READY, "cuda:0", NOW_S) == (Rung.SMALLER,)
     assert Rung.SMALLER not in notes.rungs(Config(), READY, "cuda:0", NOW_S)
 
 
@@ -87,18 +87,18 @@ def test_a_retry_forgets_it(notes: RungNotes, ledger: Ledger) -> None:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    stage = Stage(tmp_path)
+def stage(tmp_path: Path) -> Iterator[DispatcherFixture]:
+    stage = DispatcherFixture(tmp_path)
     yield stage
     stage.ledger.close()
     stage.spool.unlock()
 
 
-def _lowered(stage: Stage, name: str, rung: Rung) -> Lowered:
-    return Lowered(stage.engine.orders[name].token, Rung.FULL, rung, "The device is full.")
+def _lowered(stage: DispatcherFixture, name: str, rung: Rung) -> RungLowered:
+    return RungLowered(stage.engine.orders[name].token, Rung.FULL, rung, "The device is full.")
 
 
-def test_a_poisoned_device_costs_no_attempt_and_the_fresh_process_begins_lower(stage: Stage) -> None:
+def test_a_poisoned_device_costs_no_attempt_and_the_fresh_process_begins_lower(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a")
     stage.step()
     assert stage.engine.orders["a"].rungs == ALL
@@ -112,7 +112,7 @@ def test_a_poisoned_device_costs_no_attempt_and_the_fresh_process_begins_lower(s
     assert stage.job_status() is Status.DONE
 
 
-def test_after_a_shortage_on_every_rung_the_next_attempt_begins_at_the_top(stage: Stage) -> None:
+def test_after_a_shortage_on_every_rung_the_next_attempt_begins_at_the_top(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a")
     stage.step()
     stage.step(stage.engine.says(_lowered(stage, "a", Rung.TILES)), stage.engine.fails("a", FailureKind.MEMORY))
@@ -121,12 +121,12 @@ def test_after_a_shortage_on_every_rung_the_next_attempt_begins_at_the_top(stage
     assert stage.engine.orders["a"].rungs == ALL
 
 
-def test_a_withheld_look_ends_and_its_job_is_done(stage: Stage) -> None:
+def test_a_withheld_look_ends_and_its_job_is_done(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a", "b")
     stage.step()
     order = stage.engine.orders["a"]
     assert order.withheld == stage.spool.withheld_folder("spring").absolute()
-    stage.step(stage.engine.says(Withheld(order.token, "it sees x")), stage.engine.makes("b"))
+    stage.step(stage.engine.says(LookWithheld(order.token, "it sees x")), stage.engine.makes("b"))
     assert (stage.look("a").status, stage.look("a").reason) == (LookStatus.WITHHELD, "it sees x")
     job = stage.ledger.job("spring")
     assert job is not None
@@ -137,10 +137,10 @@ def test_a_withheld_look_ends_and_its_job_is_done(stage: Stage) -> None:
         stage.ledger.judge_withheld("spring", "anna.b", None, stage.now_s)
 
 
-def test_what_is_withheld_is_never_kept_for_its_time_and_removed(stage: Stage) -> None:
+def test_what_is_withheld_is_never_kept_for_its_time_and_removed(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a")
     stage.step()
-    stage.step(stage.engine.says(Withheld(stage.engine.orders["a"].token, "it sees x")))
+    stage.step(stage.engine.says(LookWithheld(stage.engine.orders["a"].token, "it sees x")))
     assert all(stage.ledger.confirm_report(job) for job in stage.ledger.unreported())
     assert stage.ledger.begin_keeping(stage.now_s, 10) == 0
     result = LookResult("anna.a.png", "0", 4, 3, {}, None, "cpu", shortages={"full": "decode"}, rung="halves")
@@ -150,11 +150,11 @@ def test_what_is_withheld_is_never_kept_for_its_time_and_removed(stage: Stage) -
     assert stage.ledger.begin_keeping(stage.now_s, 10) == 1
 
 
-def test_the_status_line_names_the_rung(stage: Stage) -> None:
+def test_the_status_line_names_the_rung(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a")
     stage.step()
     job = stage.ledger.job("spring")
     assert job is not None
-    progress = Progress("anna.a", "denoise", 1, 30, eta_s=40.0, rung="offload")
+    progress = LookProgress("anna.a", "denoise", 1, 30, eta_s=40.0, rung="offload")
     line = status_line.status_line(job, stage.ledger.looks("spring"), progress, 0)
     assert line == "running: 0 of 1, about 40 s left, with less memory (offload)"

@@ -13,26 +13,26 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
-from fastfit_watch.config.settings import Engine
-from fastfit_watch.daemon.worker_process import Resident, ResidentState, describe_exit
+from fastfit_watch.config.settings import EngineSettings
+from fastfit_watch.daemon.worker_process import WorkerProcess, WorkerState, describe_exit
 from fastfit_watch.domain.job import LookRecord, LookResult, LookStatus
 from fastfit_watch.domain.look import Category, Framing, ImageFormat, Look, MaskMode, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.domain.worker_protocol import (
     CannotLoad,
-    Done,
-    Ended,
     Event,
-    Failed,
     FailureKind,
     Loading,
-    Lowered,
+    LookDone,
+    LookFailed,
+    LookOrder,
+    LookStep,
+    LookWithheld,
     Message,
-    Order,
     Ready,
-    Said,
-    Step,
-    Withheld,
+    RungLowered,
+    WorkerExited,
+    WorkerMessage,
     read_message,
     read_order,
     write_message,
@@ -48,10 +48,10 @@ print({READY!r}, flush=True)
 for line in sys.stdin:
     print(json.dumps(dict(type="progress", token=json.loads(line)["token"], stage="s", step=1, steps=2)), flush=True)
 """
-SETTINGS = Engine(backoff_s=10, backoff_max_s=30, stall_s=50, load_timeout_s=100)
+SETTINGS = EngineSettings(backoff_s=10, backoff_max_s=30, stall_s=50, load_timeout_s=100)
 OPTIONS = SamplingOptions(3, 5, 2.0, MaskMode.WORN, Framing.PASTE_BACK, ImageFormat.WEBP)
 RUNGS = (Rung.OFFLOAD, Rung.TILES)
-ORDER = Order(
+ORDER = LookOrder(
     7,
     Path("/p.png"),
     {Category.BAG: Path("/b\n.png")},
@@ -63,7 +63,7 @@ ORDER = Order(
     Path("/w"),
 )
 RECORD = LookRecord("spring", 0, Look("anna.jpg", "casual", {}), LookStatus.RUNNING)
-Make = Callable[[str], Resident]
+Make = Callable[[str], WorkerProcess]
 
 
 @pytest.fixture
@@ -73,10 +73,10 @@ def mail() -> queue.SimpleQueue[Event | None]:
 
 @pytest.fixture
 def make(mail: queue.SimpleQueue[Event | None]) -> Iterator[Make]:
-    made: list[Resident] = []
+    made: list[WorkerProcess] = []
 
-    def make(program: str) -> Resident:
-        made.append(Resident("cpu", [sys.executable, "-c", program], SETTINGS, mail))
+    def make(program: str) -> WorkerProcess:
+        made.append(WorkerProcess("cpu", [sys.executable, "-c", program], SETTINGS, mail))
         return made[-1]
 
     yield make
@@ -90,12 +90,12 @@ def get(mail: queue.SimpleQueue[Event | None]) -> Event:
     return event
 
 
-def start_ready(make: Make, mail: queue.SimpleQueue[Event | None], program: str = ECHO) -> tuple[Resident, int]:
+def start_ready(make: Make, mail: queue.SimpleQueue[Event | None], program: str = ECHO) -> tuple[WorkerProcess, int]:
     """A resident that said it is ready at second 1, and its process id."""
     resident = make(program)
     resident.start(0.0)
     event = get(mail)
-    assert isinstance(event, Said)
+    assert isinstance(event, WorkerMessage)
     resident.hear(event.message, 1.0)
     assert resident.is_resting
     assert resident._process is not None
@@ -108,11 +108,11 @@ def start_ready(make: Make, mail: queue.SimpleQueue[Event | None], program: str 
         Loading("models"),
         Ready("cuda:0", "mini", 1.5, {"torch": "2"}),
         CannotLoad("no weights"),
-        Step(3, "denoise", 4, 30),
-        Lowered(3, Rung.FULL, Rung.HALVES, "The device is full."),
-        Withheld(3, "the content filter sees it"),
-        Done(3, LookResult("a.png", "00", 4, 3, {"denoise": 1.0}, None, "cpu", {"torch": "2"})),
-        Failed(3, FailureKind.MEMORY, "full\nof lines"),
+        LookStep(3, "denoise", 4, 30),
+        RungLowered(3, Rung.FULL, Rung.HALVES, "The device is full."),
+        LookWithheld(3, "the content filter sees it"),
+        LookDone(3, LookResult("a.png", "00", 4, 3, {"denoise": 1.0}, None, "cpu", {"torch": "2"})),
+        LookFailed(3, FailureKind.MEMORY, "full\nof lines"),
     ],
 )
 def test_messages_survive_the_pipe(message: Message) -> None:
@@ -131,10 +131,10 @@ def test_a_look_is_handed_over_and_progress_comes_back(make: Make, mail: queue.S
     resident, _ = start_ready(make, mail)
     resident.send(RECORD, ORDER, 2.0)
     event = get(mail)
-    assert event == Said("cpu", 1, Step(7, "s", 1, 2))
+    assert event == WorkerMessage("cpu", 1, LookStep(7, "s", 1, 2))
     assert resident.knows(event)
     assert resident.in_hand == {7: RECORD}
-    resident.hear(Failed(7, FailureKind.INPUT, "no"), 3.0)
+    resident.hear(LookFailed(7, FailureKind.INPUT, "no"), 3.0)
     assert resident.is_resting
 
 
@@ -142,7 +142,7 @@ def test_a_killed_process_is_noticed_at_once(make: Make, mail: queue.SimpleQueue
     _, pid = start_ready(make, mail)
     began_s = time.monotonic()
     os.kill(pid, signal.SIGKILL)
-    assert get(mail) == Ended("cpu", 1, -signal.SIGKILL)
+    assert get(mail) == WorkerExited("cpu", 1, -signal.SIGKILL)
     assert time.monotonic() - began_s < 1.0
 
 
@@ -151,17 +151,17 @@ def test_each_start_waits_twice_as_long_until_a_look_is_done(make: Make, mail: q
     clock_s = 0.0
     for pause_s in (10.0, 20.0, 30.0, 30.0):
         resident.start(clock_s)
-        assert get(mail) == Ended("cpu", resident._life, 1)
+        assert get(mail) == WorkerExited("cpu", resident._life, 1)
         resident.note_end(1, clock_s)
         resident.start(clock_s + pause_s - 0.1)
-        assert resident.state is ResidentState.OFF
+        assert resident.state is WorkerState.OFF
         clock_s += pause_s
     assert resident.load_failures == 4
     assert "exit code 1" in resident.describe()
-    resident.hear(Done(1, LookResult("a.png", "", 1, 1, {}, None, "cpu")), clock_s)
+    resident.hear(LookDone(1, LookResult("a.png", "", 1, 1, {}, None, "cpu")), clock_s)
     resident.note_end(1, clock_s)
     resident.start(clock_s + 10.0)
-    assert resident.state is ResidentState.LOADING
+    assert resident.state is WorkerState.LOADING
 
 
 def test_only_a_process_without_progress_is_ended(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
@@ -169,19 +169,19 @@ def test_only_a_process_without_progress_is_ended(make: Make, mail: queue.Simple
     for clock_s in range(2, 300, 5):
         resident.check(float(clock_s))  # idle for long: nothing is wrong
     resident.send(RECORD, ORDER, 300.0)
-    assert isinstance(get(mail), Said)
+    assert isinstance(get(mail), WorkerMessage)
     for clock_s in range(300, 351, 5):
         resident.check(float(clock_s))
     assert mail.empty()
     assert not resident.is_fresh(351.0)
     resident.check(351.0)
-    assert get(mail) == Ended("cpu", 1, -signal.SIGKILL)
+    assert get(mail) == WorkerExited("cpu", 1, -signal.SIGKILL)
 
 
 def test_a_daemon_that_slept_blames_no_one(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
     resident, _ = start_ready(make, mail)
     resident.send(RECORD, ORDER, 2.0)
-    assert isinstance(get(mail), Said)
+    assert isinstance(get(mail), WorkerMessage)
     resident.check(3.0)
     resident.check(1000.0)
     with pytest.raises(queue.Empty):
@@ -193,14 +193,14 @@ def test_loading_too_long_is_ended_and_explained(make: Make, mail: queue.SimpleQ
     resident.start(0.0)
     for clock_s in range(0, 110, 5):
         resident.check(float(clock_s))
-    assert isinstance(get(mail), Ended)
+    assert isinstance(get(mail), WorkerExited)
     assert resident.describe() == "cpu cannot load the engine: loading took longer than 100 s"
 
 
 def test_a_process_that_cannot_be_started_is_explained_and_tried_again(mail: queue.SimpleQueue[Event | None]) -> None:
-    resident = Resident("cpu", ["/nowhere/python"], SETTINGS, mail)
+    resident = WorkerProcess("cpu", ["/nowhere/python"], SETTINGS, mail)
     resident.start(0.0)
-    assert resident.state is ResidentState.OFF and resident.load_failures == 1
+    assert resident.state is WorkerState.OFF and resident.load_failures == 1
     assert "cannot be started: No such file or directory" in resident.describe()
     resident.start(9.9)
     assert resident.load_failures == 1, "the next start waits for backoff_s"
@@ -213,9 +213,9 @@ def test_what_a_former_process_said_is_ignored(make: Make, mail: queue.SimpleQue
     os.kill(pid, signal.SIGKILL)
     get(mail)
     resident.note_end(-9, 2.0)
-    assert not resident.knows(Said("cpu", 1, Loading("late")))
+    assert not resident.knows(WorkerMessage("cpu", 1, Loading("late")))
     resident.start(100.0)
-    assert not resident.knows(Ended("cpu", 1, -9))
+    assert not resident.knows(WorkerExited("cpu", 1, -9))
     assert resident.knows(get(mail))
 
 
@@ -225,7 +225,7 @@ def test_noise_is_logged_at_its_level_and_does_no_harm(make: Make, mail: queue.S
     noise = "import sys; print('babble'); print('ERROR: bad', file=sys.stderr); print('hm', file=sys.stderr)\n"
     resident, _ = start_ready(make, mail, noise + ECHO)
     resident.end()
-    assert isinstance(get(mail), Ended)
+    assert isinstance(get(mail), WorkerExited)
     deadline_s = time.monotonic() + 5
     while "INFO cpu: hm" not in lines and time.monotonic() < deadline_s:
         time.sleep(0.01)
@@ -236,7 +236,7 @@ def test_noise_is_logged_at_its_level_and_does_no_harm(make: Make, mail: queue.S
 def test_closing_its_input_ends_the_process(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
     resident, _ = start_ready(make, mail)
     resident.end()
-    assert get(mail) == Ended("cpu", 1, 0)
+    assert get(mail) == WorkerExited("cpu", 1, 0)
 
 
 def test_exits_are_described_for_people() -> None:

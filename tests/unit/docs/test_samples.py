@@ -13,17 +13,17 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from fastfit_watch.cli.main import build_parser
-from fastfit_watch.config.settings import Config, Hook, load_config
-from fastfit_watch.config.settings import Metrics as MetricsSettings
+from fastfit_watch.config.settings import Config, HookSettings, load_config
+from fastfit_watch.config.settings import MetricsSettings as MetricsSettings
 from fastfit_watch.domain.job import LookResult, LookStatus, Status
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
 from fastfit_watch.imaging.provenance import picture_marks, what_runs
-from fastfit_watch.reporting.metrics import Metrics
+from fastfit_watch.reporting.metrics import MetricsExporter
 from fastfit_watch.reporting.notifications.hook import run_hook
 from fastfit_watch.reporting.notifications.payload import write_letter
 from fastfit_watch.reporting.notifications.webhook import sign
 from fastfit_watch.storage.ledger import Ledger
-from fastfit_watch.storage.outbox import HOOK, WEBHOOK, Letter
+from fastfit_watch.storage.outbox import HOOK, WEBHOOK, Notification
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
@@ -106,7 +106,7 @@ def test_the_letter_shown_has_the_keys_of_a_real_one(ledger: Ledger, tmp_path: P
 
 def test_the_table_of_metrics_is_complete(ledger: Ledger, tmp_path: Path) -> None:
     config = Config(inputs=tmp_path / "inputs", outputs=tmp_path, metrics=MetricsSettings(listen="127.0.0.1:0"))
-    metrics = Metrics(config, ledger.path)
+    metrics = MetricsExporter(config, ledger.path)
     text = metrics.text(1.0)
     metrics.start()
     metrics.finish()
@@ -118,8 +118,8 @@ def test_the_table_of_metrics_is_complete(ledger: Ledger, tmp_path: Path) -> Non
 
 def test_the_hook_s_variables_are_complete(tmp_path: Path) -> None:
     told = dict.fromkeys(("id", "event", "job", "upload", "status", "reason", "report"), "x")
-    letter = Letter(HOOK, "1", "spring", "job.done", json.dumps({**told, "folder": str(tmp_path)}), 1.0)
-    outcome = run_hook(Hook(command=("/usr/bin/env",)), letter)
+    letter = Notification(HOOK, "1", "spring", "job.done", json.dumps({**told, "folder": str(tmp_path)}), 1.0)
+    outcome = run_hook(HookSettings(command=("/usr/bin/env",)), letter)
     real = set(re.findall(r"^(FASTFIT_[A-Z]+)=", outcome.output, re.MULTILINE))
     assert real == set(re.findall(r"`(FASTFIT_[A-Z]+)`", read("telling-others.md")))
 

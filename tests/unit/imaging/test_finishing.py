@@ -15,8 +15,8 @@ from fastfit_watch.cli.reproduce import compare
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.look import ImageFormat
 from fastfit_watch.imaging.codec import encode_image
-from fastfit_watch.imaging.content_credentials import Signing, check_signing
-from fastfit_watch.imaging.finishing import Finish, draw_label, finish_picture
+from fastfit_watch.imaging.content_credentials import SigningIdentity, check_signing
+from fastfit_watch.imaging.finishing import Finishing, draw_label, finish_picture
 from fastfit_watch.imaging.xmp import SOURCE_TYPE, read_marks
 from fastfit_watch.system.exit_codes import ExitCode
 
@@ -53,9 +53,9 @@ def test_a_label_is_small_legible_and_in_the_corner(colour: str, size: tuple[int
 
 
 def test_a_label_says_of_itself_that_it_is_there(person: Path) -> None:
-    data = finish_picture(picture(), ImageFormat.PNG, MARKS, Finish("AI-generated"), person)
+    data = finish_picture(picture(), ImageFormat.PNG, MARKS, Finishing("AI-generated"), person)
     assert read_marks(data) == MARKS | {"label": "AI-generated"}
-    assert data == finish_picture(picture(), ImageFormat.PNG, MARKS, Finish("AI-generated"), person)
+    assert data == finish_picture(picture(), ImageFormat.PNG, MARKS, Finishing("AI-generated"), person)
 
 
 def test_a_longer_label_than_the_picture_is_cut_and_no_crash() -> None:
@@ -63,19 +63,21 @@ def test_a_longer_label_than_the_picture_is_cut_and_no_crash() -> None:
 
 
 def test_what_the_engine_process_is_told_survives_the_way(tmp_path: Path) -> None:
-    finish = Finish("AI-generated", Signing(tmp_path / "c.pem", tmp_path / "k.pem", "es256", "http://time.invalid"))
-    assert Finish.from_json(finish.to_json()) == finish
-    assert Finish.from_json(Finish().to_json()) == Finish()
+    finish = Finishing(
+        "AI-generated", SigningIdentity(tmp_path / "c.pem", tmp_path / "k.pem", "es256", "http://time.invalid")
+    )
+    assert Finishing.from_json(finish.to_json()) == finish
+    assert Finishing.from_json(Finishing().to_json()) == Finishing()
 
 
 def test_a_key_that_is_not_there_is_found_out_at_the_start(tmp_path: Path) -> None:
     pytest.importorskip("c2pa", reason="the c2pa extra is not installed")
     with pytest.raises(ConfigError, match=r"c\.pem cannot be read"):
-        check_signing(Signing(tmp_path / "c.pem", tmp_path / "k.pem", "es256"))
+        check_signing(SigningIdentity(tmp_path / "c.pem", tmp_path / "k.pem", "es256"))
     for name in ("c.pem", "k.pem"):
         (tmp_path / name).write_text("no key\n")
     with pytest.raises(ConfigError, match="cannot be signed"):
-        check_signing(Signing(tmp_path / "c.pem", tmp_path / "k.pem", "es256"))
+        check_signing(SigningIdentity(tmp_path / "c.pem", tmp_path / "k.pem", "es256"))
 
 
 @pytest.mark.parametrize("format", list(ImageFormat))
@@ -83,7 +85,7 @@ def test_c2pa_s_own_verifier_trusts_a_signed_picture(format: ImageFormat, person
     c2pa = pytest.importorskip("c2pa", reason="the c2pa extra is not installed")
     signing, authority = make_certificates(tmp_path)
     check_signing(signing)
-    signed = finish_picture(picture(), format, MARKS, Finish("", signing), person)
+    signed = finish_picture(picture(), format, MARKS, Finishing("", signing), person)
     trust = {"verify": {"verify_trust": True}, "trust": {"trust_anchors": authority}}
     context = c2pa.Context(c2pa.Settings.from_dict(trust))
     kind = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}[format.value]
@@ -110,7 +112,7 @@ def test_c2pa_s_own_verifier_trusts_a_signed_picture(format: ImageFormat, person
         assert reader.get_validation_state() == "Invalid"
 
 
-def make_certificates(folder: Path) -> tuple[Signing, str]:
+def make_certificates(folder: Path) -> tuple[SigningIdentity, str]:
     """A signer's certificate and key, made for this test, and the authority that vouches for it, as PEM."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
@@ -168,4 +170,4 @@ def make_certificates(folder: Path) -> tuple[Signing, str]:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
     )
-    return Signing(folder / "chain.pem", folder / "key.pem", "es256"), authority.decode()
+    return SigningIdentity(folder / "chain.pem", folder / "key.pem", "es256"), authority.decode()

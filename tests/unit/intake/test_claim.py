@@ -22,7 +22,7 @@ from fastfit_watch.domain.errors import ConfigError, StorageError, UploadError
 from fastfit_watch.domain.job import Job, Status
 from fastfit_watch.domain.limits import Limits
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
-from fastfit_watch.intake.claim import Claim, Spool
+from fastfit_watch.intake.claim import Claim, UploadClaimer
 from fastfit_watch.intake.fingerprint import digest_of
 from fastfit_watch.intake.upload_folder import FileChanged, Listing, is_open_for_writing, list_folder, read_small
 from fastfit_watch.storage.ledger import Ledger
@@ -65,7 +65,7 @@ def look_into(folder: Path, limits: Limits | None = None) -> Listing:
 def take(inputs: Path, name: str = "spring") -> Job:
     """One claim, from first sight to the queue, after finishing what a crash left."""
     config = Config(inputs=inputs)
-    spool = Spool(config)
+    spool = UploadClaimer(config)
     spool.lock()
     try:
         with closing(Ledger(spool.ledger_path)) as ledger:
@@ -102,15 +102,15 @@ def inputs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def spool(inputs: Path) -> Iterator[Spool]:
-    made = Spool(Config(inputs=inputs))
+def spool(inputs: Path) -> Iterator[UploadClaimer]:
+    made = UploadClaimer(Config(inputs=inputs))
     made.lock()
     yield made
     made.unlock()
 
 
 @pytest.fixture
-def ledger(spool: Spool) -> Iterator[Ledger]:
+def ledger(spool: UploadClaimer) -> Iterator[Ledger]:
     with closing(Ledger(spool.ledger_path)) as opened:
         yield opened
 
@@ -166,7 +166,7 @@ def test_a_folder_that_changed_while_we_were_down_waits_again(inputs: Path) -> N
         check=False,
     )
     (folder / "anna.jpg").write_bytes(b"another picture")
-    spool = Spool(Config(inputs=inputs))
+    spool = UploadClaimer(Config(inputs=inputs))
     spool.lock()
     with closing(Ledger(spool.ledger_path)) as ledger:
         (job,) = spool.recover(ledger, 3.0)
@@ -175,7 +175,7 @@ def test_a_folder_that_changed_while_we_were_down_waits_again(inputs: Path) -> N
     assert (folder / "anna.jpg").read_bytes() == b"another picture"
 
 
-def test_a_change_between_copy_and_claim_is_noticed(inputs: Path, spool: Spool, ledger: Ledger) -> None:
+def test_a_change_between_copy_and_claim_is_noticed(inputs: Path, spool: UploadClaimer, ledger: Ledger) -> None:
     folder = make_upload(inputs)
     ledger.sight("spring", 1.0)
     with open_folder(folder) as folder_fd:
@@ -200,7 +200,7 @@ class LateWriter(Ledger):
         return begun
 
 
-def test_a_write_during_the_rename_puts_the_folder_back(inputs: Path, spool: Spool) -> None:
+def test_a_write_during_the_rename_puts_the_folder_back(inputs: Path, spool: UploadClaimer) -> None:
     folder = make_upload(inputs)
     with closing(LateWriter(spool.ledger_path)) as ledger, open_folder(folder) as folder_fd:
         ledger.target = folder / "anna.jpg"
@@ -244,11 +244,11 @@ def test_a_damaged_copy_is_never_used(inputs: Path) -> None:
     assert_taken_once(inputs)
 
 
-def test_a_second_daemon_is_refused_and_told_who_is_there(inputs: Path, spool: Spool) -> None:
+def test_a_second_daemon_is_refused_and_told_who_is_there(inputs: Path, spool: UploadClaimer) -> None:
     with pytest.raises(ConfigError, match=rf"process {os.getpid()}\) is already watching"):
-        Spool(Config(inputs=inputs)).lock()
+        UploadClaimer(Config(inputs=inputs)).lock()
     spool.unlock()
-    other = Spool(Config(inputs=inputs))
+    other = UploadClaimer(Config(inputs=inputs))
     other.lock()
     other.unlock()
 
@@ -256,11 +256,11 @@ def test_a_second_daemon_is_refused_and_told_who_is_there(inputs: Path, spool: S
 def test_a_lock_dies_with_its_process(inputs: Path) -> None:
     program = (
         "import sys, os; from pathlib import Path; from fastfit_watch.config.settings import Config;"
-        "from fastfit_watch.intake.claim import Spool;"
+        "from fastfit_watch.intake.claim import UploadClaimer;"
         "Spool(Config(inputs=Path(sys.argv[1]))).lock(); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", program, str(inputs)], check=False)
-    spool = Spool(Config(inputs=inputs))
+    spool = UploadClaimer(Config(inputs=inputs))
     spool.lock()
     spool.unlock()
 
@@ -270,21 +270,21 @@ def test_a_planted_spool_is_refused(inputs: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (inputs / ".spool").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match="cannot be used"):
-        Spool(Config(inputs=inputs)).lock()
+        UploadClaimer(Config(inputs=inputs)).lock()
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_a_spool_that_was_replaced_is_noticed(inputs: Path, spool: Spool) -> None:
+def test_a_spool_that_was_replaced_is_noticed(inputs: Path, spool: UploadClaimer) -> None:
     assert spool.is_ours()
     shutil.rmtree(inputs)
     assert not spool.is_ours()
-    Spool(Config(inputs=inputs)).lock()
+    UploadClaimer(Config(inputs=inputs)).lock()
     assert not spool.is_ours()
 
 
-def test_without_room_nothing_is_copied(inputs: Path, spool: Spool) -> None:
+def test_without_room_nothing_is_copied(inputs: Path, spool: UploadClaimer) -> None:
     folder = make_upload(inputs)
-    small = Spool(Config(inputs=inputs, limits=Limits(min_free_bytes=2**60)))
+    small = UploadClaimer(Config(inputs=inputs, limits=Limits(min_free_bytes=2**60)))
     with open_folder(folder) as folder_fd, pytest.raises(StorageError, match="MB are free"):
         small.snapshot("spring", folder_fd, list_folder(folder_fd, Limits()).fingerprint)
     assert not spool.job_folder("spring").exists()
@@ -316,7 +316,7 @@ def test_what_is_no_plain_file_is_named_with_a_fix(inputs: Path, kind: str, monk
 
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "hardlink", "folder"])
-def test_a_file_swapped_after_the_listing_is_never_read(inputs: Path, spool: Spool, kind: str) -> None:
+def test_a_file_swapped_after_the_listing_is_never_read(inputs: Path, spool: UploadClaimer, kind: str) -> None:
     folder = make_upload(inputs)
     marks = look_into(folder).fingerprint
     odd = folder / "anna.jpg"
@@ -333,7 +333,7 @@ def test_a_file_swapped_after_the_listing_is_never_read(inputs: Path, spool: Spo
         spool.snapshot("spring", folder_fd, marks)
 
 
-def test_a_racing_symlink_is_never_followed(inputs: Path, spool: Spool, tmp_path: Path) -> None:
+def test_a_racing_symlink_is_never_followed(inputs: Path, spool: UploadClaimer, tmp_path: Path) -> None:
     folder = make_upload(inputs)
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
@@ -382,7 +382,7 @@ def test_a_manifest_that_grows_while_it_is_read_is_refused(inputs: Path, monkeyp
 
 
 def test_a_file_that_changes_while_it_is_copied_is_not_taken(
-    inputs: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
+    inputs: Path, spool: UploadClaimer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the same size, so that only its times tell."""
     folder, read = make_upload(inputs), os.read
@@ -399,14 +399,14 @@ def test_a_file_that_changes_while_it_is_copied_is_not_taken(
         spool.snapshot("spring", folder_fd, marks)
 
 
-def test_limits_are_kept(inputs: Path, spool: Spool) -> None:
+def test_limits_are_kept(inputs: Path, spool: UploadClaimer) -> None:
     folder = make_upload(inputs)
     assert "more than 2 files" in " ".join(look_into(folder, Limits(files=2)).faults)
     assert "larger than" in " ".join(look_into(folder, Limits(job_bytes=100)).faults)
     with open_folder(folder) as folder_fd:
         with pytest.raises(UploadError, match=r"'outfit.yaml' is larger"):
             read_small(folder_fd, "outfit.yaml", 10)
-        small = Spool(Config(inputs=inputs, limits=Limits(picture_bytes=100)))
+        small = UploadClaimer(Config(inputs=inputs, limits=Limits(picture_bytes=100)))
         with pytest.raises(UploadError, match=r"'anna.jpg' is larger"):
             small.snapshot("spring", folder_fd, look_into(folder).fingerprint)
 

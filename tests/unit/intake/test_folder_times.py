@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from fastfit_watch.intake.folder_times import BLUR_S, FEW, Stamps
+from fastfit_watch.intake.folder_times import BLUR_S, FEW, FolderTimes
 
 BEFORE, AFTER = (1, 10, 10), (1, 20, 20)
 
 
 def test_a_folder_is_read_when_it_is_new_or_its_times_moved() -> None:
-    stamps = Stamps()
+    stamps = FolderTimes()
     assert stamps.is_changed("a", BEFORE, 0.0) and "a" not in stamps
     stamps.note_read("a", BEFORE, 0.0)
     assert not stamps.is_changed("a", BEFORE, 1.0)
@@ -17,7 +17,7 @@ def test_a_folder_is_read_when_it_is_new_or_its_times_moved() -> None:
 
 
 def test_a_change_within_the_grain_of_the_clock_is_found_by_a_second_reading() -> None:
-    stamps = Stamps()
+    stamps = FolderTimes()
     stamps.note_read("a", BEFORE, 0.0)
     assert not stamps.is_changed("a", BEFORE, BLUR_S - 0.1), "not before the grain is over"
     assert stamps.is_changed("a", BEFORE, BLUR_S)
@@ -26,7 +26,7 @@ def test_a_change_within_the_grain_of_the_clock_is_found_by_a_second_reading() -
 
 
 def test_few_uploads_are_read_at_every_scan_and_many_in_turn() -> None:
-    stamps = Stamps()
+    stamps = FolderTimes()
     stamps.note_read("a", BEFORE, 0.0)
     assert stamps.is_due("a", 1e6, FEW, 0.0)
     assert not stamps.is_due("a", 1e6, 10_000, 199.0)
@@ -35,7 +35,7 @@ def test_few_uploads_are_read_at_every_scan_and_many_in_turn() -> None:
 
 
 def test_what_is_gone_is_forgotten() -> None:
-    stamps = Stamps()
+    stamps = FolderTimes()
     for name in "abc":
         stamps.note_read(name, BEFORE, 0.0)
     stamps.keep_only({"a", "b"})

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.gallery_fixture import GalleryHouse
+from support.gallery_fixture import GalleryFixture
 
 from fastfit_watch.reporting.contact_sheet import write_sheets
 
@@ -16,11 +16,11 @@ LEFT, TOP = 96 + CELL[0] + 36, 96 + 150 + 236  # of the first result
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> GalleryHouse:
-    return GalleryHouse(tmp_path)
+def house(tmp_path: Path) -> GalleryFixture:
+    return GalleryFixture(tmp_path)
 
 
-def _sheets(house: GalleryHouse, job_id: str) -> list[Path]:
+def _sheets(house: GalleryFixture, job_id: str) -> list[Path]:
     folder = house.config.outputs / job_id
     folder.mkdir(parents=True, exist_ok=True)
     return write_sheets(folder, house.snapshot(job_id), house.job(job_id), house.ledger.looks(job_id))
@@ -31,7 +31,7 @@ def _pixels(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
         return np.asarray(sheet.convert("RGB"), np.int16)
 
 
-def _names(house: GalleryHouse, count: int, kind: str) -> list[str]:
+def _names(house: GalleryFixture, count: int, kind: str) -> list[str]:
     return [f"{kind}{number}" for number in range(count)]
 
 
@@ -39,7 +39,9 @@ def _names(house: GalleryHouse, count: int, kind: str) -> list[str]:
     ("people", "looks", "expected"),
     [(1, 1, [(1, 1)]), (4, 6, [(4, 6)]), (9, 2, [(3, 2), (3, 2), (3, 2)]), (5, 7, [(2, 3), (2, 4), (3, 3), (3, 4)])],
 )
-def test_pages_are_split_evenly(house: GalleryHouse, people: int, looks: int, expected: list[tuple[int, int]]) -> None:
+def test_pages_are_split_evenly(
+    house: GalleryFixture, people: int, looks: int, expected: list[tuple[int, int]]
+) -> None:
     house.claim("spring", [f"{name}.jpg" for name in _names(house, people, "p")], _names(house, looks, "l"))
     shown = []
     for path in _sheets(house, "spring"):
@@ -49,7 +51,7 @@ def test_pages_are_split_evenly(house: GalleryHouse, people: int, looks: int, ex
     assert shown == expected
 
 
-def test_every_picture_is_in_its_place(house: GalleryHouse) -> None:
+def test_every_picture_is_in_its_place(house: GalleryFixture) -> None:
     house.claim("spring", ("anna.jpg", "ben.jpg"), ("casual", "gala"))
     for key in ("anna.casual", "ben.gala"):
         house.finish("spring", key)
@@ -71,7 +73,7 @@ def test_every_picture_is_in_its_place(house: GalleryHouse) -> None:
     assert max(abs(int(a) - b) for a, b in zip(head, steel, strict=True)) < 12, "the garments stand in the head row"
 
 
-def test_equal_jobs_give_equal_bytes(house: GalleryHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_jobs_give_equal_bytes(house: GalleryFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     house.claim("spring")
     house.complete("spring")
     first = _sheets(house, "spring")[0].read_bytes()
@@ -80,7 +82,7 @@ def test_equal_jobs_give_equal_bytes(house: GalleryHouse, monkeypatch: pytest.Mo
     assert b"http://cv.iptc.org" in first and b"Exif" not in first
 
 
-def test_names_beyond_the_font_are_numbered_and_never_boxes(house: GalleryHouse, tmp_path: Path) -> None:
+def test_names_beyond_the_font_are_numbered_and_never_boxes(house: GalleryFixture, tmp_path: Path) -> None:
     """Drawn as ASCII names with the same numbers, the sheet must be the same, but for its footnote."""
     foot = 112 + 16
     pages = []
@@ -93,7 +95,7 @@ def test_names_beyond_the_font_are_numbered_and_never_boxes(house: GalleryHouse,
     assert np.array_equal(pages[0], pages[1])
 
 
-def test_accents_are_dropped_where_the_font_lacks_them(house: GalleryHouse) -> None:
+def test_accents_are_dropped_where_the_font_lacks_them(house: GalleryFixture) -> None:
     pages = []
     for job_id, people in (("a", ("Zoë.jpg",)), ("a-", ("Zoe.jpg",))):
         house.claim(job_id, people, ("été",) if job_id == "a" else ("ete",))
@@ -101,14 +103,14 @@ def test_accents_are_dropped_where_the_font_lacks_them(house: GalleryHouse) -> N
     assert np.array_equal(pages[0], pages[1])
 
 
-def test_long_names_stay_in_their_cell(house: GalleryHouse) -> None:
+def test_long_names_stay_in_their_cell(house: GalleryFixture) -> None:
     house.claim("spring", ("W" * 90 + ".jpg",), ("W" * 90, "x"))
     page = _pixels(_sheets(house, "spring")[0])
     gap = page[96 + 150 : TOP - 40, LEFT + CELL[0] + 1 : LEFT + CELL[0] + 35]
     assert gap.min() > 245
 
 
-def test_pages_of_a_longer_sheet_are_removed(house: GalleryHouse) -> None:
+def test_pages_of_a_longer_sheet_are_removed(house: GalleryFixture) -> None:
     house.claim("spring")
     folder = house.config.outputs / "spring"
     folder.mkdir(parents=True)

@@ -14,14 +14,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fastfit_watch.config.settings import Config
-from fastfit_watch.config.settings import Metrics as Settings
+from fastfit_watch.config.settings import MetricsSettings as Settings
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.job import LookResult, Status
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
-from fastfit_watch.domain.worker_protocol import Done, Ended, Failed, FailureKind, Ready, Said
-from fastfit_watch.reporting.metrics import Family, Metrics, render
+from fastfit_watch.domain.worker_protocol import FailureKind, LookDone, LookFailed, Ready, WorkerExited, WorkerMessage
+from fastfit_watch.reporting.metrics import Family, MetricsExporter, render
 from fastfit_watch.storage.ledger import Ledger
-from fastfit_watch.storage.outbox import WEBHOOK, Letter, Outbox
+from fastfit_watch.storage.outbox import WEBHOOK, Notification, Outbox
 
 NOW_S = 1000.0
 DASHBOARD = Path(__file__).parents[3] / "configs" / "grafana.json"
@@ -43,8 +43,8 @@ def ledger(config: Config) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def metrics(config: Config, ledger: Ledger) -> Iterator[Metrics]:
-    metrics = Metrics(config, ledger.path)
+def metrics(config: Config, ledger: Ledger) -> Iterator[MetricsExporter]:
+    metrics = MetricsExporter(config, ledger.path)
     yield metrics
     metrics.finish()
 
@@ -58,15 +58,15 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     }
 
 
-def said(message: Any, device: str = "cuda:0") -> Said:
-    return Said(device, 1, message)
+def said(message: Any, device: str = "cuda:0") -> WorkerMessage:
+    return WorkerMessage(device, 1, message)
 
 
 def result(**more: Any) -> LookResult:
     return LookResult("a.png", "ab" * 32, 4, 3, {"denoise": 1.5, "decode": 0.25}, 5 * 2**30, "cuda:0", **more)
 
 
-def test_the_queue_in_numbers(metrics: Metrics, ledger: Ledger) -> None:
+def test_the_queue_in_numbers(metrics: MetricsExporter, ledger: Ledger) -> None:
     options = SamplingOptions(seed=7)
     for number, name in enumerate(("spring", "summer")):
         ledger.sight(name, 900.0)
@@ -76,7 +76,7 @@ def test_the_queue_in_numbers(metrics: Metrics, ledger: Ledger) -> None:
     ledger.start_attempt("summer", "anna.look0", 990.0)
     ledger.mark(ledger.sight('odd "name"\\', 950.0).id, Status.INVALID, "no manifest", 951.0)
     outbox = Outbox(ledger.path)
-    outbox.post([Letter(WEBHOOK, "1", "spring", "job.done", "{}", 970.0)])
+    outbox.post([Notification(WEBHOOK, "1", "spring", "job.done", "{}", 970.0)])
     outbox.close()
     ledger.pause("lunch", NOW_S)
     found = samples(metrics.text(NOW_S))
@@ -93,11 +93,13 @@ def test_the_queue_in_numbers(metrics: Metrics, ledger: Ledger) -> None:
     assert found["fastfit_free_bytes", (("place", "outputs"),)] > 0
 
 
-def test_what_the_engines_say_is_counted(metrics: Metrics) -> None:
-    metrics.tally.hear([said(Ready("cuda:0", "mini", 1.0, {})), said(Done(1, result(cache={"person.hit": 2})))])
-    metrics.tally.hear([said(Done(2, result(cache={"person.hit": 1, "garment.miss": 1})))])
-    metrics.tally.hear([said(Failed(3, FailureKind.MEMORY, "full")), said(Failed(4, FailureKind.INPUT, "nobody"))])
-    metrics.tally.hear([said(Failed(5, FailureKind.MEMORY, "full")), Ended("cuda:1", 1, -9)])
+def test_what_the_engines_say_is_counted(metrics: MetricsExporter) -> None:
+    metrics.tally.hear([said(Ready("cuda:0", "mini", 1.0, {})), said(LookDone(1, result(cache={"person.hit": 2})))])
+    metrics.tally.hear([said(LookDone(2, result(cache={"person.hit": 1, "garment.miss": 1})))])
+    metrics.tally.hear(
+        [said(LookFailed(3, FailureKind.MEMORY, "full")), said(LookFailed(4, FailureKind.INPUT, "nobody"))]
+    )
+    metrics.tally.hear([said(LookFailed(5, FailureKind.MEMORY, "full")), WorkerExited("cuda:1", 1, -9)])
     found = samples(metrics.text(NOW_S))
     assert found["fastfit_pictures_total", (("device", "cuda:0"),)] == 2
     assert found["fastfit_stage_seconds_sum", (("stage", "denoise"),)] == 3.0
@@ -118,7 +120,7 @@ def test_labels_are_escaped() -> None:
     assert samples(text) == {("fastfit_odd", (("name", nasty),)): 1.0}
 
 
-def test_every_family_has_help_and_a_type(metrics: Metrics) -> None:
+def test_every_family_has_help_and_a_type(metrics: MetricsExporter) -> None:
     families = list(text_string_to_metric_families(metrics.text(NOW_S)))
     assert len(families) > 15
     assert all(family.documentation and family.type in ("gauge", "counter", "summary") for family in families)
@@ -126,7 +128,9 @@ def test_every_family_has_help_and_a_type(metrics: Metrics) -> None:
 
 def test_the_file_is_whole_at_any_moment_and_says_in_the_end_that_it_is_over(config: Config, ledger: Ledger) -> None:
     path = Path(config.metrics.textfile)
-    metrics = Metrics(config.model_copy(update={"metrics": Settings(textfile=str(path), every_s=0.01)}), ledger.path)
+    metrics = MetricsExporter(
+        config.model_copy(update={"metrics": Settings(textfile=str(path), every_s=0.01)}), ledger.path
+    )
     metrics.start()
     seen: set[int] = set()
     while len(seen) < 20:
@@ -142,13 +146,13 @@ def test_the_file_is_whole_at_any_moment_and_says_in_the_end_that_it_is_over(con
 
 def test_a_file_that_cannot_be_written_stops_no_one(config: Config, ledger: Ledger, tmp_path: Path) -> None:
     nowhere = Settings(textfile=str(tmp_path / "none" / "x.prom"))
-    metrics = Metrics(config.model_copy(update={"metrics": nowhere}), ledger.path)
+    metrics = MetricsExporter(config.model_copy(update={"metrics": nowhere}), ledger.path)
     metrics.start()
     metrics.finish()
 
 
 def test_the_endpoint_answers_and_knows_nothing_else(config: Config, ledger: Ledger) -> None:
-    metrics = Metrics(config.model_copy(update={"metrics": Settings(listen="127.0.0.1:0")}), ledger.path)
+    metrics = MetricsExporter(config.model_copy(update={"metrics": Settings(listen="127.0.0.1:0")}), ledger.path)
     metrics.start()
     assert metrics.address is not None
     try:
@@ -164,11 +168,11 @@ def test_the_endpoint_answers_and_knows_nothing_else(config: Config, ledger: Led
 
 
 def test_an_address_that_is_taken_is_said_at_the_start(config: Config, ledger: Ledger) -> None:
-    first = Metrics(config.model_copy(update={"metrics": Settings(listen="127.0.0.1:0")}), ledger.path)
+    first = MetricsExporter(config.model_copy(update={"metrics": Settings(listen="127.0.0.1:0")}), ledger.path)
     first.start()
     taken = Settings(listen=first.address or "")
     with pytest.raises(ConfigError, match=r"metrics\.listen"):
-        Metrics(config.model_copy(update={"metrics": taken}), ledger.path)
+        MetricsExporter(config.model_copy(update={"metrics": taken}), ledger.path)
     first.finish()
 
 
@@ -178,8 +182,8 @@ def test_only_the_loopback_address_is_allowed(address: str) -> None:
         Settings(listen=address)
 
 
-def test_the_dashboard_asks_only_for_what_there_is(metrics: Metrics) -> None:
-    metrics.tally.hear([said(Done(1, result(cache={"person.hit": 1}))), said(Failed(2, FailureKind.INPUT, ""))])
+def test_the_dashboard_asks_only_for_what_there_is(metrics: MetricsExporter) -> None:
+    metrics.tally.hear([said(LookDone(1, result(cache={"person.hit": 1}))), said(LookFailed(2, FailureKind.INPUT, ""))])
     known = set(re.findall(r"^# TYPE (\S+)", metrics.text(NOW_S), re.MULTILINE))
     text = DASHBOARD.read_text(encoding="utf-8")
     board = json.loads(text)

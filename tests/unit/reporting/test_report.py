@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fastfit_watch.config.settings import Config
-from fastfit_watch.domain.job import Job, LookResult, Progress, Status
+from fastfit_watch.domain.job import Job, LookProgress, LookResult, Status
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
 from fastfit_watch.domain.text import duration
 from fastfit_watch.reporting import report, status_line
@@ -87,7 +87,7 @@ def test_status_lines_through_a_job_s_life(config: Config, ledger: Ledger) -> No
     assert status_line.status_line(job, ledger.looks(job.id), None, 0) == "queued: next in line"
     assert status_line.status_line(job, ledger.looks(job.id), None, 2) == "queued: 2 jobs before this one"
     _finish(config, ledger, job.id, "anna.casual")
-    progress = Progress("anna.gala", "denoise", 3, 30, eta_s=40.2)
+    progress = LookProgress("anna.gala", "denoise", 3, 30, eta_s=40.2)
     line = status_line.status_line(_job(ledger, job.id), ledger.looks(job.id), progress, 0)
     assert line.startswith("running: 1 of 4, about 40 s left")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.gallery_fixture import GalleryHouse
+from support.gallery_fixture import GalleryFixture
 
 from fastfit_watch.domain.job import LookStatus, Status
 from fastfit_watch.storage.queries import (
@@ -20,11 +20,11 @@ from fastfit_watch.storage.queries import (
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> GalleryHouse:
-    return GalleryHouse(tmp_path)
+def house(tmp_path: Path) -> GalleryFixture:
+    return GalleryFixture(tmp_path)
 
 
-def test_a_job_stays_on_its_shelf(house: GalleryHouse) -> None:
+def test_a_job_stays_on_its_shelf(house: GalleryFixture) -> None:
     for number in range(5):
         house.ledger.sight(f"job{number}", 100.0 + number)
     shelves = read_shelves(house.ledger, 2)
@@ -35,7 +35,7 @@ def test_a_job_stays_on_its_shelf(house: GalleryHouse) -> None:
 
 
 @pytest.mark.parametrize("now_s", [900.0, 101.5], ids=["later", "clock set back"])
-def test_the_mark_of_one_shelf_notices_a_change(house: GalleryHouse, now_s: float) -> None:
+def test_the_mark_of_one_shelf_notices_a_change(house: GalleryFixture, now_s: float) -> None:
     for number in range(4):
         house.ledger.sight(f"job{number}", 102.0 + number)
     before = [shelf.mark for shelf in read_shelves(house.ledger, 2)]
@@ -44,7 +44,7 @@ def test_the_mark_of_one_shelf_notices_a_change(house: GalleryHouse, now_s: floa
     assert after[0] == before[0] and after[1] != before[1]
 
 
-def test_a_picture_moves_the_mark_of_its_page_only(house: GalleryHouse) -> None:
+def test_a_picture_moves_the_mark_of_its_page_only(house: GalleryFixture) -> None:
     house.claim("spring", people=("a.jpg", "b.jpg"), looks=("l1", "l2"))
     before = look_marks(house.ledger, "spring", 2)
     house.finish("spring", "b.l1")
@@ -55,7 +55,7 @@ def test_a_picture_moves_the_mark_of_its_page_only(house: GalleryHouse) -> None:
     assert look_marks(house.ledger, "spring", 2)[0] != after[0]
 
 
-def test_parts_of_a_job(house: GalleryHouse) -> None:
+def test_parts_of_a_job(house: GalleryFixture) -> None:
     house.claim("spring", people=("a.jpg", "b.jpg"), looks=("l1", "l2", "l3"))
     assert [record.look.key for record in some_looks(house.ledger, "spring", 2, 2)] == ["a.l3", "b.l1"]
     assert look_names(house.ledger, "spring", 2) == ["l1", "l2"]
@@ -68,7 +68,7 @@ def test_parts_of_a_job(house: GalleryHouse) -> None:
     assert all(record.status is LookStatus.DONE for record in first + last)
 
 
-def test_the_newest_jobs_of_some_states(house: GalleryHouse) -> None:
+def test_the_newest_jobs_of_some_states(house: GalleryFixture) -> None:
     for number in range(4):
         house.ledger.sight(f"job{number}", 100.0)
         house.ledger.mark(f"job{number}", Status.INVALID if number % 2 else Status.STALLED, "why", 200.0 + number)

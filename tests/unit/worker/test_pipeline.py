@@ -18,13 +18,13 @@ from support.tiny_networks import load_engine, write_bundle
 
 from fastfit_watch.domain.look import Category, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung, ladder
-from fastfit_watch.domain.worker_protocol import Done, Failed, Lowered, Message, Order, Withheld
+from fastfit_watch.domain.worker_protocol import LookDone, LookFailed, LookOrder, LookWithheld, Message, RungLowered
 from fastfit_watch.engine.content_filter import ContentFilter
 from fastfit_watch.engine.tryon import FastFitEngine, PreparedLook, SampledLook
-from fastfit_watch.imaging.finishing import Finish
+from fastfit_watch.imaging.finishing import Finishing
 from fastfit_watch.imaging.provenance import what_runs
 from fastfit_watch.system.failpoints import VARIABLE
-from fastfit_watch.worker.pipeline import Workbench
+from fastfit_watch.worker.pipeline import LookPipeline
 
 PATIENCE_S = 120.0
 # Where a look can run short; `step` is the second of the denoising's steps.
@@ -40,7 +40,7 @@ class Heard(list[Message]):
 
     def send(self, message: Message) -> None:
         self.append(message)
-        if isinstance(message, Done | Failed | Withheld):
+        if isinstance(message, LookDone | LookFailed | LookWithheld):
             self._ends.put(message)
 
     def next_end(self) -> Message:
@@ -99,13 +99,13 @@ class Bench:
         wrap: Callable[[FastFitEngine], Any] = lambda engine: engine,
     ) -> None:
         self.root, self.heard = root, Heard()
-        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[LookOrder] = queue.SimpleQueue()
         for number, name in enumerate(("anna", "shirt")):
             pixels = np.random.default_rng(number).integers(0, 256, (120, 100, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / f"{name}.png")
-        settings = argparse.Namespace(device="cpu", finish=Finish(), max_rss_bytes=0)
+        settings = argparse.Namespace(device="cpu", finish=Finishing(), max_rss_bytes=0)
         versions = what_runs("tiny", "1", "none", "float32", "cpu")
-        bench = Workbench(wrap(load_engine(bundle)), content_filter, self.heard, settings, versions)  # type: ignore[arg-type]
+        bench = LookPipeline(wrap(load_engine(bundle)), content_filter, self.heard, settings, versions)  # type: ignore[arg-type]
         threading.Thread(target=bench.work, args=(self._orders,), daemon=True).start()
 
     def make(self, token: int, start: Rung = Rung.FULL, *, allow_smaller: bool = False) -> Message:
@@ -117,7 +117,9 @@ class Bench:
         rungs, options = ladder(start, allow_smaller=allow_smaller), SamplingOptions(steps=2, seed=5)
         garments = {Category.UPPER: self.root / "shirt.png"}
         withheld = self.root / "withheld"
-        self._orders.put(Order(token, self.root / "anna.png", garments, options, output, receipt, {}, rungs, withheld))
+        self._orders.put(
+            LookOrder(token, self.root / "anna.png", garments, options, output, receipt, {}, rungs, withheld)
+        )
 
     def picture(self, token: int) -> np.ndarray:
         with Image.open(self.root / f"{token}.png") as picture:
@@ -125,7 +127,7 @@ class Bench:
 
     @property
     def lowered(self) -> list[tuple[Rung, Rung]]:
-        return [(message.tried, message.rung) for message in self.heard if isinstance(message, Lowered)]
+        return [(message.tried, message.rung) for message in self.heard if isinstance(message, RungLowered)]
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +140,9 @@ def whole(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     """The picture that nothing was saved for."""
     bench = Bench(bundle, tmp_path_factory.mktemp("whole"))
     made = bench.make(0)
-    assert isinstance(made, Done) and (made.result.rung, made.result.shortages) == ("full", {}) and not bench.lowered
+    assert (
+        isinstance(made, LookDone) and (made.result.rung, made.result.shortages) == ("full", {}) and not bench.lowered
+    )
     return bench.picture(0)
 
 
@@ -150,15 +154,17 @@ def test_a_shortage_in_any_stage_ends_in_a_picture_one_rung_lower(
     bench = Bench(bundle, tmp_path)
     made = bench.make(1)
     named = "denoise" if stage == "step" else stage
-    assert isinstance(made, Done), made
+    assert isinstance(made, LookDone), made
     assert (made.result.rung, made.result.shortages) == ("halves", {"full": named})
     assert bench.lowered == [(Rung.FULL, Rung.HALVES)]
-    assert f"in the stage '{named}'" in next(message.reason for message in bench.heard if isinstance(message, Lowered))
+    assert f"in the stage '{named}'" in next(
+        message.reason for message in bench.heard if isinstance(message, RungLowered)
+    )
     np.testing.assert_allclose(bench.picture(1), whole, atol=1)
 
     monkeypatch.delenv(VARIABLE)
     again = bench.make(2)
-    assert isinstance(again, Done) and again.result.shortages == {}, "nothing of the shortage is left"
+    assert isinstance(again, LookDone) and again.result.shortages == {}, "nothing of the shortage is left"
     assert again.result.rung == "full", "an order that knows no better begins at the top"
     np.testing.assert_array_equal(bench.picture(2), whole)
 
@@ -169,7 +175,7 @@ def test_a_shortage_while_the_networks_are_moved_leads_on(
     monkeypatch.setenv(VARIABLE, "memory.full.decode:1:ENOMEM memory.halves.place:1:ENOMEM")
     bench = Bench(bundle, tmp_path)
     made = bench.make(1)
-    assert isinstance(made, Done), made
+    assert isinstance(made, LookDone), made
     assert (made.result.rung, made.result.shortages) == ("offload", {"full": "decode", "halves": "place"})
     np.testing.assert_allclose(bench.picture(1), whole, atol=1)
 
@@ -181,7 +187,7 @@ def test_a_shortage_of_the_content_filter_is_one_of_the_look(
     content_filter = ContentFilter.load(str(classifier), ("nsfw",), 0.5, "cpu", tmp_path)
     monkeypatch.setenv(VARIABLE, "memory.full.filter:1:ENOMEM memory.halves.composite:1:ENOMEM")
     made = Bench(bundle, tmp_path, content_filter).make(1)
-    assert isinstance(made, Done), made
+    assert isinstance(made, LookDone), made
     assert (made.result.rung, made.result.shortages) == ("offload", {"full": "filter", "halves": "composite"})
 
 
@@ -192,13 +198,13 @@ def test_pictures_shrink_with_permission_only(
     monkeypatch.setenv(VARIABLE, full)
     bench = Bench(bundle, tmp_path)
     refused = bench.make(1)
-    assert isinstance(refused, Failed) and refused.kind == "memory"
+    assert isinstance(refused, LookFailed) and refused.kind == "memory"
     assert "Tried: full (decode), halves (decode), offload (decode), sequential (decode), tiles (decode)." in (
         refused.message
     )
     assert not (tmp_path / "1.png").exists()
     made = bench.make(2, Rung.TILES, allow_smaller=True)
-    assert isinstance(made, Done) and made.result.rung == "smaller"
+    assert isinstance(made, LookDone) and made.result.rung == "smaller"
     assert bench.picture(2).shape[0] < whole.shape[0]
 
 
@@ -209,10 +215,10 @@ def test_a_look_never_waits_for_the_preparation_of_the_next(bundle: Path, tmp_pa
         bench.order(token)
     try:
         # The third is being prepared all the while.
-        assert [type(bench.heard.next_end()) for _ in range(2)] == [Done, Done]
+        assert [type(bench.heard.next_end()) for _ in range(2)] == [LookDone, LookDone]
     finally:
         may_go.set()
-    assert isinstance(bench.heard.next_end(), Done)
+    assert isinstance(bench.heard.next_end(), LookDone)
 
 
 def test_while_a_look_is_sampled_the_next_is_prepared_and_the_last_is_saved(bundle: Path, tmp_path: Path) -> None:
@@ -221,7 +227,7 @@ def test_while_a_look_is_sampled_the_next_is_prepared_and_the_last_is_saved(bund
     for token in range(3):
         bench.order(token)
     first = bench.heard.next_end()
-    assert isinstance(first, Done) and first.token == 0 and (tmp_path / "0.png").exists()
+    assert isinstance(first, LookDone) and first.token == 0 and (tmp_path / "0.png").exists()
     engine.first_saved.set()
-    assert [type(bench.heard.next_end()) for _ in range(2)] == [Done, Done]
+    assert [type(bench.heard.next_end()) for _ in range(2)] == [LookDone, LookDone]
     assert engine.third_prepared.is_set()

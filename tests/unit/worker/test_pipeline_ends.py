@@ -11,7 +11,7 @@ from PIL import Image
 
 from fastfit_watch.domain.look import Category, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung
-from fastfit_watch.domain.worker_protocol import Failed, Message, Order, WorkerExit, read_message, write_order
+from fastfit_watch.domain.worker_protocol import LookFailed, LookOrder, Message, WorkerExit, read_message, write_order
 
 # Its engine raises ERROR for every look, and notes that it was asked. After the answer to the third it ends with 99.
 PROGRAM = """
@@ -20,7 +20,7 @@ from fastfit_watch.channel import Channel
 from fastfit_watch.finish import Finish
 from fastfit_watch.protocol import read_order
 from fastfit_watch.rungs import Rung
-from fastfit_watch.workbench import Workbench
+from fastfit_watch.workbench import LookPipeline
 
 class Engine:
     rung = Rung.FULL
@@ -41,7 +41,7 @@ class Answers(Channel):
 settings = argparse.Namespace(device="cpu", finish=Finish(), max_rss_bytes={max_rss_bytes})
 orders = queue.SimpleQueue()
 for line in sys.stdin: orders.put(read_order(line))
-os._exit(Workbench(Engine(), None, Answers(), settings, {{}}).work(orders))
+os._exit(LookPipeline(Engine(), None, Answers(), settings, {{}}).work(orders))
 """
 
 
@@ -51,7 +51,7 @@ def run(root: Path, error: str, max_rss_bytes: int = 0) -> tuple[int, list[Messa
     Image.new("RGB", (48, 64)).save(picture)
     options = SamplingOptions(steps=2, seed=5)
     garments, places = {Category.UPPER: picture}, (root / "o.png", root / "r.json")
-    orders = [Order(token, picture, garments, options, *places, {}, (Rung.FULL,), root / "w") for token in range(3)]
+    orders = [LookOrder(token, picture, garments, options, *places, {}, (Rung.FULL,), root / "w") for token in range(3)]
     program = PROGRAM.format(error=error, max_rss_bytes=max_rss_bytes)
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -62,7 +62,7 @@ def run(root: Path, error: str, max_rss_bytes: int = 0) -> tuple[int, list[Messa
         timeout=120,
         check=False,
     )
-    answers = [message for line in done.stdout.splitlines() if isinstance(message := read_message(line), Failed)]
+    answers = [message for line in done.stdout.splitlines() if isinstance(message := read_message(line), LookFailed)]
     return done.returncode, list(answers), len((root / "asked").read_text().split())
 
 
@@ -79,7 +79,7 @@ def test_nothing_more_is_tried_in_a_poisoned_context(tmp_path: Path, error: str)
     exit_code, answers, asked = run(tmp_path, error)
     assert exit_code == WorkerExit.DEVICE_UNUSABLE
     assert asked == 1
-    assert [answer.token for answer in answers if isinstance(answer, Failed)] == [0], "the failure was told before"
+    assert [answer.token for answer in answers if isinstance(answer, LookFailed)] == [0], "the failure was told before"
 
 
 def test_an_error_of_one_look_leaves_the_process_to_the_next(tmp_path: Path) -> None:

@@ -22,13 +22,13 @@ from fastfit_watch.domain.memory_ladder import Rung, ladder
 from fastfit_watch.domain.receipts import read_receipt
 from fastfit_watch.domain.worker_protocol import (
     CannotLoad,
-    Done,
-    Failed,
     FailureKind,
+    LookDone,
+    LookFailed,
+    LookOrder,
+    LookStep,
     Message,
-    Order,
     Ready,
-    Step,
     WorkerExit,
     read_message,
     write_order,
@@ -48,7 +48,7 @@ class Session:
     stderr: str
 
     def last_of(self, token: int) -> Message:
-        ends = (message for message in self.messages if isinstance(message, Done | Failed))
+        ends = (message for message in self.messages if isinstance(message, LookDone | LookFailed))
         return next(message for message in ends if message.token == token)
 
 
@@ -57,12 +57,12 @@ def _command(bundle: str, models: Path) -> list[str]:
     return [*command, "--device", "cpu", "--threads", "1"]
 
 
-def _order(root: Path, token: int, person: str) -> Order:
+def _order(root: Path, token: int, person: str) -> LookOrder:
     options = SamplingOptions(steps=STEPS, seed=5)
     garments = {Category.UPPER: root / "shirt.png"}
     output, receipt = root / f"{token}.png", root / f"{token}.json"
     rungs = ladder(Rung.FULL, allow_smaller=False)
-    return Order(token, root / person, garments, options, output, receipt, {"job": "x"}, rungs, root / "withheld")
+    return LookOrder(token, root / person, garments, options, output, receipt, {"job": "x"}, rungs, root / "withheld")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
             process.stdin.write(write_order(_order(root, token, person)) + "\n")
         process.stdin.flush()
         messages: list[Message] = []
-        while sum(isinstance(message, Done | Failed) for message in messages) < 4:
+        while sum(isinstance(message, LookDone | LookFailed) for message in messages) < 4:
             messages.append(read_message(process.stdout.readline()))
         process.stdin.close()
         exit_code = process.wait(20)
@@ -92,17 +92,17 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
 
 
 def test_results_come_in_order_with_every_step(session: Session) -> None:
-    ends = [message.token for message in session.messages if isinstance(message, Done | Failed)]
+    ends = [message.token for message in session.messages if isinstance(message, LookDone | LookFailed)]
     assert ends == [0, 1, 2, 3]
     ready = next(message for message in session.messages if isinstance(message, Ready))
     assert (ready.bundle, ready.device, ready.versions["bundle"]) == ("tiny", "cpu", "tiny 1")
-    steps = [each.step for each in session.messages if isinstance(each, Step) and each.token == 0 and each.step]
+    steps = [each.step for each in session.messages if isinstance(each, LookStep) and each.token == 0 and each.step]
     assert steps == [1, STEPS]
 
 
 def test_the_receipt_names_the_very_picture(session: Session) -> None:
     done = session.last_of(0)
-    assert isinstance(done, Done)
+    assert isinstance(done, LookDone)
     assert isinstance(done.result, LookResult)
     assert read_receipt((session.root / "0.json").read_text()) == done.result
     assert hashlib.sha256((session.root / "0.png").read_bytes()).hexdigest() == done.result.sha256
@@ -116,14 +116,14 @@ def test_the_same_order_gives_the_same_bytes_though_a_bad_one_came_between(sessi
 
 def test_a_picture_that_cannot_be_used_is_the_inputs_fault(session: Session) -> None:
     failed = session.last_of(1)
-    assert isinstance(failed, Failed)
+    assert isinstance(failed, LookFailed)
     assert failed.kind is FailureKind.INPUT
     assert not (session.root / "1.png").exists()
 
 
 def test_what_is_unknown_goes_to_the_log_with_its_traceback(session: Session) -> None:
     failed = session.last_of(3)
-    assert isinstance(failed, Failed)
+    assert isinstance(failed, LookFailed)
     assert failed.kind is FailureKind.ENGINE
     assert "Traceback" in session.stderr
     assert all(line.startswith("ERROR: ") for line in session.stderr.splitlines() if "gone.png" in line)

@@ -25,8 +25,8 @@ from fastfit_watch.cli.doctor.parsers import examine_parsers
 from fastfit_watch.cli.doctor.system import examine_clock, examine_events, examine_service
 from fastfit_watch.cli.doctor.weights import examine_weights
 from fastfit_watch.cli.main import main
-from fastfit_watch.config.settings import Config, ContentFilter, Engine, load_config
-from fastfit_watch.intake.claim import Spool
+from fastfit_watch.config.settings import Config, ContentFilterSettings, EngineSettings, load_config
+from fastfit_watch.intake.claim import UploadClaimer
 from fastfit_watch.system.exit_codes import ExitCode
 
 REAL = "fastfit-mr-1024"
@@ -86,7 +86,7 @@ def test_a_gpu_that_is_asked_for_and_missing(tmp_path: Path, monkeypatch: pytest
     assert level_of(examine_gpus(Config()), "gpu") is Level.WARN
     assert level_of(examine_gpus(Config(bundle="mini")), "gpu") is Level.OK
     for device in ("cuda:1", "cuda:x"):
-        findings = examine_gpus(Config(engine=Engine(devices=(device,))))
+        findings = examine_gpus(Config(engine=EngineSettings(devices=(device,))))
         assert level_of(findings, "gpu") is Level.FAIL
         assert device in words_of(findings, "gpu")
         assert level_of(findings, "torch") is Level.FAIL
@@ -135,7 +135,7 @@ def test_graphics_memory_against_what_the_settings_allow(tmp_path: Path, monkeyp
     findings = examine_gpus(profile)
     assert level_of(findings, "vram") is Level.OK
     assert "11.0 GiB allowed of 12.0 GiB" in words_of(findings, "vram")
-    assert level_of(examine_gpus(Config(engine=Engine(memory_bytes=4 * 2**30))), "vram") is Level.WARN
+    assert level_of(examine_gpus(Config(engine=EngineSettings(memory_bytes=4 * 2**30))), "vram") is Level.WARN
     _driver(tmp_path, monkeypatch, memory_mib=10240)
     findings = examine_gpus(profile)
     assert level_of(findings, "vram") is Level.WARN
@@ -187,7 +187,7 @@ def test_the_released_bundle_needs_every_part(tmp_path: Path) -> None:
 
 def test_the_reminder_of_a_content_filter(tmp_path: Path) -> None:
     assert level_of(examine_weights(Config(models=tmp_path)), "filter") is Level.WARN
-    chosen = ContentFilter(model="some/filter", labels=("nsfw",))
+    chosen = ContentFilterSettings(model="some/filter", labels=("nsfw",))
     assert level_of(examine_weights(Config(models=tmp_path, content_filter=chosen)), "filter") is Level.OK
     assert level_of(examine_weights(Config(bundle="mini")), "filter") is Level.OK
 
@@ -196,7 +196,7 @@ def test_the_reminder_of_a_content_filter(tmp_path: Path) -> None:
 
 
 def test_detectron2_is_missed_before_the_engine_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = Config(engine=Engine(densepose="detectron2"))
+    config = Config(engine=EngineSettings(densepose="detectron2"))
     finding = examine_parsers(config)
     assert finding.level is Level.FAIL
     assert "needs torchvision, detectron2, densepose" in finding.message and "[detectron2]" in finding.fix
@@ -220,9 +220,9 @@ def test_dwpose_on_a_gpu_wants_an_onnxruntime_for_it(
 ) -> None:
     (tmp_path / "onnxruntime.py").write_text(f"{body}\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    finding = examine_parsers(Config(engine=Engine(pose="gpu")))
+    finding = examine_parsers(Config(engine=EngineSettings(pose="gpu")))
     assert (finding.level, words in finding.message) == (level, True), finding
-    assert examine_parsers(Config(bundle="mini", engine=Engine(pose="gpu"))).level is Level.OK
+    assert examine_parsers(Config(bundle="mini", engine=EngineSettings(pose="gpu"))).level is Level.OK
 
 
 # Events, clock, service
@@ -310,7 +310,7 @@ def test_a_daemon_without_systemd_is_seen_by_its_lock(tmp_path: Path) -> None:
     config = make_places(tmp_path)
     nowhere = tmp_path / "no-systemd"
     assert examine_service(config, systemd=nowhere).level is Level.WARN
-    spool = Spool(config)
+    spool = UploadClaimer(config)
     spool.lock()
     finding = examine_service(config, systemd=nowhere)
     assert finding.level is Level.OK

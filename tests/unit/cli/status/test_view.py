@@ -27,11 +27,11 @@ from fastfit_watch.cli.status import view as status
 from fastfit_watch.cli.status.overview import Overview, take_overview
 from fastfit_watch.cli.status.table import draw
 from fastfit_watch.cli.terminal import bar, fit, pad, wants_colour, width
-from fastfit_watch.config.paths import Places
+from fastfit_watch.config.paths import Paths
 from fastfit_watch.domain.errors import FastFitError
-from fastfit_watch.domain.job import LookResult, Progress, Status
+from fastfit_watch.domain.job import LookProgress, LookResult, Status
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
-from fastfit_watch.reporting.eta import PACE_FILE, SECONDS_NOTE, Pace, read_pace, save_pace, times_left_s
+from fastfit_watch.reporting.eta import PACE_FILE, SECONDS_NOTE, LiveProgress, read_pace, save_pace, times_left_s
 from fastfit_watch.storage.ledger import Ledger
 
 SCHEMA = json.loads((Path(__file__).parents[4] / "docs" / "status.schema.json").read_text(encoding="utf-8"))
@@ -50,14 +50,14 @@ class Screen(io.StringIO):
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
-    places = Places(tmp_path / "inputs", tmp_path / "outputs", tmp_path / "logs")
+def places(tmp_path: Path) -> Paths:
+    places = Paths(tmp_path / "inputs", tmp_path / "outputs", tmp_path / "logs")
     places.spool.mkdir(parents=True)
     return places
 
 
 @pytest.fixture
-def ledger(places: Places) -> Ledger:
+def ledger(places: Paths) -> Ledger:
     return Ledger(places.ledger)
 
 
@@ -77,7 +77,7 @@ def finish(ledger: Ledger, name: str, look: int, now_s: float = 110.0) -> None:
 
 
 @pytest.fixture
-def busy(ledger: Ledger, places: Places) -> Ledger:
+def busy(ledger: Ledger, places: Paths) -> Ledger:
     """A daemon at work: `spring` is running, 1 of 4 made and the second half way; `summer` waits; `autumn` is done."""
     claim(ledger, "autumn", 1)
     finish(ledger, "autumn", 0, 105.0)
@@ -89,11 +89,13 @@ def busy(ledger: Ledger, places: Places) -> Ledger:
     ledger.put_note(SECONDS_NOTE, "0.5")
     note = {"state": "running", "pid": 1, "heartbeat_s": NOW_S - 5, "engine": "cuda:0 ready (mini)", "watch": "events"}
     ledger.put_note("daemon", json.dumps(note))
-    save_pace(places.spool / PACE_FILE, Pace(NOW_S, 1, {"spring": Progress("anna.look1", "denoise", 5, 10)}))
+    save_pace(
+        places.spool / PACE_FILE, LiveProgress(NOW_S, 1, {"spring": LookProgress("anna.look1", "denoise", 5, 10)})
+    )
     return ledger
 
 
-def table(ledger: Ledger, places: Places, stream: io.StringIO, columns: int | None = None) -> list[str]:
+def table(ledger: Ledger, places: Paths, stream: io.StringIO, columns: int | None = None) -> list[str]:
     return draw(take_overview(ledger, places, NOW_S, limit=30), stream, columns, 30)
 
 
@@ -105,7 +107,7 @@ def heeded_ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def test_the_table_has_bars_and_time_left_from_measured_speed(busy: Ledger, places: Places) -> None:
+def test_the_table_has_bars_and_time_left_from_measured_speed(busy: Ledger, places: Paths) -> None:
     lines = table(busy, places, Screen())
     plain = [re.sub(r"\x1b\[\d*m", "", line) for line in lines]
     assert plain[0] == "daemon: running, cuda:0 ready (mini), watching by events"
@@ -119,7 +121,7 @@ def test_the_table_has_bars_and_time_left_from_measured_speed(busy: Ledger, plac
     assert re.search(r"done     █{20}  1/1", jobs["autumn"])
 
 
-def test_no_time_is_promised_while_nothing_moves(busy: Ledger, places: Places) -> None:
+def test_no_time_is_promised_while_nothing_moves(busy: Ledger, places: Paths) -> None:
     busy.pause("lunch", NOW_S)
     assert take_overview(busy, places, NOW_S).time_left_s is None
     assert "paused: lunch" in "\n".join(table(busy, places, Screen()))
@@ -131,7 +133,7 @@ def test_no_time_is_promised_while_nothing_moves(busy: Ledger, places: Places) -
 
 
 @pytest.mark.parametrize("columns", [200, 80, 60, 50, 40, 30, 20, 12])
-def test_no_line_is_longer_than_the_terminal(busy: Ledger, places: Places, columns: int) -> None:
+def test_no_line_is_longer_than_the_terminal(busy: Ledger, places: Paths, columns: int) -> None:
     claim(busy, "a very long name of a job that nobody should have given it", 2)
     claim(busy, "日本語のとても長い名前のジョブ", 2)
     for line in table(busy, places, Screen(), columns):
@@ -143,7 +145,7 @@ def test_no_line_is_longer_than_the_terminal(busy: Ledger, places: Places, colum
 
 
 def test_colours_are_for_terminals_only_and_no_color_is_obeyed(
-    busy: Ledger, places: Places, monkeypatch: pytest.MonkeyPatch
+    busy: Ledger, places: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
@@ -154,7 +156,7 @@ def test_colours_are_for_terminals_only_and_no_color_is_obeyed(
     assert not wants_colour(Screen(), {"TERM": "dumb"})
 
 
-def test_a_name_cannot_speak_to_the_terminal(ledger: Ledger, places: Places) -> None:
+def test_a_name_cannot_speak_to_the_terminal(ledger: Ledger, places: Paths) -> None:
     ledger.mark(ledger.sight("a\x1b[31m\nb", 1.0).id, Status.INVALID, "bad \x1b]0;title\x07", 2.0)
     lines = table(ledger, places, io.StringIO())
     assert "\x1b" not in "".join(lines) and "\x07" not in "".join(lines)
@@ -177,15 +179,15 @@ def test_the_wait_grows_with_what_takes_turns() -> None:
 
 def test_a_stale_or_broken_pace_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / PACE_FILE
-    assert read_pace(path, NOW_S) == Pace(NOW_S, 1)
-    save_pace(path, Pace(NOW_S, 4, {"spring": Progress("anna.look1", "denoise", 5, 10)}))
+    assert read_pace(path, NOW_S) == LiveProgress(NOW_S, 1)
+    save_pace(path, LiveProgress(NOW_S, 4, {"spring": LookProgress("anna.look1", "denoise", 5, 10)}))
     assert read_pace(path, NOW_S + 1).engines == 4
     assert read_pace(path, NOW_S + 1000).engines == 1
     path.write_text("[]")
-    assert read_pace(path, NOW_S) == Pace(NOW_S, 1)
+    assert read_pace(path, NOW_S) == LiveProgress(NOW_S, 1)
 
 
-def test_json_is_what_its_schema_says(busy: Ledger, places: Places, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_what_its_schema_says(busy: Ledger, places: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     assert status.show(places, as_json=True) == 0
     shown = json.loads(capsys.readouterr().out)
@@ -204,7 +206,7 @@ def test_json_is_what_its_schema_says(busy: Ledger, places: Places, capsys: pyte
 
 
 def test_json_of_an_empty_ledger_is_what_its_schema_says(
-    ledger: Ledger, places: Places, capsys: pytest.CaptureFixture[str]
+    ledger: Ledger, places: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert status.show(places, as_json=True) == 0
     jsonschema.validate(json.loads(capsys.readouterr().out), SCHEMA)
@@ -212,10 +214,10 @@ def test_json_of_an_empty_ledger_is_what_its_schema_says(
 
 def test_without_a_ledger_it_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(FastFitError, match="fastfit-watch run"):
-        status.show(Places(tmp_path))
+        status.show(Paths(tmp_path))
 
 
-def test_it_counts_all_and_shows_the_newest(ledger: Ledger, places: Places) -> None:
+def test_it_counts_all_and_shows_the_newest(ledger: Ledger, places: Paths) -> None:
     for number in range(40):
         ledger.mark(ledger.sight(f"job{number}", number).id, Status.INVALID, "no manifest", number + 1)
     overview: Overview = take_overview(ledger, places, NOW_S, limit=30)
@@ -224,7 +226,7 @@ def test_it_counts_all_and_shows_the_newest(ledger: Ledger, places: Places) -> N
 
 
 @pytest.mark.parametrize("limit", [1, 3, 5, 8, 30])
-def test_the_first_jobs_of_all_are_shown(busy: Ledger, places: Places, limit: int) -> None:
+def test_the_first_jobs_of_all_are_shown(busy: Ledger, places: Paths, limit: int) -> None:
     """Those in work, then those in line, then uploads by state, each as they came; then the newest that ended."""
     for number, state in enumerate((Status.INVALID, Status.STALLED, Status.WAITING, Status.STALLED)):
         busy.mark(busy.sight(f"upload{number}", 50 - number).id, state, "why", NOW_S)
@@ -236,7 +238,7 @@ def test_the_first_jobs_of_all_are_shown(busy: Ledger, places: Places, limit: in
     assert [state.job.id for state in take_overview(busy, places, NOW_S, limit=limit).jobs] == every[:limit]
 
 
-def test_follow_draws_over_itself_and_ends_cleanly_at_ctrl_c(busy: Ledger, places: Places) -> None:
+def test_follow_draws_over_itself_and_ends_cleanly_at_ctrl_c(busy: Ledger, places: Paths) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 38, 0, 0))
@@ -255,7 +257,7 @@ def test_follow_draws_over_itself_and_ends_cleanly_at_ctrl_c(busy: Ledger, place
         assert len(lines) <= 12 and max(map(width, lines)) <= 38
 
 
-def test_follow_ends_when_nobody_reads_any_more(busy: Ledger, places: Places) -> None:
+def test_follow_ends_when_nobody_reads_any_more(busy: Ledger, places: Paths) -> None:
     process = subprocess.Popen(
         [sys.executable, *command(places, "--follow", "--json")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -267,7 +269,7 @@ def test_follow_ends_when_nobody_reads_any_more(busy: Ledger, places: Places) ->
     process.stderr.close()
 
 
-def test_follow_in_a_pipe_prints_only_what_changed(busy: Ledger, places: Places) -> None:
+def test_follow_in_a_pipe_prints_only_what_changed(busy: Ledger, places: Paths) -> None:
     process = subprocess.Popen([sys.executable, *command(places, "--follow")], stdout=subprocess.PIPE)
     assert process.stdout is not None
     first = os.read(process.stdout.fileno(), 65536).decode()
@@ -280,7 +282,7 @@ def test_follow_in_a_pipe_prints_only_what_changed(busy: Ledger, places: Places)
     process.stdout.close()
 
 
-def test_a_pipe_that_closes_early_is_no_error(ledger: Ledger, places: Places) -> None:
+def test_a_pipe_that_closes_early_is_no_error(ledger: Ledger, places: Paths) -> None:
     for number in range(3000):
         ledger.sight(f"a job with quite a long name to fill the pipe {number}", number)
     script = f"{sys.executable} {' '.join(command(places, '--json'))} | head -n 1"
@@ -289,7 +291,7 @@ def test_a_pipe_that_closes_early_is_no_error(ledger: Ledger, places: Places) ->
 
 
 @pytest.mark.parametrize("words", [["status"], ["status", "--json"], ["pause"], ["check", "job"]])
-def test_what_people_ask_often_starts_at_once(words: list[str], busy: Ledger, places: Places, tmp_path: Path) -> None:
+def test_what_people_ask_often_starts_at_once(words: list[str], busy: Ledger, places: Paths, tmp_path: Path) -> None:
     """Processor time, children included: it hardly grows on a busy machine. The best of three, as others disturb."""
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / "outfit.yaml").write_text("person: anna.png\nupper: shirt.png\n")
@@ -300,7 +302,7 @@ def test_what_people_ask_often_starts_at_once(words: list[str], busy: Ledger, pl
 
 
 @pytest.mark.parametrize("options", [["status"], ["status", "--json"], ["logs", "--no-follow"], ["cancel", "summer"]])
-def test_what_reads_the_ledger_loads_no_settings(options: list[str], busy: Ledger, places: Places) -> None:
+def test_what_reads_the_ledger_loads_no_settings(options: list[str], busy: Ledger, places: Paths) -> None:
     """The guard of the start-up time: these libraries cost more than all the rest."""
     heavy = "{'pydantic', 'yaml', 'loguru', 'PIL', 'numpy', 'torch', 'watchdog'}"
     program = (
@@ -312,7 +314,7 @@ def test_what_reads_the_ledger_loads_no_settings(options: list[str], busy: Ledge
     assert done.returncode == 0, done.stderr
 
 
-def command(places: Places, *options: str) -> list[str]:
+def command(places: Paths, *options: str) -> list[str]:
     return ["-m", "fastfit_watch", "status", "--inputs", str(places.inputs), *options]
 
 

@@ -26,7 +26,7 @@ from fastfit_watch.engine.cache import ContentCache, HitList
 from fastfit_watch.engine.fused import blocks, kernels
 from fastfit_watch.engine.fused.attention_backends import Attention
 from fastfit_watch.engine.fused.attention_buffers import AttentionBuffers
-from fastfit_watch.engine.fused.networks import FastNetworks
+from fastfit_watch.engine.fused.networks import FusedNetworks
 from fastfit_watch.engine.fused.unet import FusedUNet
 from fastfit_watch.engine.fused.vae import FusedVAE
 from fastfit_watch.engine.networks.reference_attention import ReferenceCache
@@ -103,7 +103,7 @@ def test_recorded_run(name: str) -> None:
     vectors = read_vectors(f"pipeline_{name}.npz")
     meta, person, mask = read_meta(vectors), vectors["in_person"], vectors["in_mask"]
     unet = make_unet(meta["unet_config"], meta["unet_fill_seed"])
-    fast = FastNetworks(unet, make_vae(meta["vae_config"], meta["vae_fill_seed"]))
+    fast = FusedNetworks(unet, make_vae(meta["vae_config"], meta["vae_fill_seed"]))
     noise, guidance = RecordedNoise.of(vectors), meta["guidance_scale"]
     pose = vectors.get("in_pose", np.zeros_like(person))
     with torch.inference_mode():

@@ -17,9 +17,9 @@ from fastfit_watch.domain.look import Category, Preset
 from fastfit_watch.engine.cache import ContentCache, HitList
 from fastfit_watch.engine.fused.attention_backends import Attention
 from fastfit_watch.engine.fused.attention_buffers import LayerShape, Section
-from fastfit_watch.engine.fused.denoiser import Denoiser, Job
-from fastfit_watch.engine.fused.networks import FastNetworks, Pair
-from fastfit_watch.engine.fused.token_merging import Alike, Axis
+from fastfit_watch.engine.fused.denoiser import DenoiseBatch, Denoiser
+from fastfit_watch.engine.fused.networks import FusedNetworks, Pair
+from fastfit_watch.engine.fused.token_merging import Axis, TokenMerge
 from fastfit_watch.engine.fused.unet import FusedUNet
 from fastfit_watch.engine.networks.reference_attention import KeysValues, ReferenceCache
 from fastfit_watch.engine.noise import SeededNoise
@@ -31,11 +31,11 @@ WORN = (Category.UPPER, Category.BAG)
 
 
 @pytest.fixture(scope="module")
-def fast() -> FastNetworks:
+def fast() -> FusedNetworks:
     vectors = read_vectors("unet_tiny_io.npz")
     unet = make_unet(json.loads(str(vectors["config_json"])), int(vectors["fill_seed"]))
     meta = read_meta(read_vectors("pipeline_mr.npz"))
-    return FastNetworks(unet, make_vae(meta["vae_config"], meta["vae_fill_seed"]))
+    return FusedNetworks(unet, make_vae(meta["vae_config"], meta["vae_fill_seed"]))
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +67,7 @@ def test_what_convolutions_make_odd(length: int, strides: tuple[int, ...]) -> No
     assert all(not odd[place] for place, count in axis.distinct if count > 1)
 
 
-def test_merged_tokens_are_equal_and_stand_for_all(fast: FastNetworks) -> None:
+def test_merged_tokens_are_equal_and_stand_for_all(fast: FusedNetworks) -> None:
     latents, label = torch.zeros(1, 4, *SIZE), torch.tensor([Category.BAG.label])
     whole, merged = fast.unet.read_reference(latents, label), fast.unet.read_nothing(SIZE, Category.BAG.label)
     kinds = fast.unet.alike(SIZE)
@@ -127,11 +127,11 @@ def unmerged(unet: FusedUNet, worn: Sequence[Pair]) -> list[Pair]:
 
 
 @pytest.fixture
-def run(fast: FastNetworks) -> Callable[[Preset, Sequence[Sequence[Pair]], Sequence[int]], Tensor]:
+def run(fast: FusedNetworks) -> Callable[[Preset, Sequence[Sequence[Pair]], Sequence[int]], Tensor]:
     def denoise(preset: Preset, worn: Sequence[Sequence[Pair]], seeds: Sequence[int]) -> Tensor:
         schedule = NoiseSchedule.of(DDPMScheduler(steps_offset=1, **SCHEDULER), 4, preset)
         pictures = [torch.randn(1, 5, *SIZE, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        job = Job(torch.cat(pictures), worn, [SeededNoise(seed) for seed in seeds], 2.5)
+        job = DenoiseBatch(torch.cat(pictures), worn, [SeededNoise(seed) for seed in seeds], 2.5)
         return Denoiser(fast.unet).run(schedule, job)
 
     return denoise
@@ -139,7 +139,7 @@ def run(fast: FastNetworks) -> Callable[[Preset, Sequence[Sequence[Pair]], Seque
 
 @pytest.mark.parametrize("preset", [Preset.EXACT, Preset.DRAFT])
 def test_a_run_with_merged_tokens_is_the_same_run(
-    fast: FastNetworks, run: Callable[[Preset, Sequence[Sequence[Pair]], Sequence[int]], Tensor], preset: Preset
+    fast: FusedNetworks, run: Callable[[Preset, Sequence[Sequence[Pair]], Sequence[int]], Tensor], preset: Preset
 ) -> None:
     worn = worn_by(fast.unet, 3)
     merged, whole = run(preset, [worn], [5]), run(preset, [unmerged(fast.unet, worn)], [5])
@@ -149,7 +149,7 @@ def test_a_run_with_merged_tokens_is_the_same_run(
 
 
 def test_a_batch_with_merged_tokens_is_its_looks_alone(
-    fast: FastNetworks, run: Callable[[Preset, Sequence[Sequence[Pair]], Sequence[int]], Tensor]
+    fast: FusedNetworks, run: Callable[[Preset, Sequence[Sequence[Pair]], Sequence[int]], Tensor]
 ) -> None:
     worn = [worn_by(fast.unet, seed) for seed in (3, 4)]
     together = run(Preset.EXACT, worn, [5, 6])
@@ -158,5 +158,5 @@ def test_a_batch_with_merged_tokens_is_its_looks_alone(
 
 
 def test_merging_that_saves_little_is_left() -> None:
-    assert not Alike(Axis(16, 5, 5), Axis(16, 5, 5)).is_worth_it
-    assert Alike(Axis(96, 5, 5), Axis(128, 5, 5)).tokens == 121
+    assert not TokenMerge(Axis(16, 5, 5), Axis(16, 5, 5)).is_worth_it
+    assert TokenMerge(Axis(96, 5, 5), Axis(128, 5, 5)).tokens == 121

@@ -18,8 +18,8 @@ from PIL import Image
 from support.released_files import CLASSES, UPPER_CLOTHES, write_model, write_toolkit
 
 from fastfit_watch.bundles.catalogue import KNOWN
-from fastfit_watch.bundles.integrity import BY_HAND, State, locate, survey
-from fastfit_watch.config.settings import Config, Engine
+from fastfit_watch.bundles.integrity import BY_HAND, BundleState, locate, survey
+from fastfit_watch.config.settings import Config, EngineSettings
 from fastfit_watch.daemon.worker_process import worker_command
 from fastfit_watch.domain.errors import BundleError, EngineError
 from fastfit_watch.domain.worker_protocol import CannotLoad, WorkerExit, read_message
@@ -58,7 +58,7 @@ def test_the_catalogue_finds_the_released_layout(models: Path) -> None:
     found = {path.relative_to(root).as_posix() for path in locate(root, bundle).values() if path is not None}
     assert len(found) == len(bundle.parts)
     assert "parser/SCHP/exp-schp-atr.pth" in found and "parser/DWPose/yolox_l.onnx" in found
-    assert survey(root, bundle).state is State.COMPLETE
+    assert survey(root, bundle).state is BundleState.COMPLETE
 
 
 def test_all_four_networks_see_what_they_were_made_to_see(toolkit: HumanToolkit) -> None:
@@ -111,7 +111,7 @@ def test_a_missing_file_is_named_by_the_engine_and_before(models: Path, name: st
     finally:
         (folder / "away").rename(folder / name)
     assert f"The human toolkit in {folder} lacks '" in caught.value.message
-    assert condition.state is State.INCOMPLETE
+    assert condition.state is BundleState.INCOMPLETE
     assert len(condition.faults) == 1 and f"{folder} lacks " in condition.faults[0]
 
 
@@ -154,7 +154,7 @@ def test_both_parsers_answer_as_each_alone() -> None:
 
 @pytest.mark.skipif(find_spec("detectron2") is not None, reason="detectron2 is installed here")
 def test_detectron2_where_it_is_missing_is_refused_in_words(models: Path, toolkit: HumanToolkit) -> None:
-    config = Config(bundle=NAME, models=models, engine=Engine(densepose="detectron2"))
+    config = Config(bundle=NAME, models=models, engine=EngineSettings(densepose="detectron2"))
     command = worker_command(config, "cpu")
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None

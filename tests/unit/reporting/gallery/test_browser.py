@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from support.chromium import Visit, launch, serve, visit
-from support.gallery_fixture import GalleryHouse
+from support.gallery_fixture import GalleryFixture
 
-from fastfit_watch.domain.job import Progress, Status
+from fastfit_watch.domain.job import LookProgress, Status
 from fastfit_watch.reporting.gallery import Gallery
 
 REFRESH_MS = 60_000
@@ -24,9 +24,9 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> GalleryHouse:
+def house(tmp_path: Path) -> GalleryFixture:
     """One job in work, one done, one that failed, one with a nasty name, one that cannot be used."""
-    house = GalleryHouse(tmp_path)
+    house = GalleryFixture(tmp_path)
     house.claim("winter", people=("ben.jpg",), looks=("casual", "storm"))
     house.complete("winter")
     house.claim(NASTY, people=(f"{NASTY}.jpg",), looks=(NASTY,))
@@ -45,18 +45,18 @@ def house(tmp_path: Path) -> GalleryHouse:
 
 
 @pytest.fixture
-def gallery(house: GalleryHouse) -> Gallery:
+def gallery(house: GalleryFixture) -> Gallery:
     gallery = Gallery(house.config, house.ledger)
-    gallery.publish({"spring": Progress("ben.casual", "denoise", 4, 30, eta_s=40.0)}, "", 1e6)
+    gallery.publish({"spring": LookProgress("ben.casual", "denoise", 4, 30, eta_s=40.0)}, "", 1e6)
     return gallery
 
 
-def _more(house: GalleryHouse, gallery: Gallery, key: str, at_s: float) -> None:
+def _more(house: GalleryFixture, gallery: Gallery, key: str, at_s: float) -> None:
     house.finish("spring", key, at_s)
     gallery.publish({}, "", 1e6)
 
 
-def _address(house: GalleryHouse, served: str, way: str) -> str:
+def _address(house: GalleryFixture, served: str, way: str) -> str:
     return served if way == "http" else house.config.outputs.as_uri()
 
 
@@ -72,7 +72,7 @@ def _clean(seen: Visit, address: str) -> None:
 
 @pytest.mark.usefixtures("gallery")
 @pytest.mark.parametrize("way", ["http", "file"])
-def test_all_pages_load_cleanly(house: GalleryHouse, browser: Browser, way: str) -> None:
+def test_all_pages_load_cleanly(house: GalleryFixture, browser: Browser, way: str) -> None:
     with serve(house.config.outputs) as served:
         address = _address(house, served, way)
         for path in ("index.html", "spring/index.html", "gallery/page-1.html"):
@@ -87,7 +87,7 @@ def test_all_pages_load_cleanly(house: GalleryHouse, browser: Browser, way: str)
 
 
 @pytest.mark.usefixtures("gallery")
-def test_markup_in_names_is_text(house: GalleryHouse, browser: Browser) -> None:
+def test_markup_in_names_is_text(house: GalleryFixture, browser: Browser) -> None:
     with visit(browser, f"{house.config.outputs.as_uri()}/index.html") as seen:
         job = seen.page.locator(".job").filter(has_text=NASTY)
         expect(job.locator("h3")).to_have_text(NASTY)
@@ -102,7 +102,7 @@ def test_markup_in_names_is_text(house: GalleryHouse, browser: Browser) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("path", ["index.html", "spring/index.html", "autumn/index.html", "gallery/page-1.html"])
-def test_axe_finds_nothing_serious(house: GalleryHouse, browser: Browser, path: str, width: int, scheme: str) -> None:
+def test_axe_finds_nothing_serious(house: GalleryFixture, browser: Browser, path: str, width: int, scheme: str) -> None:
     window = {"viewport": {"width": width, "height": 740}, "color_scheme": scheme}
     with visit(browser, f"{house.config.outputs.as_uri()}/{path}", **window) as seen:
         for details in seen.page.locator("details").all():
@@ -112,7 +112,7 @@ def test_axe_finds_nothing_serious(house: GalleryHouse, browser: Browser, path: 
 
 
 @pytest.mark.usefixtures("gallery")
-def test_colours_follow_the_reader(house: GalleryHouse, browser: Browser) -> None:
+def test_colours_follow_the_reader(house: GalleryFixture, browser: Browser) -> None:
     papers = []
     for scheme in ("light", "dark"):
         with visit(browser, f"{house.config.outputs.as_uri()}/index.html", color_scheme=scheme) as seen:
@@ -121,7 +121,7 @@ def test_colours_follow_the_reader(house: GalleryHouse, browser: Browser) -> Non
 
 
 @pytest.mark.usefixtures("gallery")
-def test_filters_by_state_and_look(house: GalleryHouse, browser: Browser) -> None:
+def test_filters_by_state_and_look(house: GalleryFixture, browser: Browser) -> None:
     with visit(browser, f"{house.config.outputs.as_uri()}/index.html") as seen:
         page = seen.page
         assert _shown_jobs(page) == {"winter", NASTY, "autumn", "broken", "spring"}
@@ -142,7 +142,7 @@ def test_filters_by_state_and_look(house: GalleryHouse, browser: Browser) -> Non
 
 
 @pytest.mark.usefixtures("gallery")
-def test_keys_move_slider_and_filters(house: GalleryHouse, browser: Browser) -> None:
+def test_keys_move_slider_and_filters(house: GalleryFixture, browser: Browser) -> None:
     with visit(browser, f"{house.config.outputs.as_uri()}/spring/index.html") as seen:
         page = seen.page
         page.keyboard.press("Tab")
@@ -159,7 +159,7 @@ def test_keys_move_slider_and_filters(house: GalleryHouse, browser: Browser) -> 
 
 
 @pytest.mark.usefixtures("gallery")
-def test_the_slider_follows_the_pointer(house: GalleryHouse, browser: Browser) -> None:
+def test_the_slider_follows_the_pointer(house: GalleryFixture, browser: Browser) -> None:
     with visit(browser, f"{house.config.outputs.as_uri()}/spring/index.html") as seen:
         box = seen.page.locator("#look-0 .compare").bounding_box()
         assert box is not None
@@ -169,7 +169,7 @@ def test_the_slider_follows_the_pointer(house: GalleryHouse, browser: Browser) -
 
 @pytest.mark.usefixtures("gallery")
 @pytest.mark.parametrize("has_clipboard", [True, False])
-def test_the_command_is_copied(house: GalleryHouse, browser: Browser, has_clipboard: bool) -> None:
+def test_the_command_is_copied(house: GalleryFixture, browser: Browser, has_clipboard: bool) -> None:
     with (
         serve(house.config.outputs) as served,
         visit(browser, f"{served}/spring/index.html", permissions=["clipboard-read", "clipboard-write"]) as seen,
@@ -185,7 +185,9 @@ def test_the_command_is_copied(house: GalleryHouse, browser: Browser, has_clipbo
 
 
 @pytest.mark.parametrize("way", ["http", "file"])
-def test_a_refresh_keeps_what_the_reader_did(house: GalleryHouse, gallery: Gallery, browser: Browser, way: str) -> None:
+def test_a_refresh_keeps_what_the_reader_did(
+    house: GalleryFixture, gallery: Gallery, browser: Browser, way: str
+) -> None:
     with (
         serve(house.config.outputs) as served,
         visit(browser, f"{_address(house, served, way)}/spring/index.html") as seen,
@@ -211,7 +213,7 @@ def test_a_refresh_keeps_what_the_reader_did(house: GalleryHouse, gallery: Galle
         assert seen.complaints == []
 
 
-def test_a_refresh_leaves_alone_what_did_not_change(house: GalleryHouse, gallery: Gallery, browser: Browser) -> None:
+def test_a_refresh_leaves_alone_what_did_not_change(house: GalleryFixture, gallery: Gallery, browser: Browser) -> None:
     with serve(house.config.outputs) as served, visit(browser, f"{served}/index.html") as seen:
         page = seen.page
         page.evaluate("document.querySelector('#newest .job').mine = true")
@@ -231,7 +233,7 @@ def test_a_refresh_leaves_alone_what_did_not_change(house: GalleryHouse, gallery
         assert seen.complaints == []
 
 
-def test_the_reader_can_stop_the_refreshing(house: GalleryHouse, gallery: Gallery, browser: Browser) -> None:
+def test_the_reader_can_stop_the_refreshing(house: GalleryFixture, gallery: Gallery, browser: Browser) -> None:
     with serve(house.config.outputs) as served, visit(browser, f"{served}/spring/index.html") as seen:
         seen.page.locator("#live").click()
         expect(seen.page.locator("#live")).to_have_attribute("aria-pressed", "false")
@@ -244,7 +246,7 @@ def test_the_reader_can_stop_the_refreshing(house: GalleryHouse, gallery: Galler
 
 
 @pytest.mark.usefixtures("gallery")
-def test_without_scripts_everything_is_still_there(house: GalleryHouse, browser: Browser) -> None:
+def test_without_scripts_everything_is_still_there(house: GalleryFixture, browser: Browser) -> None:
     with visit(browser, f"{house.config.outputs.as_uri()}/spring/index.html", java_script_enabled=False) as seen:
         assert seen.page.locator(".figure").count() == 6
         expect(seen.page.locator("#filters")).to_be_hidden()

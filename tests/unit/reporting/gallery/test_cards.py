@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.gallery_fixture import GalleryHouse
+from support.gallery_fixture import GalleryFixture
 
 from fastfit_watch.cli.main import build_parser
 from fastfit_watch.domain.look import Framing, ImageFormat, MaskMode, Preset, SamplingOptions
@@ -21,8 +21,8 @@ from fastfit_watch.reporting.gallery.thumbs import ThumbSize, shrink
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> GalleryHouse:
-    return GalleryHouse(tmp_path)
+def house(tmp_path: Path) -> GalleryFixture:
+    return GalleryFixture(tmp_path)
 
 
 def test_thumbnails_are_small_webp_without_metadata(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_thumbnails_cover_their_box_and_never_grow(
 
 
 @pytest.mark.parametrize("person", ["anna.jpg", "an na's $HOME `id`.jpg", "a\u202eb\n\udcff.jpg", "-x\\.jpg"])
-def test_the_line_names_existing_files_and_parses(house: GalleryHouse, person: str) -> None:
+def test_the_line_names_existing_files_and_parses(house: GalleryFixture, person: str) -> None:
     house.claim("it's\nspring", people=(person.replace("\udcff", ""),), looks=("-gala",))
     record = house.ledger.looks("it's\nspring")[0]
     line = reproduce_command(house.config, record, house.snapshot("it's\nspring"))
@@ -64,7 +64,7 @@ def test_the_line_names_existing_files_and_parses(house: GalleryHouse, person: s
     assert (wanted.seed, wanted.steps, wanted.bundle, wanted.framing) == (7, 30, "mini", "crop")
 
 
-def test_the_line_and_the_page_name_every_option(house: GalleryHouse) -> None:
+def test_the_line_and_the_page_name_every_option(house: GalleryFixture) -> None:
     """Each is set to something else than its default: one that is left out would make another picture."""
     other = SamplingOptions(11, 9, 3.25, MaskMode.WORN, Framing.PASTE_BACK, ImageFormat.WEBP, Preset.DRAFT)
     defaults = asdict(SamplingOptions())
@@ -84,7 +84,7 @@ def test_the_line_and_the_page_name_every_option(house: GalleryHouse) -> None:
         assert re.search(rf"<dt>{name}</dt><dd[^>]*>{re.escape(str(value))}</dd>", page), name
 
 
-def test_small_jobs_share_a_row_and_those_that_need_somebody_do_not(house: GalleryHouse) -> None:
+def test_small_jobs_share_a_row_and_those_that_need_somebody_do_not(house: GalleryFixture) -> None:
     for name, looks in (("one", 1), ("two", 2), ("three", 3), ("bad", 1)):
         house.claim(name, looks=[f"look{number}" for number in range(looks)])
     house.claim("line")
@@ -105,7 +105,7 @@ def test_small_jobs_share_a_row_and_those_that_need_somebody_do_not(house: Galle
     }
 
 
-def test_the_reasons_of_several_looks_are_a_list(house: GalleryHouse) -> None:
+def test_the_reasons_of_several_looks_are_a_list(house: GalleryFixture) -> None:
     house.claim("spring", looks=[f"look {number}" for number in range(7)])
     for number in range(7):
         house.ledger.start_attempt("spring", f"anna.look {number}", 100.0)
@@ -120,7 +120,7 @@ def test_the_reasons_of_several_looks_are_a_list(house: GalleryHouse) -> None:
     assert faults == [f"{who}: no head; no feet: bad {number}" for number, who in enumerate((*pairs, "anna.look 6"))]
 
 
-def test_a_job_in_work_says_once_how_far_it_is(house: GalleryHouse) -> None:
+def test_a_job_in_work_says_once_how_far_it_is(house: GalleryFixture) -> None:
     house.claim("spring", looks=("casual", "gala"))
     house.finish("spring", "anna.casual")
     assert house.job("spring").reason == "1 of 2 pictures made"
@@ -128,7 +128,7 @@ def test_a_job_in_work_says_once_how_far_it_is(house: GalleryHouse) -> None:
     assert house.read("spring", "index.html").count("1 of 2 pictures made") == 1
 
 
-def test_each_page_of_a_large_job_says_which_pictures_it_holds(house: GalleryHouse) -> None:
+def test_each_page_of_a_large_job_says_which_pictures_it_holds(house: GalleryFixture) -> None:
     house.claim("spring", looks=[f"look{number}" for number in range(45)])
     house.claim("small")
     Gallery(house.config, house.ledger).publish({}, "", 1e6)

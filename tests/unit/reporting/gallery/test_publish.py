@@ -13,10 +13,10 @@ from urllib.parse import unquote
 
 import pytest
 from PIL import Image
-from support.gallery_fixture import GalleryHouse
+from support.gallery_fixture import GalleryFixture
 
 from fastfit_watch.domain.errors import StorageError
-from fastfit_watch.domain.job import Progress, Status
+from fastfit_watch.domain.job import LookProgress, Status
 from fastfit_watch.reporting.gallery import Gallery
 from fastfit_watch.reporting.gallery.markup import element, link, show
 from fastfit_watch.storage.ledger import Ledger
@@ -48,17 +48,17 @@ class _Page(HTMLParser):
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> GalleryHouse:
-    return GalleryHouse(tmp_path)
+def house(tmp_path: Path) -> GalleryFixture:
+    return GalleryFixture(tmp_path)
 
 
-def _publish(house: GalleryHouse, gallery: Gallery | None = None, **progress: Progress) -> Gallery:
+def _publish(house: GalleryFixture, gallery: Gallery | None = None, **progress: LookProgress) -> Gallery:
     gallery = gallery or Gallery(house.config, house.ledger)
     assert gallery.publish(progress, "", PATIENT_S)
     return gallery
 
 
-def _written(house: GalleryHouse) -> dict[str, int]:
+def _written(house: GalleryFixture) -> dict[str, int]:
     """Every page and thumbnail with its inode: a file that is written again has another."""
     root = house.config.outputs
     files = [*root.rglob("*.html"), *root.rglob("*.webp")]
@@ -68,12 +68,12 @@ def _written(house: GalleryHouse) -> dict[str, int]:
 # What the pages say
 
 
-def test_the_front_page_and_a_job_s_page(house: GalleryHouse) -> None:
+def test_the_front_page_and_a_job_s_page(house: GalleryFixture) -> None:
     house.claim("spring")
     house.finish("spring", "anna.casual")
     house.ledger.sight("broken", 90.0)
     house.ledger.mark("broken", Status.INVALID, "outfit.yaml:3: unknown key 'uper'. Did you mean 'upper'?", 91.0)
-    _publish(house, spring=Progress("anna.gala", "denoise", 3, 30, eta_s=40.0))
+    _publish(house, spring=LookProgress("anna.gala", "denoise", 3, 30, eta_s=40.0))
     front, page = house.read("index.html"), house.read("spring", "index.html")
     assert "anna.gala: step 3 of 30, about 40 s left" in front and "unknown key &#x27;uper&#x27;" in front
     assert "Mend it in inputs/broken/" in front and "In work" in front and "1 of 2 pictures" in front
@@ -82,7 +82,7 @@ def test_the_front_page_and_a_job_s_page(house: GalleryHouse) -> None:
     assert (house.config.outputs / "broken" / "index.html").is_file()
 
 
-def test_a_job_is_shown_once(house: GalleryHouse) -> None:
+def test_a_job_is_shown_once(house: GalleryFixture) -> None:
     for number in range(12):
         house.claim(f"job{number}", looks=("casual", "gala"))
         house.finish(f"job{number}", "anna.casual")
@@ -95,7 +95,7 @@ def test_a_job_is_shown_once(house: GalleryHouse) -> None:
     assert house.read("index.html").count("In line</span>") == 3
 
 
-def test_every_link_leads_to_a_file(house: GalleryHouse) -> None:
+def test_every_link_leads_to_a_file(house: GalleryFixture) -> None:
     names = ("spring", "a b&c", "ünï%20#1?", "C:x")
     for name in names:
         house.claim(name, people=("änna #1.jpg",), looks=("ca su%al",))
@@ -112,7 +112,7 @@ def test_every_link_leads_to_a_file(house: GalleryHouse) -> None:
     assert checked > 40
 
 
-def test_markup_in_names_stays_text(house: GalleryHouse) -> None:
+def test_markup_in_names_stays_text(house: GalleryFixture) -> None:
     name = NASTY.replace("/", "")
     house.claim(name, people=(f"{name}.jpg",), looks=(name,), garments=(f"{name}.png",))
     house.complete(name)
@@ -135,12 +135,12 @@ def test_what_cannot_be_seen_is_spelled_out(text: str, shown: str) -> None:
     assert element("p", text, title=text) == f'<p title="{shown}">{shown}</p>'
 
 
-def test_joiners_of_other_scripts_stay(house: GalleryHouse) -> None:
+def test_joiners_of_other_scripts_stay(house: GalleryFixture) -> None:
     assert show("\u0645\u200c\u062f") == "\u0645\u200c\u062f"
     assert link("a/b", "..", "c:d") == "a%2Fb/../c%3Ad"
 
 
-def test_pages_load_nothing_from_elsewhere(house: GalleryHouse) -> None:
+def test_pages_load_nothing_from_elsewhere(house: GalleryFixture) -> None:
     house.claim("spring")
     house.complete("spring")
     _publish(house)
@@ -152,7 +152,7 @@ def test_pages_load_nothing_from_elsewhere(house: GalleryHouse) -> None:
         assert "unsafe" not in policy[1]
 
 
-def test_failures_say_why_and_what_to_do(house: GalleryHouse) -> None:
+def test_failures_say_why_and_what_to_do(house: GalleryFixture) -> None:
     house.claim("it's", looks=("casual",))
     house.ledger.start_attempt("it's", "anna.casual", 100.0)
     house.ledger.fail_look("it's", "anna.casual", "nobody was found in the picture", 101.0)
@@ -164,7 +164,7 @@ def test_failures_say_why_and_what_to_do(house: GalleryHouse) -> None:
     assert f"fastfit-watch retry {shlex.quote(chr(39).join(('it', 's')))}" in words
 
 
-def test_pictures_held_back_ask_for_somebody(house: GalleryHouse) -> None:
+def test_pictures_held_back_ask_for_somebody(house: GalleryFixture) -> None:
     house.claim("it's")
     house.finish("it's", "anna.casual")
     house.ledger.start_attempt("it's", "anna.gala", 100.0)
@@ -180,7 +180,7 @@ def test_pictures_held_back_ask_for_somebody(house: GalleryHouse) -> None:
     assert "held back" not in house.read("plain", "index.html")
 
 
-def test_a_halt_is_said_first(house: GalleryHouse) -> None:
+def test_a_halt_is_said_first(house: GalleryFixture) -> None:
     house.claim("spring")
     Gallery(house.config, house.ledger).publish({}, "only 3 MB are free", PATIENT_S)
     assert "Nothing is made just now: only 3 MB are free" in house.read("index.html")
@@ -189,7 +189,7 @@ def test_a_halt_is_said_first(house: GalleryHouse) -> None:
 # What is written, and when
 
 
-def test_the_picture_that_an_engine_is_writing_is_left_alone(house: GalleryHouse) -> None:
+def test_the_picture_that_an_engine_is_writing_is_left_alone(house: GalleryFixture) -> None:
     """It was taken for a leftover, and the engine's process ended over it. The engine is another process, as here."""
     house.claim("spring")
     folder = house.config.outputs / "spring"
@@ -201,7 +201,7 @@ def test_the_picture_that_an_engine_is_writing_is_left_alone(house: GalleryHouse
     assert being_written.exists() and not left_over.exists()
 
 
-def test_one_new_picture_writes_four_files(house: GalleryHouse) -> None:
+def test_one_new_picture_writes_four_files(house: GalleryFixture) -> None:
     house.claim("old")
     house.complete("old")
     _publish(house)
@@ -222,7 +222,7 @@ def test_one_new_picture_writes_four_files(house: GalleryHouse) -> None:
     assert len(changed) == 4, "and the thumbnail of the new picture"
 
 
-def test_nothing_new_writes_nothing(house: GalleryHouse) -> None:
+def test_nothing_new_writes_nothing(house: GalleryFixture) -> None:
     house.claim("spring")
     gallery = _publish(house)
     before = _written(house)
@@ -230,7 +230,7 @@ def test_nothing_new_writes_nothing(house: GalleryHouse) -> None:
     assert _written(house) == before
 
 
-def test_a_restart_writes_only_what_is_stale_or_missing(house: GalleryHouse) -> None:
+def test_a_restart_writes_only_what_is_stale_or_missing(house: GalleryFixture) -> None:
     for name in ("one", "two", "three"):
         house.claim(name)
         house.complete(name)
@@ -248,7 +248,7 @@ def test_a_restart_writes_only_what_is_stale_or_missing(house: GalleryHouse) -> 
     assert after["gallery/page-1.html"] == before["gallery/page-1.html"]
 
 
-def test_a_front_page_that_was_removed_comes_back(house: GalleryHouse) -> None:
+def test_a_front_page_that_was_removed_comes_back(house: GalleryFixture) -> None:
     house.claim("spring")
     gallery = _publish(house)
     (house.config.outputs / "index.html").unlink()
@@ -256,7 +256,7 @@ def test_a_front_page_that_was_removed_comes_back(house: GalleryHouse) -> None:
     assert (house.config.outputs / "index.html").is_file()
 
 
-def test_results_that_were_taken_away_do_not_come_back(house: GalleryHouse) -> None:
+def test_results_that_were_taken_away_do_not_come_back(house: GalleryFixture) -> None:
     house.claim("spring")
     house.complete("spring")
     _publish(house)
@@ -266,7 +266,7 @@ def test_results_that_were_taken_away_do_not_come_back(house: GalleryHouse) -> N
     assert "was removed" in house.read("index.html")
 
 
-def test_time_runs_out_and_the_rest_follows(house: GalleryHouse) -> None:
+def test_time_runs_out_and_the_rest_follows(house: GalleryFixture) -> None:
     house.claim("old")
     house.complete("old")
     _publish(house)
@@ -278,7 +278,7 @@ def test_time_runs_out_and_the_rest_follows(house: GalleryHouse) -> None:
     assert rounds > 0 and len(list(house.config.outputs.rglob("*.html"))) == 31 + 2 + 1
 
 
-def test_one_unwritable_job_does_not_stop_the_others(house: GalleryHouse) -> None:
+def test_one_unwritable_job_does_not_stop_the_others(house: GalleryFixture) -> None:
     for name in ("bad", "good"):
         house.claim(name)
         house.complete(name)
@@ -289,16 +289,18 @@ def test_one_unwritable_job_does_not_stop_the_others(house: GalleryHouse) -> Non
     assert (house.config.outputs / "good" / "index.html").is_file() and "good" in house.read("index.html")
 
 
-def test_progress_is_told_without_a_change_in_the_ledger(house: GalleryHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_told_without_a_change_in_the_ledger(
+    house: GalleryFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     house.claim("spring")
     house.finish("spring", "anna.casual")
-    gallery = _publish(house, spring=Progress("anna.gala", "denoise", 3, 30))
+    gallery = _publish(house, spring=LookProgress("anna.gala", "denoise", 3, 30))
     monkeypatch.setattr("fastfit_watch.reporting.gallery.publish._PROGRESS_EVERY_S", 0.0)
-    _publish(house, gallery, spring=Progress("anna.gala", "denoise", 9, 30))
+    _publish(house, gallery, spring=LookProgress("anna.gala", "denoise", 9, 30))
     assert "step 9 of 30" in house.read("index.html") and "step 9 of 30" in house.read("spring", "index.html")
 
 
-def test_a_report_that_comes_later_is_linked(house: GalleryHouse) -> None:
+def test_a_report_that_comes_later_is_linked(house: GalleryFixture) -> None:
     house.claim("spring")
     house.complete("spring")
     gallery = _publish(house)
@@ -309,7 +311,7 @@ def test_a_report_that_comes_later_is_linked(house: GalleryHouse) -> None:
     assert "sheet.jpg" in house.read("spring", "index.html")
 
 
-def test_a_full_disk_comes_out_as_one(house: GalleryHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_comes_out_as_one(house: GalleryFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     house.claim("spring")
 
     def full(path: Path, text: str) -> None:
@@ -323,7 +325,7 @@ def test_a_full_disk_comes_out_as_one(house: GalleryHouse, monkeypatch: pytest.M
 # How large, how fast
 
 
-def test_a_large_job_has_several_pages_and_one_is_written_for_one_picture(house: GalleryHouse) -> None:
+def test_a_large_job_has_several_pages_and_one_is_written_for_one_picture(house: GalleryFixture) -> None:
     house.claim(
         "crowd", people=[f"p{number}.jpg" for number in range(10)], looks=[f"l{number}" for number in range(10)]
     )
@@ -339,7 +341,7 @@ def test_a_large_job_has_several_pages_and_one_is_written_for_one_picture(house:
 
 
 @pytest.mark.parametrize("letter", ["a", "'", "漢"], ids=["plain", "quotes", "wide"])
-def test_no_page_is_larger_than_300_kb(house: GalleryHouse, letter: str) -> None:
+def test_no_page_is_larger_than_300_kb(house: GalleryFixture, letter: str) -> None:
     Image.new("RGB", (48, 64)).save(house.result)  # small pictures: only the pages are measured
     long = letter * (190 // len(letter.encode()))
     people = [f"{long}{number}.jpg" for number in range(10)]
@@ -360,7 +362,7 @@ def test_no_page_is_larger_than_300_kb(house: GalleryHouse, letter: str) -> None
 
 
 @pytest.mark.alone
-def test_one_picture_among_5000_jobs_takes_under_100_ms(house: GalleryHouse) -> None:
+def test_one_picture_among_5000_jobs_takes_under_100_ms(house: GalleryFixture) -> None:
     """CPU time of the whole update: the thumbnail, the job's page, its shelf and the front page."""
     looks = ("casual", "gala", "city", "night")
     people = ("a.jpg", "b.jpg", "c.jpg")
@@ -383,7 +385,7 @@ def test_one_picture_among_5000_jobs_takes_under_100_ms(house: GalleryHouse) -> 
     assert front < LIMIT_BYTES
 
 
-def test_without_the_uploads_there_is_no_line(house: GalleryHouse) -> None:
+def test_without_the_uploads_there_is_no_line(house: GalleryFixture) -> None:
     house.claim("spring")
     house.complete("spring")
     shutil.rmtree(house.snapshot("spring"))
@@ -392,7 +394,7 @@ def test_without_the_uploads_there_is_no_line(house: GalleryHouse) -> None:
     assert "no longer in the spool" in page and "try-on" not in page.split("<script>")[0]
 
 
-def test_another_process_s_change_is_seen(house: GalleryHouse) -> None:
+def test_another_process_s_change_is_seen(house: GalleryFixture) -> None:
     house.claim("spring")
     gallery = _publish(house)
     other = Ledger(house.ledger.path)

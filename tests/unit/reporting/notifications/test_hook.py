@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from fastfit_watch.config.paths import JOB_LOG
-from fastfit_watch.config.settings import Hook, Log
+from fastfit_watch.config.settings import HookSettings, LogSettings
 from fastfit_watch.daemon.logs import set_up_logs
-from fastfit_watch.reporting.notifications.hook import HookCarrier, run_hook
+from fastfit_watch.reporting.notifications.hook import HookRunner, run_hook
 from fastfit_watch.storage.ledger import Ledger
-from fastfit_watch.storage.outbox import HOOK, Letter, Outbox
+from fastfit_watch.storage.outbox import HOOK, Notification, Outbox
 
 NOW_S = 1000.0
 PATIENCE_S = 30.0
@@ -32,7 +32,7 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
     outbox.close()
 
 
-def letter(folder: Path, job: str = "spring") -> Letter:
+def letter(folder: Path, job: str = "spring") -> Notification:
     folder.mkdir(parents=True, exist_ok=True)
     told = {
         "id": "1",
@@ -42,7 +42,7 @@ def letter(folder: Path, job: str = "spring") -> Letter:
         "status": "done",
         "reason": "2 pictures; `rm` $x",
     }
-    return Letter(
+    return Notification(
         HOOK, "1", job, "job.done", json.dumps({**told, "folder": str(folder), "report": "report.json"}), NOW_S
     )
 
@@ -55,7 +55,7 @@ def script(tmp_path: Path, text: str) -> tuple[str, ...]:
 
 def test_it_knows_the_job_and_stands_in_its_folder(tmp_path: Path) -> None:
     program = "import os; print({k: v for k, v in os.environ.items() if k.startswith('FASTFIT')}, os.getcwd())"
-    outcome = run_hook(Hook(command=script(tmp_path, program)), letter(tmp_path / "out"))
+    outcome = run_hook(HookSettings(command=script(tmp_path, program)), letter(tmp_path / "out"))
     assert outcome.exit_code == 0
     for fact in ("'FASTFIT_JOB': 'spring'", "'FASTFIT_STATUS': 'done'", f"'{tmp_path / 'out'}/report.json'", "`rm` $x"):
         assert fact in outcome.output
@@ -69,7 +69,7 @@ def test_it_inherits_neither_secrets_nor_open_files(tmp_path: Path, monkeypatch:
     os.set_inheritable(kept, True)
     try:
         program = "import os; print(dict(os.environ)); print('open:', sorted(map(int, os.listdir('/proc/self/fd'))))"
-        outcome = run_hook(Hook(command=script(tmp_path, program)), letter(tmp_path / "out"))
+        outcome = run_hook(HookSettings(command=script(tmp_path, program)), letter(tmp_path / "out"))
     finally:
         os.close(kept)
     assert "very secret" not in outcome.output and "PATH" in outcome.output
@@ -79,7 +79,7 @@ def test_it_inherits_neither_secrets_nor_open_files(tmp_path: Path, monkeypatch:
 
 def test_no_shell_comes_near_its_arguments(tmp_path: Path) -> None:
     command = (*script(tmp_path, "import sys; print(sys.argv[1:])"), "$(touch broken); `id`", "a b")
-    outcome = run_hook(Hook(command=command), letter(tmp_path / "out"))
+    outcome = run_hook(HookSettings(command=command), letter(tmp_path / "out"))
     assert outcome.output.strip() == "['$(touch broken); `id`', 'a b']"
 
 
@@ -88,7 +88,7 @@ def test_one_that_takes_too_long_is_ended_with_all_it_started(tmp_path: Path) ->
         "import subprocess, sys, time; child = subprocess.Popen(['sleep', '600']);"
         "print(child.pid, flush=True); time.sleep(600)"
     )
-    outcome = run_hook(Hook(command=script(tmp_path, program), timeout_s=1.5), letter(tmp_path / "out"))
+    outcome = run_hook(HookSettings(command=script(tmp_path, program), timeout_s=1.5), letter(tmp_path / "out"))
     assert outcome.exit_code == -9 and "longer than 1.5 s" in outcome.trouble
     _wait_until_gone(int(outcome.output))
 
@@ -96,32 +96,32 @@ def test_one_that_takes_too_long_is_ended_with_all_it_started(tmp_path: Path) ->
 def test_what_it_leaves_running_is_ended_and_not_waited_for(tmp_path: Path) -> None:
     program = "import subprocess; print(subprocess.Popen(['sleep', '600']).pid, flush=True)"
     began_s = time.monotonic()
-    outcome = run_hook(Hook(command=script(tmp_path, program), timeout_s=PATIENCE_S), letter(tmp_path / "out"))
+    outcome = run_hook(HookSettings(command=script(tmp_path, program), timeout_s=PATIENCE_S), letter(tmp_path / "out"))
     assert outcome.exit_code == 0 and time.monotonic() - began_s < PATIENCE_S / 2
     _wait_until_gone(int(outcome.output))
 
 
 def test_one_that_closes_its_output_early_is_waited_for(tmp_path: Path) -> None:
     program = "import os, time, pathlib; os.close(1); os.close(2); time.sleep(0.5); pathlib.Path('late').touch()"
-    outcome = run_hook(Hook(command=script(tmp_path, program)), letter(tmp_path / "out"))
+    outcome = run_hook(HookSettings(command=script(tmp_path, program)), letter(tmp_path / "out"))
     assert outcome.exit_code == 0 and (tmp_path / "out" / "late").exists()
 
 
 def test_only_the_first_part_of_endless_words_is_kept(tmp_path: Path) -> None:
     program = "import sys\nwhile True: sys.stdout.write('x' * 10000)"
-    outcome = run_hook(Hook(command=script(tmp_path, program), timeout_s=1.0), letter(tmp_path / "out"))
+    outcome = run_hook(HookSettings(command=script(tmp_path, program), timeout_s=1.0), letter(tmp_path / "out"))
     assert len(outcome.output) == 64 * 1024 and outcome.trouble
 
 
 def test_a_program_that_is_not_there_is_no_catastrophe(tmp_path: Path) -> None:
-    outcome = run_hook(Hook(command=("/nowhere/deliver",)), letter(tmp_path / "out"))
+    outcome = run_hook(HookSettings(command=("/nowhere/deliver",)), letter(tmp_path / "out"))
     assert outcome.exit_code is None and "/nowhere/deliver cannot be started" in outcome.trouble
 
 
 def test_its_words_go_to_the_job_s_log_and_it_runs_once(tmp_path: Path, outbox: Outbox) -> None:
-    set_up_logs(Log(), tmp_path, tmp_path / "outputs", io.StringIO())
+    set_up_logs(LogSettings(), tmp_path, tmp_path / "outputs", io.StringIO())
     program = "import pathlib, sys; pathlib.Path('ran').open('a').write('x'); print('copied\\x1b[31m'); sys.exit(3)"
-    carrier = HookCarrier(Hook(command=script(tmp_path, program)), outbox)
+    carrier = HookRunner(HookSettings(command=script(tmp_path, program)), outbox)
     outbox.post([letter(tmp_path / "outputs" / "spring")])
     assert carrier.step(NOW_S) == 0.0
     assert carrier.step(NOW_S) > 0.0
@@ -135,10 +135,10 @@ def test_one_that_was_cut_short_with_the_daemon_runs_again(tmp_path: Path, outbo
     outbox.post([letter(tmp_path / "outputs" / "spring")])
     hook = script(tmp_path, "import pathlib, time; pathlib.Path('begun').open('a').write('x'); time.sleep(2)")
     program = (
-        "import sys; from pathlib import Path; from fastfit_watch.config.settings import Hook;"
-        "from fastfit_watch.reporting.notifications.hook import HookCarrier;"
+        "import sys; from pathlib import Path; from fastfit_watch.config.settings import HookSettings;"
+        "from fastfit_watch.reporting.notifications.hook import HookRunner;"
         "from fastfit_watch.storage.outbox import Outbox;"
-        f"HookCarrier(Hook(command={hook!r}), Outbox(Path({str(outbox.path)!r}))).step(1000.0)"
+        f"HookRunner(Hook(command={hook!r}), Outbox(Path({str(outbox.path)!r}))).step(1000.0)"
     )
     begun = tmp_path / "outputs" / "spring" / "begun"
     with subprocess.Popen([sys.executable, "-c", program]) as process:
@@ -146,7 +146,7 @@ def test_one_that_was_cut_short_with_the_daemon_runs_again(tmp_path: Path, outbo
         while not begun.exists() and time.monotonic() < deadline_s:
             time.sleep(0.05)
         process.kill()
-    HookCarrier(Hook(command=hook), outbox).step(NOW_S)
+    HookRunner(HookSettings(command=hook), outbox).step(NOW_S)
     assert begun.read_text() == "xx"
     assert outbox.pending() == {}
 

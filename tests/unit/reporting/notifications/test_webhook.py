@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from fastfit_watch.cli.webhook_log import describe, replay
-from fastfit_watch.config.settings import Config, Webhook
+from fastfit_watch.config.settings import Config, WebhookSettings
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.job import LookResult
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
@@ -23,14 +23,14 @@ from fastfit_watch.reporting.notifications.payload import write_letter, write_le
 from fastfit_watch.reporting.notifications.webhook import (
     SIGNATURE_HEADER,
     Answer,
-    WebhookCarrier,
+    WebhookDeliverer,
     post,
     read_secret,
     sign,
     verify,
 )
 from fastfit_watch.storage.ledger import Ledger
-from fastfit_watch.storage.outbox import WEBHOOK, Letter, Outbox
+from fastfit_watch.storage.outbox import WEBHOOK, Notification, Outbox
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 NOW_S = 1_750_000_000.0
@@ -78,13 +78,13 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def settings(receiver: Receiver, tmp_path: Path) -> Webhook:
+def settings(receiver: Receiver, tmp_path: Path) -> WebhookSettings:
     (tmp_path / "secret").write_bytes(SECRET + b"\n")
-    return Webhook(url=receiver.url, secret_file=str(tmp_path / "secret"))
+    return WebhookSettings(url=receiver.url, secret_file=str(tmp_path / "secret"))
 
 
 @pytest.fixture
-def config(settings: Webhook, tmp_path: Path) -> Config:
+def config(settings: WebhookSettings, tmp_path: Path) -> Config:
     config = Config(inputs=tmp_path / "inputs", outputs=tmp_path / "outputs", webhook=settings)
     config.spool.mkdir(parents=True)
     return config
@@ -104,8 +104,8 @@ def outbox(ledger: Ledger) -> Iterator[Outbox]:
     outbox.close()
 
 
-def letter(job: str, number: int = 0) -> Letter:
-    return Letter(WEBHOOK, f"{job}-{number}", job, "job.done", json.dumps({"job": job, "number": number}), NOW_S)
+def letter(job: str, number: int = 0) -> Notification:
+    return Notification(WEBHOOK, f"{job}-{number}", job, "job.done", json.dumps({"job": job, "number": number}), NOW_S)
 
 
 def finish_job(ledger: Ledger, name: str, *, fail: bool = False) -> None:
@@ -157,7 +157,9 @@ def test_nobody_is_told_what_nobody_wants_to_know(config: Config, ledger: Ledger
     assert write_letters(deaf, job, (), NOW_S) == []
 
 
-def test_a_letter_is_signed_and_the_signature_dies_with_time_and_change(receiver: Receiver, settings: Webhook) -> None:
+def test_a_letter_is_signed_and_the_signature_dies_with_time_and_change(
+    receiver: Receiver, settings: WebhookSettings
+) -> None:
     assert post(settings, letter("spring"), NOW_S) == Answer(200, "HTTP 200")
     headers, body = receiver.heard[0]
     signature = headers[SIGNATURE_HEADER]
@@ -178,7 +180,7 @@ def test_the_signature_is_the_one_that_openssl_makes() -> None:
 
 
 @pytest.mark.parametrize("code", [301, 302, 307])
-def test_redirects_are_not_followed(code: int, receiver: Receiver, settings: Webhook) -> None:
+def test_redirects_are_not_followed(code: int, receiver: Receiver, settings: WebhookSettings) -> None:
     receiver.codes = [code]
     assert post(settings, letter("spring"), NOW_S).code == code
     assert len(receiver.heard) == 1
@@ -186,12 +188,12 @@ def test_redirects_are_not_followed(code: int, receiver: Receiver, settings: Web
 
 def test_a_secret_must_be_there_and_long_enough(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
-        read_secret(Webhook(url="http://x", secret_file=str(tmp_path / "none")))
+        read_secret(WebhookSettings(url="http://x", secret_file=str(tmp_path / "none")))
     (tmp_path / "short").write_text("secret")
     with pytest.raises(ConfigError, match="fewer than 16"):
-        read_secret(Webhook(url="http://x", secret_file=str(tmp_path / "short")))
+        read_secret(WebhookSettings(url="http://x", secret_file=str(tmp_path / "short")))
     with pytest.raises(ValueError, match="secret_file"):
-        Webhook(url="http://x")
+        WebhookSettings(url="http://x")
 
 
 # When, and in which order
@@ -203,14 +205,14 @@ Behaviour = Callable[[float, Any], Answer]
 class World:
     """A receiver that is away for a while, and a clock that jumps from one step of the carrier to the next."""
 
-    def __init__(self, settings: Webhook, outbox: Outbox) -> None:
+    def __init__(self, settings: WebhookSettings, outbox: Outbox) -> None:
         self.now_s = NOW_S
         self.away: Behaviour = lambda now_s, body: Answer(200, "HTTP 200")
         self.tried: list[float] = []
         self.taken: list[tuple[float, str, int]] = []
-        self.carrier = WebhookCarrier(settings, outbox, self.send)
+        self.carrier = WebhookDeliverer(settings, outbox, self.send)
 
-    def send(self, settings: Webhook, sent: Letter, now_s: float) -> Answer:
+    def send(self, settings: WebhookSettings, sent: Notification, now_s: float) -> Answer:
         assert now_s == self.now_s
         body = json.loads(sent.body)
         answer = self.away(now_s, body)
@@ -229,7 +231,9 @@ def away_until(moment_s: float, code: int = 0) -> Behaviour:
 
 
 @pytest.mark.parametrize("code", [0, 503])
-def test_an_outage_of_an_hour_loses_nothing_and_keeps_the_order(code: int, settings: Webhook, outbox: Outbox) -> None:
+def test_an_outage_of_an_hour_loses_nothing_and_keeps_the_order(
+    code: int, settings: WebhookSettings, outbox: Outbox
+) -> None:
     world = World(settings, outbox)
     world.away = away_until(NOW_S + 3600, code)
     for number in range(50):
@@ -242,7 +246,7 @@ def test_an_outage_of_an_hour_loses_nothing_and_keeps_the_order(code: int, setti
     assert outbox.pending() == {}
 
 
-def test_a_letter_that_is_refused_holds_up_its_own_job_only(settings: Webhook, outbox: Outbox) -> None:
+def test_a_letter_that_is_refused_holds_up_its_own_job_only(settings: WebhookSettings, outbox: Outbox) -> None:
     world = World(settings, outbox)
     world.away = lambda now_s, body: (
         Answer(500, "HTTP 500") if body["number"] == 0 and now_s < NOW_S + 60 else Answer(200, "HTTP 200")
@@ -255,7 +259,7 @@ def test_a_letter_that_is_refused_holds_up_its_own_job_only(settings: Webhook, o
 
 
 def test_after_three_days_a_letter_is_given_up_and_replay_still_sends_it(
-    config: Config, settings: Webhook, outbox: Outbox
+    config: Config, settings: WebhookSettings, outbox: Outbox
 ) -> None:
     world = World(settings, outbox)
     world.away = away_until(NOW_S + 4 * 86400)
@@ -273,7 +277,7 @@ def test_after_three_days_a_letter_is_given_up_and_replay_still_sends_it(
 
 
 def test_replay_keeps_the_order_and_writes_what_was_never_written(
-    config: Config, ledger: Ledger, settings: Webhook, outbox: Outbox
+    config: Config, ledger: Ledger, settings: WebhookSettings, outbox: Outbox
 ) -> None:
     world = World(settings, outbox)
     finish_job(ledger, "spring")
@@ -288,13 +292,13 @@ def test_replay_keeps_the_order_and_writes_what_was_never_written(
     with pytest.raises(ConfigError, match="no job"):
         replay(config, "nowhere", NOW_S)
     with pytest.raises(ConfigError, match="No webhook"):
-        replay(config.model_copy(update={"webhook": Webhook()}), "spring", NOW_S)
+        replay(config.model_copy(update={"webhook": WebhookSettings()}), "spring", NOW_S)
     ledger.sight("half", NOW_S)
     with pytest.raises(ConfigError, match="nothing to tell yet"):
         replay(config, "half", NOW_S)
 
 
-def test_a_clock_that_is_set_back_delays_nothing(settings: Webhook, outbox: Outbox) -> None:
+def test_a_clock_that_is_set_back_delays_nothing(settings: WebhookSettings, outbox: Outbox) -> None:
     world = World(settings, outbox)
     world.away = lambda now_s, body: Answer(500, "HTTP 500")
     outbox.post([letter("spring", 0)])
@@ -305,7 +309,7 @@ def test_a_clock_that_is_set_back_delays_nothing(settings: Webhook, outbox: Outb
     assert len(world.taken) == 1
 
 
-def test_delivered_letters_are_forgotten_after_a_while(settings: Webhook, outbox: Outbox) -> None:
+def test_delivered_letters_are_forgotten_after_a_while(settings: WebhookSettings, outbox: Outbox) -> None:
     world = World(settings, outbox)
     outbox.post([letter("spring", 0)])
     world.run_until(NOW_S + 10)
@@ -314,7 +318,7 @@ def test_delivered_letters_are_forgotten_after_a_while(settings: Webhook, outbox
     assert outbox.posted(WEBHOOK, 9) == []
 
 
-def test_a_letter_in_the_outbox_survives_its_process(settings: Webhook, outbox: Outbox) -> None:
+def test_a_letter_in_the_outbox_survives_its_process(settings: WebhookSettings, outbox: Outbox) -> None:
     outbox.post([letter("spring", 0)])
     outbox.close()
     again = Outbox(outbox.path)
