@@ -26,7 +26,7 @@ from fastfit_watch.engine.noise import SeededNoise, draw_posterior_noise
 from fastfit_watch.engine.noise_schedule import NoiseSchedule
 from fastfit_watch.engine.pixels import Pixels, Size, cover_person
 from fastfit_watch.engine.preprocessing.garments import fit_garment
-from fastfit_watch.engine.references import read_rows
+from fastfit_watch.engine.references import read_reference_rows
 from fastfit_watch.engine.tryon import FastFitEngine, PreparedLook
 
 OUTFITS: Mapping[str, tuple[Category, ...]] = {
@@ -129,7 +129,7 @@ def time_batch(engine: FastFitEngine, count: int, outfit: str, steps: int) -> fl
 
     def run() -> None:
         hits = HitList(ContentCache(engine.device, 0, 0))
-        rows = [read_rows(fast.unet, look.references, 2.5, hits) for look in looks]
+        rows = [read_reference_rows(fast.unet, look.references, 2.5, hits) for look in looks]
         condition = torch.cat([look.condition for look in looks])
         fast.denoise(schedule, condition, rows, 2.5, [SeededNoise(look.seed) for look in looks])
 

@@ -21,10 +21,10 @@ from fastfit_watch.bundles.integrity import (
     BundleManifest,
     WeightFile,
     compare_content,
-    describe,
     hash_content,
     read_record,
     sha256_of,
+    write_bundle_json,
     write_record,
 )
 from fastfit_watch.bundles.progress import DownloadProgress, ProgressListener, ProgressMeter
@@ -237,7 +237,7 @@ class _Fetch:
             files = (replace(file, sha256=file.sha256 or sha256_of(self._root / file.path)) for file in plan.files)
             plan = replace(plan, files=tuple(files))
             write_record(self._root / RECORD, plan)
-        describe(self._root, self._bundle, plan)
+        write_bundle_json(self._root, self._bundle, plan)
         shutil.rmtree(self._partial, ignore_errors=True)
         return plan
 

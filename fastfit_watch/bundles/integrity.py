@@ -96,7 +96,7 @@ class BundleCondition:
     record: BundleManifest | None = None
 
 
-def survey(root: Path, bundle: KnownBundle) -> BundleCondition:
+def check_sizes(root: Path, bundle: KnownBundle) -> BundleCondition:
     """Look at names and sizes only, and at the heads of files that nobody recorded: takes milliseconds."""
     record = read_record(root / RECORD)
     if record is not None:
@@ -104,8 +104,8 @@ def survey(root: Path, bundle: KnownBundle) -> BundleCondition:
         return BundleCondition(BundleState.DAMAGED if faults else BundleState.COMPLETE, faults, record)
     if (root / PARTIAL / PLAN).exists():
         return BundleCondition(BundleState.INCOMPLETE)
-    found = locate(root, bundle)
-    broken = tuple(filter(None, (look_at(path) for path in found.values() if path is not None)))
+    found = locate_parts(root, bundle)
+    broken = tuple(filter(None, (check_unrecorded_file(path) for path in found.values() if path is not None)))
     missing = tuple(
         f"{root / part.repository.folder} lacks {part.what} ({part.patterns[0]})."
         for part, path in found.items()
@@ -118,7 +118,7 @@ def survey(root: Path, bundle: KnownBundle) -> BundleCondition:
     return BundleCondition(BundleState.INCOMPLETE if missing else BundleState.COMPLETE, missing)
 
 
-def locate(root: Path, bundle: KnownBundle) -> dict[Part, Path | None]:
+def locate_parts(root: Path, bundle: KnownBundle) -> dict[Part, Path | None]:
     """Every part of a bundle, and its file on disk."""
     found: dict[Part, Path | None] = {}
     for repository in bundle.repositories:
@@ -186,7 +186,7 @@ def sha256_of(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
     return digest.hexdigest()
 
 
-def look_at(path: Path) -> str | None:
+def check_unrecorded_file(path: Path) -> str | None:
     """What is wrong with a file that nobody recorded, as far as its head and its end tell."""
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -234,7 +234,7 @@ def write_record(path: Path, record: BundleManifest) -> None:
     write_json(path, asdict(record))
 
 
-def describe(root: Path, bundle: KnownBundle, record: BundleManifest | None) -> None:
+def write_bundle_json(root: Path, bundle: KnownBundle, record: BundleManifest | None) -> None:
     """Write `bundle.json`, the last thing a bundle lacks.
 
     Raises

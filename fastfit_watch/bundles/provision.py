@@ -16,9 +16,9 @@ from fastfit_watch.bundles.catalogue import (
 from fastfit_watch.bundles.integrity import (
     BUNDLE,
     BundleState,
-    describe,
+    check_sizes,
     files_below,
-    survey,
+    write_bundle_json,
 )
 from fastfit_watch.bundles.progress import ProgressListener
 from fastfit_watch.domain.errors import BundleError
@@ -47,10 +47,10 @@ def provide_bundle(name: str, models: Path, listener: ProgressListener) -> Path:
 
 
 def _make_ready(name: str, root: Path, bundle: KnownBundle, models: Path, listener: ProgressListener) -> None:
-    condition = survey(root, bundle)
+    condition = check_sizes(root, bundle)
     if condition.state is BundleState.ABSENT and "/" not in name:
-        _adopt(root, bundle, models, listener)
-        condition = survey(root, bundle)
+        link_local_repositories(root, bundle, models, listener)
+        condition = check_sizes(root, bundle)
     if condition.state is BundleState.DAMAGED or (condition.state is not BundleState.COMPLETE and "/" in name):
         raise BundleError(" ".join(condition.faults) or f"There is no bundle in {root}.", hint=_MEND)
     if condition.state is not BundleState.COMPLETE:
@@ -60,10 +60,10 @@ def _make_ready(name: str, root: Path, bundle: KnownBundle, models: Path, listen
             listener.warn(fault)
         fetch(bundle, root, listener)
     elif not (root / BUNDLE).exists():
-        describe(root, bundle, condition.record)
+        write_bundle_json(root, bundle, condition.record)
 
 
-def _adopt(root: Path, bundle: KnownBundle, models: Path, listener: ProgressListener) -> None:
+def link_local_repositories(root: Path, bundle: KnownBundle, models: Path, listener: ProgressListener) -> None:
     """Use repositories that lie in `models` under their own names, as `hf download` leaves them: by links."""
     for repository in bundle.repositories:
         beside = models / repository.name.rpartition("/")[2]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from fastfit_watch.cli.terminal import Colour, is_abandoned, paint, wants_colour
+from fastfit_watch.cli.terminal import Colour, paint, reader_has_gone, wants_colour
 from fastfit_watch.config.paths import JOB_LOG, LOG_FILE, Paths
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.text import one_line
@@ -47,7 +47,7 @@ def show_log(places: Paths, job: str | None, *, lines: int, follow: bool, out: T
             for line in log.read_lines():
                 print(_shade(line, colour), file=stream)
             stream.flush()
-            if ended or is_abandoned(stream, _POLL_S):
+            if ended or reader_has_gone(stream, _POLL_S):
                 break
     except KeyboardInterrupt:
         pass

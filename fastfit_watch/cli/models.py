@@ -21,12 +21,12 @@ from fastfit_watch.bundles.integrity import (
     BUNDLE,
     BundleCondition,
     BundleState,
+    check_sizes,
     compare_content,
-    locate,
-    survey,
+    locate_parts,
 )
 from fastfit_watch.bundles.progress import ProgressListener
-from fastfit_watch.bundles.provision import _MEND, _adopt
+from fastfit_watch.bundles.provision import _MEND, link_local_repositories
 from fastfit_watch.domain.errors import BundleError, ConfigError
 from fastfit_watch.domain.text import gigabytes
 
@@ -62,7 +62,7 @@ def list_bundles(models: Path, *, as_json: bool) -> None:
 
 def _describe_bundle(name: str, models: Path) -> BundleRow:
     root, bundle = bundle_folder(name, models), known_bundle(name)
-    condition = survey(root, bundle) if bundle is not None else BundleCondition(BundleState.COMPLETE)
+    condition = check_sizes(root, bundle) if bundle is not None else BundleCondition(BundleState.COMPLETE)
     said = _read_bundle(root)
     revision = condition.record.revision if condition.record is not None else str(said.get("revision", ""))
     licence = str(said.get("licence", f"{LICENCE} of {bundle.repositories[0].name}" if bundle is not None else ""))
@@ -79,7 +79,7 @@ def verify_bundles(names: Sequence[str], models: Path, listener: ProgressListene
     BundleError : something is. ConfigError : a name is unknown.
     """
     wanted = [_known(name) for name in names] or [
-        bundle for bundle in KNOWN.values() if survey(models / bundle.name, bundle).state is not BundleState.ABSENT
+        bundle for bundle in KNOWN.values() if check_sizes(models / bundle.name, bundle).state is not BundleState.ABSENT
     ]
     if not wanted:
         print(f"No fetched bundle lies in {models}.")
@@ -89,11 +89,11 @@ def verify_bundles(names: Sequence[str], models: Path, listener: ProgressListene
 
 
 def _verify(bundle: KnownBundle, root: Path, listener: ProgressListener) -> list[str]:
-    condition = survey(root, bundle)
+    condition = check_sizes(root, bundle)
     if condition.record is None:
         if condition.state is BundleState.COMPLETE:
             print(
-                f"{bundle.name}: {len(locate(root, bundle))} files that nobody recorded. None is cut off;"
+                f"{bundle.name}: {len(locate_parts(root, bundle))} files that nobody recorded. None is cut off;"
                 " 'fastfit-watch models pull' compares them with the hub's."
             )
             return []
@@ -123,8 +123,8 @@ def pull_bundles(names: Sequence[str], models: Path, listener: ProgressListener,
         root = models / bundle.name
         from fastfit_watch.bundles.download import fetch
 
-        if survey(root, bundle).state is BundleState.ABSENT:
-            _adopt(root, bundle, models, listener)
+        if check_sizes(root, bundle).state is BundleState.ABSENT:
+            link_local_repositories(root, bundle, models, listener)
         record = fetch(bundle, root, listener, update=update)
         print(f"{bundle.name}: complete in {root}, {gigabytes(record.total_bytes)}, revision {record.revision}")
         print(f"licence: {LICENCE} of {bundle.repositories[0].name}")

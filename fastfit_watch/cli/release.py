@@ -20,7 +20,7 @@ from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.system.atomic_write import make_folder, write_bytes
 
 
-def show(places: Paths, ledger: Ledger, job_id: str) -> None:
+def list_withheld(places: Paths, ledger: Ledger, job_id: str) -> None:
     """Print the withheld looks of a job: the look, why, and where its picture lies."""
     records = ledger.withheld_looks(job_id)
     if not records:
@@ -29,7 +29,7 @@ def show(places: Paths, ledger: Ledger, job_id: str) -> None:
         print(f"{record.look.key}: {record.reason}\n  {_picture(places, record)}")
 
 
-def judge(places: Paths, ledger: Ledger, job_id: str, keys: Sequence[str], *, discard: bool) -> None:
+def decide(places: Paths, ledger: Ledger, job_id: str, keys: Sequence[str], *, discard: bool) -> None:
     """Release these looks into `outputs/`, or remove their pictures for good; says so for each.
 
     Raises

@@ -92,7 +92,7 @@ CONVENTIONAL_PER_DEVICE = replace(
 )
 
 
-def survey(
+def inspect_installation(
     config: Config, options: Sequence[str], *, user: str, group: str, per_device: bool, home: Path, dev: Path = _DEV
 ) -> Installation:
     """What is installed on this machine, for a daemon with these settings that works in `home`.

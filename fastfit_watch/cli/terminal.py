@@ -40,7 +40,7 @@ def width(text: str) -> int:
     return sum(_columns(letter) for letter in text)
 
 
-def fit(text: str, columns: int) -> str:
+def truncate(text: str, columns: int) -> str:
     """`text` cut to at most so many columns; what was cut is an ellipsis."""
     if width(text) <= columns:
         return text
@@ -53,7 +53,7 @@ def fit(text: str, columns: int) -> str:
     return f"{kept}…"[: max(0, columns)]
 
 
-def pad(text: str, columns: int) -> str:
+def pad_to(text: str, columns: int) -> str:
     """`text` followed by spaces up to so many columns."""
     return text + " " * (columns - width(text))
 
@@ -72,12 +72,12 @@ def speaks_unicode(stream: TextIO) -> bool:
     return (stream.encoding or "").lower().replace("-", "") == "utf8"
 
 
-def widths(rows: Sequence[Sequence[str]]) -> list[int]:
+def column_widths(rows: Sequence[Sequence[str]]) -> list[int]:
     """The columns that each cell needs, over all rows of equal length."""
     return [max(map(width, cells)) for cells in zip(*rows, strict=True)]
 
 
-def is_abandoned(stream: TextIO, wait_s: float) -> bool:
+def reader_has_gone(stream: TextIO, wait_s: float) -> bool:
     """Wait, and tell whether the reader at the other end of a pipe has gone meanwhile."""
     try:
         poller = select.poll()

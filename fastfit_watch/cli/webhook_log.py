@@ -45,7 +45,7 @@ def replay(config: Config, job_id: str, now_s: float) -> int:
         outbox.close()
 
 
-def describe(ledger: Path) -> list[str]:
+def list_messages(ledger: Path) -> list[str]:
     """The newest messages, a line each. Raises ConfigError if there is no ledger."""
     outbox = Outbox(ledger, read_only=True)
     try:

@@ -210,9 +210,9 @@ class Daemon:
     def _close(self) -> None:
         self._uptake.stop(_JOIN_S if self._stops < 2 else _JOIN_AT_ONCE_S)
         for resident in self._residents:
-            resident.let_end()
+            resident.request_stop()
         for resident in self._residents:
-            resident.end()
+            resident.stop()
         self._caretaker.stop()
         self._announcer.finish()
         self._others.finish(_TELL_LAST_S if self._stops < 2 else 0.0)

@@ -29,7 +29,7 @@ class DiskGuard:
         self._probe_at_s = 0.0
         self._probe_pause_s = _PROBE_FIRST_S
 
-    def begin(self, reason: str, clock_s: float) -> None:
+    def pause(self, reason: str, clock_s: float) -> None:
         """Stand still until the disk is well again."""
         if self.reason:
             return
@@ -38,7 +38,7 @@ class DiskGuard:
         self._probe_at_s = clock_s + self._probe_pause_s
         self._tell(reason)
 
-    def probe(self, min_free_bytes: int, clock_s: float) -> None:
+    def try_resume(self, min_free_bytes: int, clock_s: float) -> None:
         """Go on if there is room again, and every folder can be written to. Tried less and less often."""
         if not self.reason or clock_s < self._probe_at_s:
             return

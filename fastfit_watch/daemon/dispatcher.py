@@ -100,18 +100,18 @@ class Dispatcher:
         for event in events:
             resident = self._residents[event.device]
             if resident.knows(event):
-                self._take_in(resident, event, clock_s)
+                self._handle_event(resident, event, clock_s)
         for resident in self._residents.values():
             resident.check(clock_s)
             if may_start and not self._stopping:
                 resident.start(clock_s)
         try:
             self._write_down(now_s)
-            self._hold.probe(self.config.limits.min_free_bytes, clock_s)
+            self._hold.try_resume(self.config.limits.min_free_bytes, clock_s)
             if not self._stopping and not self.held:
-                self._feed(now_s, clock_s)
+                self._fill_workers(now_s, clock_s)
         except (StorageError, OSError) as error:
-            self._hold.begin(str(error), clock_s)
+            self._hold.pause(str(error), clock_s)
 
     @property
     def held(self) -> str:
@@ -129,16 +129,16 @@ class Dispatcher:
         self._stopping = True
         resting = [resident for resident in self._residents.values() if not resident.in_hand]
         for resident in resting:
-            resident.let_end()
+            resident.request_stop()
         for resident in resting:
-            resident.end()
+            resident.stop()
 
     def stop_now(self, now_s: float) -> None:
         """End the engines at once. Looks in hand go back to the queue; what cannot be written is recovered later."""
         self._stopping = True
         for resident in self._residents.values():
             resident.kill()
-            self._let_go(resident)
+            self._requeue_all(resident)
         try:
             self._write_down(now_s)
         except (StorageError, OSError) as error:
@@ -146,15 +146,15 @@ class Dispatcher:
 
     # What the engines said
 
-    def _take_in(self, resident: WorkerProcess, event: Event, clock_s: float) -> None:
+    def _handle_event(self, resident: WorkerProcess, event: Event, clock_s: float) -> None:
         if isinstance(event, WorkerExited):
-            self._bury(resident, event.exit_code, clock_s)
+            self._handle_exit(resident, event.exit_code, clock_s)
             return
         message = event.message
         record = None
         if isinstance(message, LookStep | RungLowered | LookDone | LookWithheld | LookFailed):
             record = resident.in_hand.get(message.token)
-        resident.hear(message, clock_s)
+        resident.handle_message(message, clock_s)
         if record is None:
             return
         if isinstance(message, LookStep):
@@ -184,20 +184,20 @@ class Dispatcher:
                 self._unwritten.append(lambda now_s: self._rung_notes.forget(resident.device))
             self._settle_failure(record, message, clock_s)
         if self._stopping:
-            self._let_go(resident)
-            resident.end()
+            self._requeue_all(resident)
+            resident.stop()
 
     def _settle_failure(self, record: LookRecord, failure: LookFailed, clock_s: float) -> None:
         _log(record).warning("attempt {} failed ({}): {}", record.attempts, failure.kind.value, failure.message)
         if failure.kind is FailureKind.STORAGE:
             self._unwritten.append(partial(self._put_back, record, failure.message, 0.0, attempt_counts=False))
-            self._hold.begin(failure.message, clock_s)
+            self._hold.pause(failure.message, clock_s)
         elif failure.kind is FailureKind.INPUT:
             self._unwritten.append(partial(self._fail, record, failure.message))
         else:
             self._unwritten.append(partial(self._try_again, record, failure.message))
 
-    def _bury(self, resident: WorkerProcess, exit_code: int, clock_s: float) -> None:
+    def _handle_exit(self, resident: WorkerProcess, exit_code: int, clock_s: float) -> None:
         """An engine process died. The look it worked on is blamed, not one that was prepared ahead or being saved."""
         in_hand = dict(resident.in_hand)
         begun = self._begun & in_hand.keys()
@@ -205,25 +205,29 @@ class Dispatcher:
         self._begun -= begun
         self._saving.difference_update(in_hand)
         resident.in_hand.clear()
-        resident.note_end(exit_code, clock_s)
+        resident.handle_exit(exit_code, clock_s)
         blamed = lost[:1] if exit_code not in BLAMELESS else []
         for token in blamed:
             reason = f"the engine process ended while making it ({describe_exit(exit_code)})"
             # One that was handed to a process just dying is not to blame; yet none may be tried for ever.
             settle = self._count_death if token in begun else self._try_again
-            self._lose(in_hand[token], partial(self._blame, in_hand[token], reason, settle))
+            self._settle_orphan(in_hand[token], partial(self._charge, in_hand[token], reason, settle))
         if blamed:
             self._suspects.update(map(_place, in_hand.values()))
         for token in lost[len(blamed) :]:
             reason = "the engine process ended before its turn"
-            self._lose(in_hand[token], partial(self._put_back, in_hand[token], reason, 0.0, attempt_counts=False))
+            self._settle_orphan(
+                in_hand[token], partial(self._put_back, in_hand[token], reason, 0.0, attempt_counts=False)
+            )
 
-    def _let_go(self, resident: WorkerProcess) -> None:
+    def _requeue_all(self, resident: WorkerProcess) -> None:
         for record in resident.in_hand.values():
-            self._lose(record, partial(self._put_back, record, "the daemon was stopped", 0.0, attempt_counts=False))
+            self._settle_orphan(
+                record, partial(self._put_back, record, "the daemon was stopped", 0.0, attempt_counts=False)
+            )
         resident.in_hand.clear()
 
-    def _lose(self, record: LookRecord, settle: Callable[[float], None]) -> None:
+    def _settle_orphan(self, record: LookRecord, settle: Callable[[float], None]) -> None:
         """Settle a look whose process is gone; unless its picture is there, and only the word of it was lost."""
 
         def write_down(now_s: float) -> None:
@@ -237,7 +241,7 @@ class Dispatcher:
 
         self._unwritten.append(write_down)
 
-    def _blame(
+    def _charge(
         self, record: LookRecord, reason: str, settle: Callable[[LookRecord, str, float], None], now_s: float
     ) -> None:
         settle(record, reason, now_s)
@@ -299,20 +303,20 @@ class Dispatcher:
 
     # Handing out
 
-    def _feed(self, now_s: float, clock_s: float) -> None:
+    def _fill_workers(self, now_s: float, clock_s: float) -> None:
         """First something for every idle engine, then one look ahead for each."""
         for depth in range(AHEAD):
             for resident in self._residents.values():
                 in_work = len(resident.in_hand.keys() - self._saving)
                 if resident.is_ready and in_work == depth and len(resident.in_hand) < _MOST_IN_HAND:
-                    self._hand_one(resident, now_s, clock_s)
+                    self._dispatch_next(resident, now_s, clock_s)
 
-    def _hand_one(self, resident: WorkerProcess, now_s: float, clock_s: float) -> None:
+    def _dispatch_next(self, resident: WorkerProcess, now_s: float, clock_s: float) -> None:
         waiting = self._ledger.next_looks(now_s, 1)
         if not waiting or (resident.in_hand and self._must_be_alone([*resident.in_hand.values(), *waiting])):
             return
         if (shortage := self._hold.shortage(self.config.limits.min_free_bytes)) is not None:
-            self._hold.begin(shortage, clock_s)
+            self._hold.pause(shortage, clock_s)
             return
         folder = self.config.outputs / waiting[0].job_id
         try:

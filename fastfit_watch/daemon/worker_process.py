@@ -151,7 +151,7 @@ class WorkerProcess:
         except OSError as error:  # the machine is out of memory or processes, or the program may not be run
             self.load_failures += 1
             self.trouble = f"its process cannot be started: {error.strerror}"
-            logger.error("{}: {}, next start in {:.0f} s", self.device, self.trouble, self._rest(clock_s))
+            logger.error("{}: {}, next start in {:.0f} s", self.device, self.trouble, self._schedule_restart(clock_s))
             return
         for target, stream in ((self._read_messages, self._process.stdout), (self._read_log, self._process.stderr)):
             threading.Thread(target=target, args=(self._process, self._life, stream), daemon=True).start()
@@ -174,7 +174,7 @@ class WorkerProcess:
         """Is this event about the present process, not one that was replaced?"""
         return event.device == self.device and event.life == self._life and self.state is not WorkerState.OFF
 
-    def hear(self, message: Message, clock_s: float) -> None:
+    def handle_message(self, message: Message, clock_s: float) -> None:
         """Take note of a message: it is a sign of life."""
         self._fresh_s = clock_s
         if isinstance(message, Ready):
@@ -197,7 +197,7 @@ class WorkerProcess:
             self._stage = ""
             self.in_hand.pop(message.token, None)
 
-    def note_end(self, exit_code: int, clock_s: float) -> None:
+    def handle_exit(self, exit_code: int, clock_s: float) -> None:
         """The process is gone: `in_hand` is the caller's to empty. The next start waits twice as long as the last."""
         if self.state is WorkerState.LOADING:
             self.load_failures += 1
@@ -207,12 +207,12 @@ class WorkerProcess:
             logger.info("{}: the engine is renewed: it held more memory than engine.max_rss_bytes allows", self.device)
             self.state, self.ready = WorkerState.OFF, None
             return
-        pause_s = self._rest(clock_s)
+        pause_s = self._schedule_restart(clock_s)
         logger.warning(
             "{}: the engine ended ({}), next start in {:.0f} s", self.device, describe_exit(exit_code), pause_s
         )
 
-    def _rest(self, clock_s: float) -> float:
+    def _schedule_restart(self, clock_s: float) -> float:
         """No process now; returns in how many seconds the next may start: twice as many as last time."""
         self.state, self.ready = WorkerState.OFF, None
         self._failures += 1
@@ -243,11 +243,11 @@ class WorkerProcess:
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
 
-    def let_end(self) -> None:
+    def request_stop(self) -> None:
         """Tell the process to end, without waiting for it."""
         self._close_input()
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """End the process: first by closing its input, then by force."""
         if self._process is None:
             return

@@ -91,7 +91,7 @@ def read_references(
     return ReferenceCache.join(caches)
 
 
-def read_rows(
+def read_reference_rows(
     unet: FusedUNet, references: Sequence[Reference], guidance: float, hits: HitList
 ) -> list[tuple[ReferenceCache, ReferenceCache]]:
     """Read each garment into its unconditional and its conditional row, on their own.

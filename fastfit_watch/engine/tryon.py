@@ -32,7 +32,7 @@ from fastfit_watch.engine.plain_denoiser import denoise
 from fastfit_watch.engine.preprocessing.garments import fit_garments
 from fastfit_watch.engine.preprocessing.person import ParsedPerson, PreparedPerson, mask_person, parse_person
 from fastfit_watch.engine.preprocessing.picture import Picture
-from fastfit_watch.engine.references import Reference, encode_garments, read_references, read_rows
+from fastfit_watch.engine.references import Reference, encode_garments, read_reference_rows, read_references
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ class FastFitEngine:
         noise, guidance = SeededNoise(prepared.seed), options.guidance
         if self.fast is not None:
             with clock.stage("references"):
-                worn = read_rows(self.fast.unet, prepared.references, guidance, hits)
+                worn = read_reference_rows(self.fast.unet, prepared.references, guidance, hits)
             with clock.stage("denoise"):
                 return self.fast.denoise(schedule, prepared.condition, [worn], guidance, [noise], on_step)
         halves = self.rung.reaches(Rung.HALVES)

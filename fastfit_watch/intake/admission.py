@@ -134,23 +134,23 @@ class Admission:
                     self._note_claim(each.upload, next(jobs), now_s, clock_s)
                 elif each.verdict is not None:
                     each.upload.verdict = each.verdict
-                    self._uploads.judge(each.upload, each.verdict, clock_s, now_s)
+                    self._uploads.apply_verdict(each.upload, each.verdict, clock_s, now_s)
         _close(found)
 
     def _note_claim(self, upload: Upload, job: Job | None, now_s: float, clock_s: float) -> None:
         """What became of an upload that was offered to the spool; None: it changed before anything was recorded."""
         if job is not None and job.claimed_s is not None:
             del self._uploads.known[upload.job.name]
-            self._uploads.tell(job)
+            self._uploads.queue_event(job)
             return
         self._spool.discard_snapshot(upload.job.id)
         self._uploads.stamps.forget(upload.job.name)
         upload.verdict = None
         if job is None:
-            self._uploads.judge(upload, Verdict(Status.WAITING, WRITING), clock_s, now_s)
+            self._uploads.apply_verdict(upload, Verdict(Status.WAITING, WRITING), clock_s, now_s)
         else:
             upload.job = job
-            self._uploads.tell(job)
+            self._uploads.queue_event(job)
 
 
 def _from_both_ends(titles: Sequence[str]) -> Iterator[str]:

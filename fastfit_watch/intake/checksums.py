@@ -23,6 +23,6 @@ def read_sums(text: str) -> dict[str, str]:
     return sums
 
 
-def unlike_sums(sums: Mapping[str, str], files: Mapping[str, str]) -> list[str]:
+def mismatched_files(sums: Mapping[str, str], files: Mapping[str, str]) -> list[str]:
     """Return the names of `files` (name -> sha256) that `sums` gives another hash. Files without one are not judged."""
     return [name for name, sha256 in files.items() if sums.get(name, sha256) != sha256]

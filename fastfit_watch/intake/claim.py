@@ -128,7 +128,7 @@ class UploadClaimer(Spool):
             failpoint("spool.synced")
         jobs: dict[str, Job | None] = {}
         begun: list[_Begun] = []
-        with ledger.together():
+        with ledger.transaction():
             for claim, folder_fd in offers:
                 if self._changed(folder_fd, claim.fingerprint):
                     jobs[claim.job_id] = None
@@ -213,7 +213,7 @@ class UploadClaimer(Spool):
                 ours[each.job_id] = self._put_placeholder(each.name, each.job_id)
         self._sync_inputs()
         failpoint("spool.placeholder.after")
-        with ledger.together():
+        with ledger.transaction():
             return [
                 ledger.abandon_claim(each.job_id, CHANGED, now_s)
                 if each.job_id in lost

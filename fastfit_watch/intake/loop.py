@@ -98,9 +98,9 @@ class IntakeLoop:
         steady_s = now_s if clock_s is None else clock_s
         try:
             folders = self._scan(now_s, steady_s)
-            self._note("")
+            self._note_pause("")
         except StorageError as error:
-            self._note(f"paused: {error}")
+            self._note_pause(f"paused: {error}")
             self._start_over()
             return self._watch.scan_s
         except Exception:
@@ -123,10 +123,10 @@ class IntakeLoop:
         # First all the cheap looks, so that every new folder is greeted before a long examination begins.
         changed = iter([sighting for sighting in sightings if self._must_read(sighting, arrivals, clock_s)])
         while chunk := list(islice(changed, CHUNK)):
-            self._look_at(chunk, arrivals, now_s, clock_s)
+            self._process_listings(chunk, arrivals, now_s, clock_s)
         self._release_missing({sighting.title for sighting in sightings}, now_s)
         self._look_took_s = time.perf_counter() - began_s
-        self._taking.work(now_s, clock_s, lambda: self._greet(now_s))
+        self._taking.work(now_s, clock_s, lambda: self._register_new(now_s))
         self._scanned_once = True
         return len(sightings)
 
@@ -147,22 +147,22 @@ class IntakeLoop:
             self._start_over()
         for job in self._spool.recover(self._ledger, now_s):
             self._change_count = None
-            self._uploads.tell(job)
-        self._uploads.flush()
+            self._uploads.queue_event(job)
+        self._uploads.publish_events()
         if not self._scanned_once:
             self._spool.sweep(self._ledger)
-        moves = self._ledger.moves()
+        moves = self._ledger.job_version()
         if moves != self._moves:
             self._spool.remove_placeholders(self._ledger)
             self._moves = moves
-        count = self._ledger.change_count()
+        count = self._ledger.external_version()
         if count != self._change_count:
             self._change_count = count
             self._uploads.reload()
 
     def _start_over(self) -> None:
         """Find again what could not be written down."""
-        self._uploads.forget_news()
+        self._uploads.drop_events()
         self._taking.due.clear()
         self._change_count = self._moves = None
 
@@ -181,7 +181,9 @@ class IntakeLoop:
             return True
         return stamps.is_due(title, upload.stillness.quiet_s(clock_s), len(self._uploads.known), clock_s)
 
-    def _look_at(self, chunk: Sequence[UploadEntry], arrivals: Collection[str], now_s: float, clock_s: float) -> None:
+    def _process_listings(
+        self, chunk: Sequence[UploadEntry], arrivals: Collection[str], now_s: float, clock_s: float
+    ) -> None:
         """Take in what some folders hold, without reading any file, and find those that must be examined."""
         listings: list[tuple[UploadEntry, Listing]] = []
         for sighting in chunk:
@@ -191,13 +193,13 @@ class IntakeLoop:
         with self._uploads.together():
             for sighting in chunk:
                 if sighting.fault:
-                    upload = self._uploads.meet(sighting.title, now_s)
-                    self._uploads.judge(upload, Verdict(Status.INVALID, sighting.fault), clock_s, now_s)
+                    upload = self._uploads.register(sighting.title, now_s)
+                    self._uploads.apply_verdict(upload, Verdict(Status.INVALID, sighting.fault), clock_s, now_s)
             for sighting, listing in listings:
-                self._recognise(sighting, listing, now_s)
+                self._register_unless_placeholder(sighting, listing, now_s)
         for sighting, listing in listings:
             for order in listing.orders:
-                self._obey(sighting, listing, order, now_s)
+                self._apply_control_file(sighting, listing, order, now_s)
         with self._uploads.together():
             for sighting, listing in listings:
                 if self._is_due(sighting, listing, sighting.name in arrivals, now_s, clock_s):
@@ -211,7 +213,7 @@ class IntakeLoop:
             self._uploads.explain_unreadable(sighting.title, error, now_s)
             return None
 
-    def _recognise(self, sighting: UploadEntry, listing: Listing, now_s: float) -> None:
+    def _register_unless_placeholder(self, sighting: UploadEntry, listing: Listing, now_s: float) -> None:
         """Greet the folder as an upload, unless a claim left it: empty, or whole because it could only be copied."""
         title = sighting.title
         if title in self._uploads.known or (listing.is_empty and self._is_placeholder(sighting, listing)):
@@ -219,10 +221,10 @@ class IntakeLoop:
         digest = digest_of(listing.fingerprint)
         if self._copied.get(title) == digest:
             return
-        if self._ledger.taken(title, digest):
+        if self._ledger.was_claimed_by_copy(title, digest):
             self._copied[title] = digest
             return
-        self._uploads.meet(title, now_s)
+        self._uploads.register(title, now_s)
 
     def _is_due(self, sighting: UploadEntry, listing: Listing, came_whole: bool, now_s: float, clock_s: float) -> bool:
         """Must this upload be examined? If not, its last verdict is given once more: it may have aged."""
@@ -240,10 +242,10 @@ class IntakeLoop:
             return True
         if not (verdict.lasting or verdict.until_still):
             return True
-        self._uploads.judge(upload, verdict, clock_s, now_s)
+        self._uploads.apply_verdict(upload, verdict, clock_s, now_s)
         return False
 
-    def _greet(self, now_s: float) -> None:
+    def _register_new(self, now_s: float) -> None:
         """Between two files of a long examination: let no new folder wait for its first status."""
         if time.monotonic() - self._greeted_s < max(GREET_S, self._look_took_s / RUNG_SHARE):
             return
@@ -257,23 +259,23 @@ class IntakeLoop:
         with self._uploads.together():
             for sighting in islice(unknown, CHUNK):
                 with contextlib.suppress(OSError), open_folder(self._inputs / sighting.name) as folder_fd:
-                    self._recognise(sighting, list_folder(folder_fd, self._limits), now_s)
+                    self._register_unless_placeholder(sighting, list_folder(folder_fd, self._limits), now_s)
         self._greeted_s = time.monotonic()
 
     def _is_placeholder(self, sighting: UploadEntry, listing: Listing) -> bool:
         """Did a claim leave this empty folder? It goes when its job is done, and stays for RETRY otherwise."""
-        job = self._ledger.newest(sighting.title)
+        job = self._ledger.newest_job_named(sighting.title)
         if job is None or job.claimed_s is None:
             return False
         if job.status is not Status.DONE or listing.orders:
             return True  # someone may have tidied up, and made the folder again to put an order in it
-        return self._ledger.left(sighting.title, sighting.stamp[0])
+        return self._ledger.is_placeholder(sighting.title, sighting.stamp[0])
 
-    def _obey(self, sighting: UploadEntry, listing: Listing, order: ControlFile, now_s: float) -> None:
+    def _apply_control_file(self, sighting: UploadEntry, listing: Listing, order: ControlFile, now_s: float) -> None:
         """Do what a file RETRY or CANCEL asks for, and remove it."""
         title = sighting.title
         key = f"order:{title}:{order.name}"
-        job = self._ledger.newest(title)
+        job = self._ledger.newest_job_named(title)
         if job is None or self._ledger.note(key) == order.identity:
             return
         act = self._ledger.retry if order.name == "RETRY" else self._ledger.cancel
@@ -286,8 +288,8 @@ class IntakeLoop:
             log.info("{} in the folder {!r}: the job is now {}", order.name, title, changed.status.value)
             if title in self._uploads.known:
                 self._uploads.known[title] = replace(self._uploads.known[title], job=changed, verdict=None)
-            self._uploads.tell(changed)
-            self._uploads.flush()
+            self._uploads.queue_event(changed)
+            self._uploads.publish_events()
         if listing.is_empty and job.claimed_s is not None:
             # Without the order it is an empty folder again. One of a job that is done by now would pass for an upload.
             self._ledger.take_placeholder(job.id, sighting.stamp[0])
@@ -314,7 +316,7 @@ class IntakeLoop:
             self._uploads.stamps.keep_only(titles)
             self._copied = {title: digest for title, digest in self._copied.items() if title in titles}
 
-    def _note(self, text: str) -> None:
+    def _note_pause(self, text: str) -> None:
         """Say in the ledger why no upload is taken; nothing while all is well."""
         if text == self._noted:
             return

@@ -29,7 +29,7 @@ def is_still(stillness: Stillness, settle_s: float, now_s: float) -> bool:
     return stillness.quiet_s(now_s) >= settle_s
 
 
-def next_look_s(stillness: Stillness, settle_s: float, stalled_after_s: float, now_s: float) -> float | None:
+def next_observation_s(stillness: Stillness, settle_s: float, stalled_after_s: float, now_s: float) -> float | None:
     """Return in how many seconds the verdict on an unchanged folder can change; None: not before it is touched."""
     moments = (moment - stillness.quiet_s(now_s) for moment in (settle_s, stalled_after_s))
     return min((wait_s for wait_s in moments if wait_s > 0), default=None)

@@ -67,7 +67,7 @@ class IntakeThread:
         if self._in_step or self._last_step_s is None or self._ledger.note(INTAKE_NOTE):
             return False
         settle_s = max(self._config.watch.settle_s, REMOTE_SETTLE_S if self._watcher.is_remote else 0.0)
-        waiting = [job for job in self._ledger.holders() if job.status is Status.WAITING]
+        waiting = [job for job in self._ledger.unclaimed_jobs() if job.status is Status.WAITING]
         return all(job.changed_s + settle_s < self._last_step_s for job in waiting)
 
     def _work(self) -> None:

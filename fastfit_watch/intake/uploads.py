@@ -16,7 +16,7 @@ from fastfit_watch.config.settings import WatchSettings
 from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.domain.job import Job, Status
 from fastfit_watch.intake.folder_times import FolderTimes
-from fastfit_watch.intake.stability import Stillness, is_still, next_look_s
+from fastfit_watch.intake.stability import Stillness, is_still, next_observation_s
 from fastfit_watch.intake.validation import Verdict
 from fastfit_watch.intake.watcher import Watcher
 from fastfit_watch.storage.ledger import Ledger
@@ -52,22 +52,22 @@ class UploadTracker:
     @contextmanager
     def together(self) -> Iterator[None]:
         """One commit for the block; what changed in it is told when that is durable."""
-        with self._ledger.together():
+        with self._ledger.transaction():
             yield
-        self.flush()
+        self.publish_events()
 
-    def tell(self, job: Job) -> None:
+    def queue_event(self, job: Job) -> None:
         """Remember that a job changed, for `flush`."""
         self._news.append(job)
 
-    def flush(self) -> None:
+    def publish_events(self) -> None:
         """Tell of the jobs that changed."""
         news, self._news = self._news, []
         for job in news:
             logger.bind(job=job.id).info("{}: {}", job.status.value, job.reason)
             self._on_change(job)
 
-    def forget_news(self) -> None:
+    def drop_events(self) -> None:
         """What should have been told was undone."""
         self._news.clear()
         self.stamps.forget_all()
@@ -75,29 +75,29 @@ class UploadTracker:
     def reload(self) -> None:
         """Learn what others wrote to the ledger."""
         before, self.known = self.known, {}
-        for job in self._ledger.holders():
+        for job in self._ledger.unclaimed_jobs():
             upload = before.get(job.name, Upload(job))
             if upload.job != job:
                 upload = replace(upload, job=job, verdict=None)
                 self.stamps.forget(job.name)
             self.known[job.name] = upload
 
-    def meet(self, title: str, now_s: float) -> Upload:
+    def register(self, title: str, now_s: float) -> Upload:
         """The upload of this name, entered in the ledger at its first sight."""
         if title not in self.known:
-            self.known[title] = Upload(self._ledger.sight(title, now_s))
-            self.tell(self.known[title].job)
+            self.known[title] = Upload(self._ledger.find_or_create_unclaimed(title, now_s))
+            self.queue_event(self.known[title].job)
         return self.known[title]
 
     def release(self, titles: Collection[str], reason: str, now_s: float) -> None:
         """The folders of these uploads are gone."""
         for title in titles:
             job = self.known.pop(title).job
-            released = self._ledger.release(job.id, reason, now_s)
+            released = self._ledger.close_missing(job.id, reason, now_s)
             if released.status is not job.status:
-                self.tell(released)
+                self.queue_event(released)
 
-    def judge(self, upload: Upload, verdict: Verdict, clock_s: float, now_s: float) -> None:
+    def apply_verdict(self, upload: Upload, verdict: Verdict, clock_s: float, now_s: float) -> None:
         """Write a verdict to the ledger, if it is news. One that waits and is still for long has stalled."""
         limit_s = self._settings.stalled_after_s
         quiet_s = upload.stillness.quiet_s(clock_s) if upload.stillness is not None else 0.0
@@ -109,9 +109,12 @@ class UploadTracker:
             verdict = stalled if quiet_s >= limit_s else verdict
         if _is_told(upload.job, verdict):
             return
-        before, upload.job = upload.job, self._ledger.mark(upload.job.id, verdict.status, verdict.reason, now_s)
+        before, upload.job = (
+            upload.job,
+            self._ledger.set_unclaimed_status(upload.job.id, verdict.status, verdict.reason, now_s),
+        )
         if upload.job != before:
-            self.tell(upload.job)
+            self.queue_event(upload.job)
 
     def is_whole(self, upload: Upload, clock_s: float) -> bool:
         """Has it not changed for long enough, or did it come whole?"""
@@ -127,7 +130,7 @@ class UploadTracker:
         """In how many seconds the verdict on an unchanged upload can change; None: not before one is touched."""
         stills = [upload.stillness for upload in self.known.values() if upload.stillness is not None]
         limits_s = (self._settings.settle_s, self._settings.stalled_after_s)
-        moments = (next_look_s(stillness, *limits_s, clock_s) for stillness in stills)
+        moments = (next_observation_s(stillness, *limits_s, clock_s) for stillness in stills)
         return min((moment for moment in moments if moment is not None), default=None)
 
     def explain_unreadable(self, title: str, error: OSError, now_s: float) -> None:
@@ -138,10 +141,10 @@ class UploadTracker:
         if error.errno in (*STORAGE_ERRNOS, errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             raise StorageError(f"Reading the upload {title!r} failed: {error.strerror}.") from error
         reason = f"the folder cannot be read: {error.strerror}. Make it readable: chmod -R a+rX."
-        upload = self.meet(title, now_s)
+        upload = self.register(title, now_s)
         upload.verdict = None
-        self.judge(upload, Verdict(Status.INVALID, reason), 0.0, now_s)
-        self.flush()
+        self.apply_verdict(upload, Verdict(Status.INVALID, reason), 0.0, now_s)
+        self.publish_events()
 
 
 def _is_told(job: Job, verdict: Verdict) -> bool:

@@ -13,7 +13,7 @@ from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import UploadError
 from fastfit_watch.domain.job import Job, Status
 from fastfit_watch.domain.look import Look
-from fastfit_watch.intake.checksums import read_sums, unlike_sums
+from fastfit_watch.intake.checksums import mismatched_files, read_sums
 from fastfit_watch.intake.claim import Claim, UploadClaimer
 from fastfit_watch.intake.manifest import MANIFEST_NAMES, Manifest, read_manifest
 from fastfit_watch.intake.upload_folder import FileChanged, Listing, is_open_for_writing, read_small
@@ -127,7 +127,7 @@ class UploadValidator:
         if SUMS not in listing.names:
             return None
         text = read_small(folder_fd, SUMS, self._limits.manifest_bytes)
-        unlike = unlike_sums(read_sums(text.decode("utf-8", "replace")), files)
+        unlike = mismatched_files(read_sums(text.decode("utf-8", "replace")), files)
         if not unlike:
             return None
         return Verdict(Status.WAITING, f"{_some(unlike)} does not match {SUMS} yet")

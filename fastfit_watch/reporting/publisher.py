@@ -143,7 +143,7 @@ class Publisher:
             self._untold[job_id] = None
         if not self._untold:
             return
-        shown = {job.id for job in self._ledger.in_line(_SHOWN_QUEUED)}
+        shown = {job.id for job in self._ledger.jobs_in_turn(_SHOWN_QUEUED)}
         deadline_s, missed = time.monotonic() + tell_s, []
         while self._untold and time.monotonic() < deadline_s:
             job_id, _ = self._untold.popitem()
@@ -175,7 +175,7 @@ class Publisher:
         """Status lines of running jobs, and of the first in line."""
         if not self._progress and self._read_newest() == self._newest:
             return
-        shown = self._ledger.in_line(_SHOWN_QUEUED)
+        shown = self._ledger.jobs_in_turn(_SHOWN_QUEUED)
         place = {job.id: number for number, job in enumerate(shown)}
         # Those that were served last stand at the end of the line.
         in_hand = (self._ledger.job(job_id) for job_id in list(self._progress)[-_SHOWN_IN_HAND:] if job_id not in place)
@@ -262,4 +262,4 @@ class Publisher:
 
     def _read_newest(self) -> tuple[int, str | None]:
         """What differs whenever any job has changed."""
-        return self._ledger.moves(), self._ledger.paused()
+        return self._ledger.job_version(), self._ledger.paused()

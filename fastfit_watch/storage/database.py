@@ -41,20 +41,20 @@ class Database:
                 self._connection.close()
                 self._connection = None
 
-    def change_count(self) -> int:
+    def external_version(self) -> int:
         """Return a number that differs after another process has written. Costs next to nothing."""
         with self.reading() as db:
             (count,) = db.execute("PRAGMA data_version").fetchone()
             return int(count)
 
-    def moves(self) -> int:
+    def job_version(self) -> int:
         """Return a number that differs after any job has changed, by whomever."""
         with self.reading() as db:
             (count,) = db.execute("SELECT moves FROM turns").fetchone()
             return int(count)
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
         """One commit for all that is written in the block: durable when it ends, undone if anything goes wrong in it.
 
         No other thread can use the ledger meanwhile: do nothing slow in the block.

@@ -27,9 +27,9 @@ def next_turn(db: Connection) -> int:
     return int(turn)
 
 
-def join_line(db: Connection, job_id: str, seen_s: float) -> None:
+def enqueue(db: Connection, job_id: str, seen_s: float) -> None:
     """Put a queued job in line, at the end of the batch that came together with it, or in a batch of its own."""
-    leave_line(db, job_id)
+    dequeue(db, job_id)
     row = db.execute("SELECT uploader, coalesce(priority, 0) AS priority FROM jobs WHERE id = ?", (job_id,)).fetchone()
     uploader, priority = row["uploader"], row["priority"]
     db.execute(
@@ -51,7 +51,7 @@ def join_line(db: Connection, job_id: str, seen_s: float) -> None:
     db.execute("UPDATE jobs SET batch = ?, turn = ? WHERE id = ?", (found["id"], next_turn(db), job_id))
 
 
-def leave_line(db: Connection, job_id: str) -> None:
+def dequeue(db: Connection, job_id: str) -> None:
     """Take a job out of the line; a batch without jobs is forgotten."""
     (batch,) = db.execute("SELECT batch FROM jobs WHERE id = ?", (job_id,)).fetchone()
     db.execute("UPDATE jobs SET batch = NULL WHERE id = ?", (job_id,))
@@ -62,7 +62,7 @@ def leave_line(db: Connection, job_id: str) -> None:
     )
 
 
-def take_turn(db: Connection, job_id: str) -> None:
+def move_to_back(db: Connection, job_id: str) -> None:
     """A look of this job is handed out: it, its batch and its uploader go to the end of their lines."""
     turn = next_turn(db)
     db.execute("UPDATE jobs SET turn = ? WHERE id = ?", (turn, job_id))
@@ -79,7 +79,7 @@ def is_any_due(db: Connection, now_s: float) -> bool:
     return db.execute(early, (now_s, now_s)).fetchone() is not None
 
 
-def in_turn(db: Connection) -> Iterator[str]:
+def iterate_fairly(db: Connection) -> Iterator[str]:
     """The ids of all jobs in line, the next one first: one of each uploader, then the second of each."""
     for band in BANDS:
         marks = ", ".join("?" * len(band))

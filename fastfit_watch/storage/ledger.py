@@ -12,7 +12,7 @@ from itertools import islice
 
 from fastfit_watch.domain.job import Job, LookRecord, LookResult, LookStatus, Priority, Status, Tally
 from fastfit_watch.domain.look import Look
-from fastfit_watch.storage.fair_queue import in_turn, is_any_due, join_line, take_turn
+from fastfit_watch.storage.fair_queue import enqueue, is_any_due, iterate_fairly, move_to_back
 from fastfit_watch.storage.outbox import Notification, add_letters
 from fastfit_watch.storage.requests import PAUSED, Orders
 from fastfit_watch.storage.retention_marks import Keeping
@@ -28,7 +28,14 @@ from fastfit_watch.storage.rows import (
     read_job,
     read_look,
 )
-from fastfit_watch.storage.transitions import count_looks, drop_if_cancelling, progress, settle, tally_looks, touch
+from fastfit_watch.storage.transitions import (
+    count_looks,
+    drop_if_cancelling,
+    finalise_if_done,
+    progress,
+    record_progress,
+    tally_looks,
+)
 
 
 class Ledger(Orders, Keeping, Withholding):
@@ -36,7 +43,7 @@ class Ledger(Orders, Keeping, Withholding):
 
     # Jobs
 
-    def sight(self, name: str, now_s: float, reason: str = "just seen") -> Job:
+    def find_or_create_unclaimed(self, name: str, now_s: float, reason: str = "just seen") -> Job:
         """Return the job of the folder `name` that is not claimed yet, made `waiting` if there is none.
 
         That job may also be `cancelled`: its folder was left standing when someone cancelled it.
@@ -82,18 +89,18 @@ class Ledger(Orders, Keeping, Withholding):
                 found.setdefault(job_id, {})[status] = tally
         return found
 
-    def newest(self, name: str) -> Job | None:
+    def newest_job_named(self, name: str) -> Job | None:
         """Return the newest job of a folder name."""
         with self.reading() as db:
             row = db.execute("SELECT * FROM jobs WHERE name = ? ORDER BY serial DESC LIMIT 1", (name,)).fetchone()
             return read_job(row) if row is not None else None
 
-    def in_line(self, limit: int) -> list[Job]:
+    def jobs_in_turn(self, limit: int) -> list[Job]:
         """Return the first `limit` jobs that are queued or running, in the order in which they are served next."""
         with self.reading() as db:
-            return [job_of(db, job_id) for job_id in islice(in_turn(db), limit)]
+            return [job_of(db, job_id) for job_id in islice(iterate_fairly(db), limit)]
 
-    def holders(self) -> list[Job]:
+    def unclaimed_jobs(self) -> list[Job]:
         """Return the jobs whose folder stood in inputs/ when it was last seen, not claimed."""
         with self.reading() as db:
             rows = db.execute(
@@ -101,7 +108,7 @@ class Ledger(Orders, Keeping, Withholding):
             ).fetchall()
         return [read_job(row) for row in rows]
 
-    def mark(self, job_id: str, status: Status, reason: str, now_s: float) -> Job:
+    def set_unclaimed_status(self, job_id: str, status: Status, reason: str, now_s: float) -> Job:
         """Give an unclaimed job a state and reason, and return it as it is now.
 
         A job that someone cancelled, or that is claimed, keeps its state: intake may be a moment behind.
@@ -114,7 +121,7 @@ class Ledger(Orders, Keeping, Withholding):
             )
             return job_of(db, job_id)
 
-    def release(self, job_id: str, reason: str, now_s: float) -> Job:
+    def close_missing(self, job_id: str, reason: str, now_s: float) -> Job:
         """The folder of an unclaimed job is gone: an open job becomes `cancelled`, and its name is free again."""
         with self.writing("release") as db:
             db.execute(
@@ -187,9 +194,9 @@ class Ledger(Orders, Keeping, Withholding):
                 (f"{pictures(total)} to make", now_s, now_s, ours, job_id),
             ).rowcount
             if claimed:
-                join_line(db, job_id, job_of(db, job_id).first_seen_s)
+                enqueue(db, job_id, job_of(db, job_id).first_seen_s)
             drop_if_cancelling(db, job_id)
-            return settle(db, job_id, now_s) or job_of(db, job_id)
+            return finalise_if_done(db, job_id, now_s) or job_of(db, job_id)
 
     def abandon_claim(self, job_id: str, reason: str, now_s: float) -> Job:
         """The folder changed before it was taken: the job waits again."""
@@ -210,7 +217,7 @@ class Ledger(Orders, Keeping, Withholding):
             rows = db.execute("SELECT * FROM jobs WHERE claiming = 1 ORDER BY serial").fetchall()
         return [(read_job(row), str(row["origin"])) for row in rows]
 
-    def taken(self, name: str, origin: str) -> bool:
+    def was_claimed_by_copy(self, name: str, origin: str) -> bool:
         """Was this very content already claimed from this folder? True for uploads that were copied, not moved."""
         with self.reading() as db:
             query = "SELECT 1 FROM jobs WHERE name = ? AND origin = ? AND claimed_s IS NOT NULL"
@@ -245,7 +252,7 @@ class Ledger(Orders, Keeping, Withholding):
         with self.reading() as db:
             if note_of(db, PAUSED) is not None or not is_any_due(db, now_s):
                 return []
-            for job_id in in_turn(db):
+            for job_id in iterate_fairly(db):
                 due = db.execute(
                     "SELECT * FROM looks WHERE job_id = ? AND status = 'queued'"
                     " AND (not_before_s <= ? OR since_s > ?) ORDER BY position LIMIT ?",
@@ -273,7 +280,7 @@ class Ledger(Orders, Keeping, Withholding):
                 " WHERE id = ?",
                 (progress(db, job_id), now_s, now_s, job_id),
             )
-            take_turn(db, job_id)
+            move_to_back(db, job_id)
             return look_of(db, job_id, key)
 
     def finish_look(self, job_id: str, key: str, result: LookResult, now_s: float) -> None:
@@ -281,7 +288,7 @@ class Ledger(Orders, Keeping, Withholding):
         with self.writing("finish_look") as db:
             values = (LookStatus.DONE, "", pack_result(result), job_id, key)
             db.execute("UPDATE looks SET status = ?, reason = ?, result = ? WHERE job_id = ? AND key = ?", values)
-            touch(db, job_id, now_s)
+            record_progress(db, job_id, now_s)
 
     def put_back(
         self,
@@ -305,19 +312,19 @@ class Ledger(Orders, Keeping, Withholding):
                 (reason, not_before_s, now_s, int(death), int(not attempt_counts), job_id, key),
             )
             drop_if_cancelling(db, job_id)
-            touch(db, job_id, now_s)
+            record_progress(db, job_id, now_s)
 
     def fail_look(self, job_id: str, key: str, reason: str, now_s: float) -> None:
         """Give a look up. Its neighbours go on."""
         with self.writing("fail_look") as db:
             values = (LookStatus.FAILED, reason, job_id, key)
             db.execute("UPDATE looks SET status = ?, reason = ? WHERE job_id = ? AND key = ?", values)
-            touch(db, job_id, now_s)
+            record_progress(db, job_id, now_s)
 
     def settle_job(self, job_id: str, now_s: float) -> Job | None:
         """Give a job its final state once no look is queued or running; the job if it just became final, else None."""
         with self.writing("settle_job") as db:
-            return settle(db, job_id, now_s)
+            return finalise_if_done(db, job_id, now_s)
 
     def running_looks(self) -> list[LookRecord]:
         """Return every look marked running: after a crash, those that were in hand."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.job import Job, Priority, Status
 from fastfit_watch.storage.database import Database
-from fastfit_watch.storage.fair_queue import join_line
+from fastfit_watch.storage.fair_queue import enqueue
 from fastfit_watch.storage.rows import job_of, known_job, note_of, set_note
-from fastfit_watch.storage.transitions import drop_if_cancelling, retry_looks, retry_upload, settle
+from fastfit_watch.storage.transitions import drop_if_cancelling, finalise_if_done, retry_looks, retry_upload
 
 PAUSED = "paused"
 RUNG_NOTES = "rung "  # and a device: see `rung_notes`
@@ -37,7 +37,7 @@ class Orders(Database):
                 raise ConfigError(f"Job '{job_id}' is already {job.status}: there is nothing to wait for.")
             db.execute("UPDATE jobs SET priority = ?, changed_s = ? WHERE id = ?", (priority, now_s, job_id))
             if job.status in (Status.QUEUED, Status.RUNNING):
-                join_line(db, job_id, job.first_seen_s)
+                enqueue(db, job_id, job.first_seen_s)
             return job_of(db, job_id)
 
     def cancel(self, job_id: str, now_s: float) -> Job:
@@ -60,7 +60,7 @@ class Orders(Database):
                 (now_s, job_id),
             )
             drop_if_cancelling(db, job_id)
-            return settle(db, job_id, now_s) or job_of(db, job_id)
+            return finalise_if_done(db, job_id, now_s) or job_of(db, job_id)
 
     def pause(self, reason: str, now_s: float) -> None:
         """Start no look until `resume`. Looks in hand are finished."""

@@ -75,7 +75,7 @@ class Keeping(Database):
             ).fetchall()
         return [(row["name"], row["ours"]) for row in rows]
 
-    def left(self, name: str, inode: int) -> bool:
+    def is_placeholder(self, name: str, inode: int) -> bool:
         """Is this folder the empty one that a claim left in inputs/?"""
         with self.reading() as db:
             query = "SELECT 1 FROM jobs WHERE name = ? AND ours = ?"

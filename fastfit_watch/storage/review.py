@@ -6,7 +6,7 @@ from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.job import Job, LookRecord, LookResult, LookStatus
 from fastfit_watch.storage.database import Database
 from fastfit_watch.storage.rows import job_of, known_job, look_of, pack_result, read_look
-from fastfit_watch.storage.transitions import sum_up, touch
+from fastfit_watch.storage.transitions import final_status, record_progress
 
 
 class Withholding(Database):
@@ -17,7 +17,7 @@ class Withholding(Database):
         with self.writing("withhold_look") as db:
             values = (LookStatus.WITHHELD, reason, job_id, key)
             db.execute("UPDATE looks SET status = ?, reason = ? WHERE job_id = ? AND key = ?", values)
-            touch(db, job_id, now_s)
+            record_progress(db, job_id, now_s)
 
     def withheld_looks(self, job_id: str) -> list[LookRecord]:
         """Return the looks of a job that are withheld now. Raises ConfigError if the job is unknown."""
@@ -44,11 +44,11 @@ class Withholding(Database):
                 (status, reason, pack_result(result) if result else None, job_id, key),
             )
             if job.status.is_final:
-                final, sentence = sum_up(db, job_id)
+                final, sentence = final_status(db, job_id)
                 db.execute(
                     "UPDATE jobs SET status = ?, reason = ?, changed_s = ?, reported = 0 WHERE id = ?",
                     (final, sentence, now_s, job_id),
                 )
             else:
-                touch(db, job_id, now_s)
+                record_progress(db, job_id, now_s)
             return job_of(db, job_id)

@@ -9,7 +9,7 @@ from sqlite3 import Connection
 
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.job import Job, LookStatus, Status, Tally
-from fastfit_watch.storage.fair_queue import join_line, leave_line
+from fastfit_watch.storage.fair_queue import dequeue, enqueue
 from fastfit_watch.storage.rows import job_of, pictures, read_job
 
 REASONS_SHOWN = 5
@@ -36,7 +36,7 @@ def progress(db: Connection, job_id: str) -> str:
     return f"{count_looks(db, job_id, LookStatus.DONE)} of {pictures(count_looks(db, job_id))} made"
 
 
-def touch(db: Connection, job_id: str, now_s: float) -> None:
+def record_progress(db: Connection, job_id: str, now_s: float) -> None:
     """Note that a job moved on."""
     db.execute(
         "UPDATE jobs SET changed_s = ?, reason = iif(cancelling, reason, ?) WHERE id = ?",
@@ -53,22 +53,22 @@ def drop_if_cancelling(db: Connection, job_id: str) -> None:
     )
 
 
-def settle(db: Connection, job_id: str, now_s: float) -> Job | None:
+def finalise_if_done(db: Connection, job_id: str, now_s: float) -> Job | None:
     """The final state follows from the looks; None while any is queued or running, or if it was final before."""
     row = db.execute("SELECT * FROM jobs WHERE id = ? AND status IN ('queued', 'running')", (job_id,)).fetchone()
     if row is None or count_looks(db, job_id, LookStatus.QUEUED, LookStatus.RUNNING):
         return None
-    status, reason = sum_up(db, job_id)
+    status, reason = final_status(db, job_id)
     db.execute(
         "UPDATE jobs SET status = ?, reason = ?, changed_s = ?, finished_s = ?, cancelling = 0, reported = 0"
         " WHERE id = ?",
         (status, reason, now_s, now_s, job_id),
     )
-    leave_line(db, job_id)
+    dequeue(db, job_id)
     return replace(read_job(row), status=status, reason=reason, changed_s=now_s, finished_s=now_s)
 
 
-def sum_up(db: Connection, job_id: str) -> tuple[Status, str]:
+def final_status(db: Connection, job_id: str) -> tuple[Status, str]:
     """The final state and its reason of a job none of whose looks is queued or running."""
     total, done = count_looks(db, job_id), count_looks(db, job_id, LookStatus.DONE)
     failed, withheld = (count_looks(db, job_id, status) for status in (LookStatus.FAILED, LookStatus.WITHHELD))
@@ -119,7 +119,7 @@ def retry_looks(db: Connection, job: Job, now_s: float) -> Job:
         " started_s = iif(status = 'running', started_s, NULL) WHERE id = ?",
         (f"trying {pictures(again)} again", now_s, job.id),
     )
-    join_line(db, job.id, now_s)
+    enqueue(db, job.id, now_s)
     return job_of(db, job.id)
 
 

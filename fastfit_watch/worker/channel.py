@@ -26,7 +26,7 @@ class DaemonChannel:
                 os._exit(WorkerExit.STOPPED)
 
 
-def say(level: str, text: str) -> None:
+def log_line(level: str, text: str) -> None:
     """Log a text, each line led by its level, as the daemon reads it."""
     for line in text.splitlines():
         print(f"{level}: {line}", file=sys.stderr, flush=True)

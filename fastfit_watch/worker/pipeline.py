@@ -35,7 +35,7 @@ from fastfit_watch.domain.worker_protocol import (
 from fastfit_watch.imaging.provenance import picture_marks
 from fastfit_watch.system.disk_errors import STORAGE_ERRNOS
 from fastfit_watch.system.failpoints import failpoint
-from fastfit_watch.worker.channel import DaemonChannel, say
+from fastfit_watch.worker.channel import DaemonChannel, log_line
 
 if TYPE_CHECKING:
     from fastfit_watch.engine.content_filter import ContentFilter
@@ -136,7 +136,7 @@ class LookPipeline:
             try:
                 return self._prepare(order)
             except OutOfMemory as error:
-                say("INFO", f"{order.output.stem}: not prepared beside the look in work: {error.message}")
+                log_line("INFO", f"{order.output.stem}: not prepared beside the look in work: {error.message}")
                 return None
 
     def _prepare(self, order: LookOrder) -> PreparedLook:
@@ -209,7 +209,9 @@ class LookPipeline:
             stage = error.stage
             if not self._engine.forget() or not self._device_is_usable():
                 raise
-        say("INFO", f"{ready.order.output.stem}: the device was full in '{stage}'; once more without what was kept")
+        log_line(
+            "INFO", f"{ready.order.output.stem}: the device was full in '{stage}'; once more without what was kept"
+        )
         return self._make(ready, rung)
 
     def _make(self, ready: _PreparedOrder, rung: Rung) -> tuple[Callable[[], TryOnResult], str | None]:
@@ -278,7 +280,7 @@ class LookPipeline:
     def _survives(self, failure: LookFailed) -> bool:
         """Can this process go on after a failure? Not if the device says so, now or in the failure itself."""
         if _DEVICE_ERROR.search(failure.message):
-            say("ERROR", f"The device {self._device} is left to a fresh process: {failure.message}")
+            log_line("ERROR", f"The device {self._device} is left to a fresh process: {failure.message}")
             return False
         return self._device_is_usable()
 
@@ -291,7 +293,7 @@ class LookPipeline:
         if rss_bytes <= self._max_rss_bytes:
             return False
         limit = f"engine.max_rss_bytes allows {self._max_rss_bytes / 1e9:.2f} GB"
-        say("WARNING", f"This process holds {rss_bytes / 1e9:.2f} GB of memory, {limit}: a fresh one takes over.")
+        log_line("WARNING", f"This process holds {rss_bytes / 1e9:.2f} GB of memory, {limit}: a fresh one takes over.")
         return True
 
     def _device_is_usable(self) -> bool:
@@ -303,7 +305,7 @@ class LookPipeline:
         try:
             torch.cuda.synchronize(self._device)
         except RuntimeError as error:
-            say("ERROR", f"The device {self._device} cannot be used any more: {error}")
+            log_line("ERROR", f"The device {self._device} cannot be used any more: {error}")
             return False
         return True
 
@@ -318,5 +320,5 @@ def blame(order: LookOrder, error: Exception) -> LookFailed:
         return LookFailed(order.token, FailureKind.MEMORY, str(error) or "The machine ran out of memory.")
     if isinstance(error, EngineError):
         return LookFailed(order.token, FailureKind.ENGINE, str(error))
-    say("ERROR", f"{order.output.name}: unexpected error\n{''.join(traceback.format_exception(error))}")
+    log_line("ERROR", f"{order.output.name}: unexpected error\n{''.join(traceback.format_exception(error))}")
     return LookFailed(order.token, FailureKind.ENGINE, f"{type(error).__name__}: {error}")

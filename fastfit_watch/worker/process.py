@@ -31,7 +31,7 @@ from fastfit_watch.domain.worker_protocol import CannotLoad, Fetching, Loading, 
 from fastfit_watch.imaging.finishing import Finishing
 from fastfit_watch.imaging.provenance import what_runs
 from fastfit_watch.system.malloc import keep_freed_memory
-from fastfit_watch.worker.channel import DaemonChannel, say
+from fastfit_watch.worker.channel import DaemonChannel, log_line
 from fastfit_watch.worker.pipeline import LookPipeline
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         channel.send(CannotLoad(str(error)))
         return WorkerExit.CANNOT_LOAD
     except Exception as error:  # noqa: BLE001 - whatever it is, people must be told why nothing moves
-        say("ERROR", "".join(traceback.format_exception(error)))
+        log_line("ERROR", "".join(traceback.format_exception(error)))
         channel.send(CannotLoad(f"{type(error).__name__}: {error}"))
         return WorkerExit.CANNOT_LOAD
     from fastfit_watch.engine.device_name import describe_card
@@ -130,7 +130,7 @@ def _load(
     engine = descend(
         settings.rungs,
         lambda rung: FastFitEngine.load(bundle, settings.device, dtype, rung=rung, **wanted),
-        lambda rung, error: say("WARNING", f"rung {rung} of the memory ladder: {error}"),
+        lambda rung, error: log_line("WARNING", f"rung {rung} of the memory ladder: {error}"),
     )
     content_filter = _load_filter(settings)
     dtype = str(next(engine.unet.parameters()).dtype).removeprefix("torch.")
@@ -148,7 +148,7 @@ def _load_filter(settings: argparse.Namespace) -> ContentFilter | None:
     device = settings.device if wanted["device"] == "gpu" else "cpu"
     found = ContentFilter.load(wanted["model"], wanted["labels"], wanted["threshold"], device, settings.models)
     revision = fetched_revision(wanted["model"], settings.models)
-    say("INFO", f"content filter: {wanted['model']}{revision and f' at revision {revision}'}")
+    log_line("INFO", f"content filter: {wanted['model']}{revision and f' at revision {revision}'}")
     return found
 
 
@@ -160,14 +160,14 @@ class _ChannelProgress:
 
     def say(self, text: str) -> None:
         """A line for the log."""
-        say("INFO", text)
+        log_line("INFO", text)
 
     def warn(self, text: str) -> None:
         """A line for the log that nobody should miss."""
-        say("WARNING", text)
+        log_line("WARNING", text)
 
     def show(self, progress: DownloadProgress) -> None:
         """A sign of life, and now and then a line for the log."""
         self._channel.send(Fetching(str(progress)))
         if progress.is_landmark:
-            say("INFO", f"{progress}, {gigabytes(progress.done_bytes)} of {gigabytes(progress.total_bytes)}")
+            log_line("INFO", f"{progress}, {gigabytes(progress.done_bytes)} of {gigabytes(progress.total_bytes)}")

@@ -46,9 +46,9 @@ def fill(ledger: Ledger, jobs: int, looks: int) -> None:
             ((f"j{n}", k, f"anna.l{k}", text, packed) for n in range(jobs - QUEUED) for k in range(looks)),
         )
     wanted = [Look("anna.jpg", f"l{k}", {Category.UPPER: "shirt.jpg"}, OPTIONS) for k in range(looks)]
-    with ledger.together():
+    with ledger.transaction():
         for number in range(jobs - QUEUED, jobs):
-            job = ledger.sight(f"j{number}", float(number))
+            job = ledger.find_or_create_unclaimed(f"j{number}", float(number))
             uploader = str(number % 10)
             ledger.begin_claim(job.id, "outfit.yaml", wanted, {}, f"{number}", float(number), uploader=uploader)
             ledger.finish_claim(job.id, float(number))
@@ -71,18 +71,18 @@ def questions(ledger: Ledger, jobs: int) -> dict[str, tuple[Callable[[], object]
     return {
         "which look is next": (lambda: ledger.next_looks(now_s, 1), STEP_S),
         "hand one out and take it back": (serve, 3 * STEP_S),
-        "the first fifty in line": (lambda: ledger.in_line(50), STEP_S),
-        "has anything changed": (lambda: (ledger.moves(), ledger.paused()), STEP_S),
+        "the first fifty in line": (lambda: ledger.jobs_in_turn(50), STEP_S),
+        "has anything changed": (lambda: (ledger.job_version(), ledger.paused()), STEP_S),
         "is there work": (lambda: ledger.jobs((Status.QUEUED, Status.RUNNING), limit=1), STEP_S),
-        "what waits in inputs/": (ledger.holders, STEP_S),
-        "the newest job of a name": (lambda: ledger.newest(last), STEP_S),
+        "what waits in inputs/": (ledger.unclaimed_jobs, STEP_S),
+        "the newest job of a name": (lambda: ledger.newest_job_named(last), STEP_S),
         "reports to write": (lambda: ledger.unreported(100), STEP_S),
         "looks in hand after a crash": (ledger.running_looks, STEP_S),
         "claims to finish": (ledger.pending_claims, STEP_S),
         "empty folders to take back": (ledger.placeholders, STEP_S),
         "what may be removed": (lambda: ledger.begin_leaving("upload", -1.0, 20), STEP_S),
         "what is being removed": (lambda: ledger.leaving("upload", 20), STEP_S),
-        "a new upload of an old name": (lambda: ledger.sight("j17", now_s), STEP_S),
+        "a new upload of an old name": (lambda: ledger.find_or_create_unclaimed("j17", now_s), STEP_S),
         "how many jobs of each state": (ledger.counts, COMMAND_S),
         "the thirty newest jobs": (lambda: ledger.jobs(limit=30), COMMAND_S),
     }

@@ -43,6 +43,6 @@ def test_status_answers_at_once(tmp_path: Path) -> None:
     places.spool.mkdir(parents=True)
     ledger = Ledger(places.ledger)
     for number in range(50):
-        ledger.sight(f"job{number}", 1.0)
+        ledger.find_or_create_unclaimed(f"job{number}", 1.0)
     ledger.close()
     assert measure("status", "--inputs", str(places.inputs)) < LIMIT_S

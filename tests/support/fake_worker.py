@@ -47,7 +47,7 @@ class Played(WorkerProcess):
     def start(self, clock_s: float) -> None:
         if self.state is WorkerState.OFF and clock_s >= self._not_before_s:
             self._life += 1
-            self.hear(Ready(self.device, "played", 0.0, {}), clock_s)
+            self.handle_message(Ready(self.device, "played", 0.0, {}), clock_s)
 
     def send(self, record: LookRecord, order: LookOrder, clock_s: float) -> None:
         super().send(record, order, clock_s)
@@ -99,7 +99,7 @@ class DispatcherFixture:
         return next(iter(self.engines.values()))
 
     def claim(self, name: str, *looks: str) -> None:
-        self.ledger.sight(name, self.now_s)
+        self.ledger.find_or_create_unclaimed(name, self.now_s)
         wanted = [Look("anna.jpg", look, {Category.UPPER: "shirt.jpg"}, SamplingOptions(seed=7)) for look in looks]
         self.ledger.begin_claim(name, "outfit.yaml", wanted, {}, "origin", self.now_s)
         self.ledger.finish_claim(name, self.now_s)

@@ -44,7 +44,7 @@ class GalleryFixture:
         options: SamplingOptions = _OPTIONS,
     ) -> Job:
         """A job that waits for the engine: everyone in every look, its uploads in the spool."""
-        job = self.ledger.sight(name, now_s)
+        job = self.ledger.find_or_create_unclaimed(name, now_s)
         slots = dict(zip((Category.UPPER, Category.LOWER), garments, strict=False))
         wanted = [Look(person, look, slots, options) for person in people for look in looks]
         files = {file: hashlib.sha256(f"{name}/{file}".encode()).hexdigest() for file in (*people, *garments)}

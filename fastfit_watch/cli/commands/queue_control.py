@@ -83,16 +83,16 @@ def release(arguments: Arguments) -> int:
     example: fastfit-watch release spring anna.casual
     example: fastfit-watch release spring anna.casual --discard
     """
-    from fastfit_watch.cli.release import judge, show
+    from fastfit_watch.cli.release import decide, list_withheld
 
     places = find_places(arguments)
 
     def act(ledger: Ledger, now_s: float) -> None:
         del now_s
         if arguments.looks:
-            judge(places, ledger, arguments.job, arguments.looks, discard=arguments.discard)
+            decide(places, ledger, arguments.job, arguments.looks, discard=arguments.discard)
         else:
-            show(places, ledger, arguments.job)
+            list_withheld(places, ledger, arguments.job)
 
     change_ledger(arguments, act)
     return ExitCode.OK

@@ -56,13 +56,13 @@ def service(arguments: Arguments) -> int:
     example: cd /srv/fastfit && fastfit-watch service > /etc/systemd/system/fastfit-watch.service
     example: fastfit-watch service --container
     """
-    from fastfit_watch.cli.service_unit import survey, write_start_line, write_unit
+    from fastfit_watch.cli.service_unit import inspect_installation, write_start_line, write_unit
 
     keys = ("config", "inputs", "outputs", "bundle", "models", "device")
     given = {key: value for key in keys if (value := getattr(arguments, key)) is not None}
     for key in {"config", "models", *(["bundle"] if "/" in given.get("bundle", "") else [])} & given.keys():
         given[key] = Path(given[key]).absolute()
-    installation = survey(
+    installation = inspect_installation(
         read_config(arguments),
         [word for key, value in given.items() for word in (f"--{key}", str(value))],
         user=arguments.user,

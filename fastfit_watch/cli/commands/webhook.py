@@ -36,7 +36,7 @@ def webhook_list(arguments: Arguments) -> int:
 
     example: fastfit-watch webhook list
     """
-    from fastfit_watch.cli.webhook_log import describe
+    from fastfit_watch.cli.webhook_log import list_messages
 
-    print("\n".join(describe(find_places(arguments).ledger)))
+    print("\n".join(list_messages(find_places(arguments).ledger)))
     return ExitCode.OK

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from fastfit_watch.bundles.catalogue import LICENCE, MINI, KnownBundle, bundle_folder, known_bundle
-from fastfit_watch.bundles.integrity import BundleState, look_at, survey
+from fastfit_watch.bundles.integrity import BundleState, check_sizes, check_unrecorded_file
 from fastfit_watch.cli.doctor.finding import Finding, bad, good, poor
 from fastfit_watch.config.settings import Config
 
@@ -30,7 +30,7 @@ def examine_weights(config: Config) -> list[Finding]:
 
 def _judge_known(name: str, folder: Path, known: KnownBundle) -> Finding:
     """A bundle of the catalogue. One that is named by its path is never fetched."""
-    condition = survey(folder, known)
+    condition = check_sizes(folder, known)
     fix = f"fastfit-watch models pull {known.name}, or copy the folder here from a machine that has it."
     if condition.state is BundleState.COMPLETE:
         return good("weights", f"{folder} has all its files")
@@ -47,7 +47,9 @@ def _judge_own(folder: Path) -> Finding:
     missing = [pattern for pattern in _EVERY_BUNDLE if next(folder.glob(pattern), None) is None]
     if missing:
         return bad("weights", f"{folder} lacks {', '.join(missing)}.", fix)
-    broken = [fault for path in sorted(folder.rglob("*.safetensors")) if (fault := look_at(path)) is not None]
+    broken = [
+        fault for path in sorted(folder.rglob("*.safetensors")) if (fault := check_unrecorded_file(path)) is not None
+    ]
     return bad("weights", " ".join(broken), fix) if broken else good("weights", f"{folder} has all its files")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from fastfit_watch.cli.status.overview import DaemonState, JobState, Overview
-from fastfit_watch.cli.terminal import Colour, bar, fit, pad, paint, wants_colour, widths
+from fastfit_watch.cli.terminal import Colour, bar, column_widths, pad_to, paint, truncate, wants_colour
 from fastfit_watch.domain.job import Status
 from fastfit_watch.domain.text import duration, one_line
 
@@ -67,7 +67,7 @@ def _job_lines(jobs: Sequence[JobState], stream: TextIO, columns: int | None, co
     for bar_columns, with_left in ((20, True), (8, True), (0, True), (0, False)):
         rows = [_HEAD, *(_cells(state, bar_columns, stream) for state in jobs)]
         used = [column for column in range(5) if (column != 2 or bar_columns) and (column != 4 or with_left)]
-        sizes = widths(rows)
+        sizes = column_widths(rows)
         taken = sum(sizes[column] + len(_GAP) for column in used)
         if columns is None or taken + _LEAST_REASON <= columns:
             break
@@ -79,13 +79,13 @@ def _job_lines(jobs: Sequence[JobState], stream: TextIO, columns: int | None, co
     for row, reason, shade in zip(rows, reasons, colours, strict=True):
         # Where there are no pictures to count, the reason has their place: it is all that helps.
         shown = used if any(row[2:]) else used[:2]
-        cells = [pad(fit(row[column], sizes[column]), sizes[column]) for column in shown]
+        cells = [pad_to(truncate(row[column], sizes[column]), sizes[column]) for column in shown]
         lines.append(_row(cells, reason, shade, columns, colour))
     return lines
 
 
 def _cells(state: JobState, bar_columns: int, stream: TextIO) -> tuple[str, str, str, str, str]:
-    name = fit(one_line(state.job.id), _LONGEST_NAME)
+    name = truncate(one_line(state.job.id), _LONGEST_NAME)
     if not state.total:
         return name, state.job.status.value, "", "", ""
     left = duration(state.time_left_s) if state.time_left_s is not None else ""
@@ -104,4 +104,4 @@ def _row(cells: Sequence[str], reason: str, shade: Colour, columns: int | None, 
 
 
 def _cut(text: str, columns: int | None) -> str:
-    return text if columns is None else fit(text, columns)
+    return text if columns is None else truncate(text, columns)

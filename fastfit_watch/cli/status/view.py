@@ -14,7 +14,7 @@ from typing import TextIO
 
 from fastfit_watch.cli.status.overview import Overview, as_data, take_overview
 from fastfit_watch.cli.status.table import draw
-from fastfit_watch.cli.terminal import is_abandoned
+from fastfit_watch.cli.terminal import reader_has_gone
 from fastfit_watch.config.paths import Paths
 from fastfit_watch.domain.errors import FastFitError
 from fastfit_watch.storage.ledger import Ledger
@@ -56,7 +56,7 @@ def show(places: Paths, *, as_json: bool = False, follow: bool = False, out: Tex
 def _follow(ledger: Ledger, places: Paths, stream: TextIO, *, as_json: bool) -> None:
     """On a terminal, draw over the last drawing every second. Elsewhere print what has changed, until nobody reads."""
     shown: Overview | None = None
-    while not is_abandoned(stream, 0.0 if shown is None else _FOLLOW_S):
+    while not reader_has_gone(stream, 0.0 if shown is None else _FOLLOW_S):
         is_screen = stream.isatty() and not as_json
         columns, rows = shutil.get_terminal_size()
         room = max(1, rows - _FRAME_ROWS) if is_screen else _SHOWN

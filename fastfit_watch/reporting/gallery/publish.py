@@ -88,7 +88,7 @@ class Gallery:
         """
         began_s = time.monotonic()
         self._deadline_s = began_s + budget_s
-        moves = self._ledger.moves()
+        moves = self._ledger.job_version()
         moved = progress != self._progress and began_s - self._progress_told_s >= _PROGRESS_EVERY_S
         is_there = (self._config.outputs / "index.html").is_file()
         if is_there and moves == self._moves and halt == self._halt and not moved and self._reported.empty():
@@ -227,7 +227,7 @@ class Gallery:
 
         front = FrontPage(
             running=entries(newest_jobs(self._ledger, (Status.RUNNING,), 8)),
-            queued=entries([job for job in self._ledger.in_line(30) if job.status is Status.QUEUED][:10]),
+            queued=entries([job for job in self._ledger.jobs_in_turn(30) if job.status is Status.QUEUED][:10]),
             troubled=entries(newest_jobs(self._ledger, (Status.FAILED, Status.INVALID, Status.STALLED), 10)),
             waiting=entries(newest_jobs(self._ledger, (Status.WAITING,), 6)),
             newest=entries(newest_jobs(self._ledger, (Status.DONE, Status.CANCELLED), 16)),

@@ -26,9 +26,9 @@ def home(tmp_path: Path) -> Path:
     spool = tmp_path / "inputs" / ".spool"
     spool.mkdir(parents=True)
     ledger = Ledger(spool / "ledger.db")
-    ledger.sight("spring", 1.0)
-    ledger.sight("sprout two", 2.0)
-    ledger.sight("bad\nname", 3.0)
+    ledger.find_or_create_unclaimed("spring", 1.0)
+    ledger.find_or_create_unclaimed("sprout two", 2.0)
+    ledger.find_or_create_unclaimed("bad\nname", 3.0)
     ledger.close()
     program = tmp_path / "bin" / "fastfit-watch"
     program.parent.mkdir()

@@ -29,7 +29,7 @@ def places(tmp_path: Path) -> Paths:
     for folder in (places.spool, places.outputs / "spring", places.logs):
         folder.mkdir(parents=True)
     ledger = Ledger(places.ledger)
-    ledger.sight("spring", 1.0)
+    ledger.find_or_create_unclaimed("spring", 1.0)
     look = Look("anna.jpg", "casual", {Category.UPPER: "shirt.jpg"}, SamplingOptions(seed=7))
     ledger.begin_claim("spring", "outfit.yaml", [look], {}, "origin", 2.0)
     ledger.finish_claim("spring", 2.0)

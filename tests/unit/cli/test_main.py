@@ -38,7 +38,7 @@ def inputs(tmp_path: Path) -> Path:
     inputs = tmp_path / "inputs"
     (inputs / ".spool").mkdir(parents=True)
     ledger = Ledger(inputs / ".spool" / "ledger.db")
-    ledger.sight("spring", 1.0)
+    ledger.find_or_create_unclaimed("spring", 1.0)
     look = Look("anna.jpg", "casual", {Category.UPPER: "shirt.jpg"}, SamplingOptions(seed=7))
     ledger.begin_claim("spring", "outfit.yaml", [look], {}, "origin", 2.0)
     ledger.finish_claim("spring", 2.0)

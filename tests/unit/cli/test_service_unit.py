@@ -20,8 +20,8 @@ from fastfit_watch.cli.service_unit import (
     CONVENTIONAL,
     CONVENTIONAL_PER_DEVICE,
     Installation,
+    inspect_installation,
     install_commands,
-    survey,
     write_start_line,
     write_unit,
 )
@@ -119,13 +119,13 @@ def test_homes_and_scratch_folders_are_not_hidden_from_the_daemon() -> None:
 def test_instances_share_no_spool(tmp_path: Path) -> None:
     config = Config(inputs=Path("in"), outputs=Path("out"))
     survey_of = {"user": "nobody", "group": "nogroup", "per_device": True, "home": tmp_path}
-    unit = write_unit(survey(config, (), **survey_of))  # type: ignore[arg-type]
+    unit = write_unit(inspect_installation(config, (), **survey_of))  # type: ignore[arg-type]
     assert f"\nWorkingDirectory={tmp_path}/%i\n" in unit
     assert f"ReadWritePaths={tmp_path}/%i/in {tmp_path}/%i/out {tmp_path}/%i/logs {tmp_path}/Models\n" in unit
     assert f"--models {tmp_path}/Models\n" in unit
     assert "\nEnvironment=CUDA_VISIBLE_DEVICES=%i\n" in unit
     with pytest.raises(ConfigError, match="'inputs'"):
-        survey(config.model_copy(update={"inputs": tmp_path / "in"}), (), **survey_of)  # type: ignore[arg-type]
+        inspect_installation(config.model_copy(update={"inputs": tmp_path / "in"}), (), **survey_of)  # type: ignore[arg-type]
 
 
 def test_what_is_here_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_what_is_here_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (dev / name).touch()
         (dev / name).chmod(mode)
     names = {"user": "nobody", "group": "surely-missing", "per_device": False, "home": tmp_path}
-    found = survey(Config(), ("--bundle", "mini"), dev=dev, **names)  # type: ignore[arg-type]
+    found = inspect_installation(Config(), ("--bundle", "mini"), dev=dev, **names)  # type: ignore[arg-type]
     assert found.has_gpu
     assert "# Found here: GPU 0: NVIDIA H200.\n" in write_unit(found)
     assert (found.make_user, found.make_group) == (False, True)
@@ -145,7 +145,7 @@ def test_what_is_here_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     if os.getgid() == 0:
         assert found.device_groups == ()
         os.chown(dev / "nvidia0", 0, pwd.getpwnam("nobody").pw_gid)
-        grown = survey(Config(), (), dev=dev, **names)  # type: ignore[arg-type]
+        grown = inspect_installation(Config(), (), dev=dev, **names)  # type: ignore[arg-type]
         assert f"\nSupplementaryGroups={grown.device_groups[0]}\n" in write_unit(grown)
 
 
@@ -169,7 +169,7 @@ def test_the_command_prints_it(
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give folders to another account")
 def test_the_install_commands_make_folders_that_fit(tmp_path: Path) -> None:
     """The lines for folders are run as they are printed; accounts that exist are not made again."""
-    installation = survey(
+    installation = inspect_installation(
         Config(), ("--bundle", "mini"), user="nobody", group="nogroup", per_device=False, home=tmp_path / "a b"
     )
     lines = install_commands(installation)
@@ -193,7 +193,7 @@ def test_the_start_line_starts_restarts_and_ends(tmp_path: Path, monkeypatch: py
         f"mkdir -p '{tmp_path}/inputs/.spool'; echo $$ > '{tmp_path}/inputs/.spool/lock'\n"
         "trap 'exit 0' TERM; while :; do sleep 0.1; done",
     )
-    installation = survey(
+    installation = inspect_installation(
         Config(), ("--bundle", "mini"), user="nobody", group="nogroup", per_device=False, home=tmp_path
     )
     text = write_start_line(replace(installation, program=(str(program),))).replace("sleep 10", "sleep 0.1")
@@ -213,7 +213,7 @@ def test_the_start_line_starts_restarts_and_ends(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize("code", [0, 2])
 def test_the_start_line_does_not_insist(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = _tool(tmp_path, monkeypatch, "quits", f"echo x >> {tmp_path}/calls; exit {code}")
-    installation = survey(Config(), (), user="nobody", group="nogroup", per_device=False, home=tmp_path)
+    installation = inspect_installation(Config(), (), user="nobody", group="nogroup", per_device=False, home=tmp_path)
     text = write_start_line(replace(installation, program=(str(program),))).replace("sleep 10", "sleep 0.1")
     subprocess.run(["sh", "-c", text.replace("</dev/null >>", "</dev/null >").replace("2>&1 &", "2>&1")], timeout=20)
     time.sleep(0.5)

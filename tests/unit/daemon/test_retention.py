@@ -52,7 +52,7 @@ class House:
 
     def add(self, name: str, status: Status = Status.DONE, *, reported: bool = True) -> None:
         """A job, its files, and what intake, dispatch and the announcer make of it."""
-        self.ledger.sight(name, self.wall_s)
+        self.ledger.find_or_create_unclaimed(name, self.wall_s)
         look = Look("anna.jpg", "l", {Category.UPPER: "s.jpg"}, SamplingOptions(seed=1))
         for part in ("upload", "snapshot", "receipts", "upload/@eaDir/deep"):
             (self.spool.job_folder(name) / part).mkdir(parents=True)
@@ -164,7 +164,7 @@ def test_a_job_that_was_begun_again_never_leaves(house: House) -> None:
 
 def test_an_upload_that_stands_in_inputs_is_not_touched(house: House) -> None:
     (house.config.inputs / "a").mkdir()
-    house.ledger.sight("a", 1.0)
+    house.ledger.find_or_create_unclaimed("a", 1.0)
     house.ledger.cancel("a", 1.0)
     assert all(house.ledger.confirm_report(job) for job in house.ledger.unreported())
     house.step()

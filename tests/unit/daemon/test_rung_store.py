@@ -80,7 +80,7 @@ def test_a_retry_forgets_it(notes: RungNotes, ledger: Ledger) -> None:
     with pytest.raises(ConfigError):
         ledger.retry("nothing", NOW_S)
     assert notes.rungs(Config(), READY, "cuda:0", NOW_S) == LOWER
-    job = ledger.sight("spring", NOW_S)
+    job = ledger.find_or_create_unclaimed("spring", NOW_S)
     ledger.cancel(job.id, NOW_S)
     ledger.retry(job.id, NOW_S)
     assert notes.rungs(Config(), READY, "cuda:0", NOW_S) == ALL

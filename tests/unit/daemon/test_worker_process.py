@@ -81,7 +81,7 @@ def make(mail: queue.SimpleQueue[Event | None]) -> Iterator[Make]:
 
     yield make
     for resident in made:
-        resident.end()
+        resident.stop()
 
 
 def get(mail: queue.SimpleQueue[Event | None]) -> Event:
@@ -96,7 +96,7 @@ def start_ready(make: Make, mail: queue.SimpleQueue[Event | None], program: str 
     resident.start(0.0)
     event = get(mail)
     assert isinstance(event, WorkerMessage)
-    resident.hear(event.message, 1.0)
+    resident.handle_message(event.message, 1.0)
     assert resident.is_resting
     assert resident._process is not None
     return resident, resident._process.pid
@@ -134,7 +134,7 @@ def test_a_look_is_handed_over_and_progress_comes_back(make: Make, mail: queue.S
     assert event == WorkerMessage("cpu", 1, LookStep(7, "s", 1, 2))
     assert resident.knows(event)
     assert resident.in_hand == {7: RECORD}
-    resident.hear(LookFailed(7, FailureKind.INPUT, "no"), 3.0)
+    resident.handle_message(LookFailed(7, FailureKind.INPUT, "no"), 3.0)
     assert resident.is_resting
 
 
@@ -152,14 +152,14 @@ def test_each_start_waits_twice_as_long_until_a_look_is_done(make: Make, mail: q
     for pause_s in (10.0, 20.0, 30.0, 30.0):
         resident.start(clock_s)
         assert get(mail) == WorkerExited("cpu", resident._life, 1)
-        resident.note_end(1, clock_s)
+        resident.handle_exit(1, clock_s)
         resident.start(clock_s + pause_s - 0.1)
         assert resident.state is WorkerState.OFF
         clock_s += pause_s
     assert resident.load_failures == 4
     assert "exit code 1" in resident.describe()
-    resident.hear(LookDone(1, LookResult("a.png", "", 1, 1, {}, None, "cpu")), clock_s)
-    resident.note_end(1, clock_s)
+    resident.handle_message(LookDone(1, LookResult("a.png", "", 1, 1, {}, None, "cpu")), clock_s)
+    resident.handle_exit(1, clock_s)
     resident.start(clock_s + 10.0)
     assert resident.state is WorkerState.LOADING
 
@@ -212,7 +212,7 @@ def test_what_a_former_process_said_is_ignored(make: Make, mail: queue.SimpleQue
     resident, pid = start_ready(make, mail)
     os.kill(pid, signal.SIGKILL)
     get(mail)
-    resident.note_end(-9, 2.0)
+    resident.handle_exit(-9, 2.0)
     assert not resident.knows(WorkerMessage("cpu", 1, Loading("late")))
     resident.start(100.0)
     assert not resident.knows(WorkerExited("cpu", 1, -9))
@@ -224,7 +224,7 @@ def test_noise_is_logged_at_its_level_and_does_no_harm(make: Make, mail: queue.S
     sink = logger.add(lambda text: lines.append(str(text).strip()), format="{level} {message}")
     noise = "import sys; print('babble'); print('ERROR: bad', file=sys.stderr); print('hm', file=sys.stderr)\n"
     resident, _ = start_ready(make, mail, noise + ECHO)
-    resident.end()
+    resident.stop()
     assert isinstance(get(mail), WorkerExited)
     deadline_s = time.monotonic() + 5
     while "INFO cpu: hm" not in lines and time.monotonic() < deadline_s:
@@ -235,7 +235,7 @@ def test_noise_is_logged_at_its_level_and_does_no_harm(make: Make, mail: queue.S
 
 def test_closing_its_input_ends_the_process(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
     resident, _ = start_ready(make, mail)
-    resident.end()
+    resident.stop()
     assert get(mail) == WorkerExited("cpu", 1, 0)
 
 

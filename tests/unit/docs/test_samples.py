@@ -86,7 +86,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def test_the_letter_shown_has_the_keys_of_a_real_one(ledger: Ledger, tmp_path: Path) -> None:
-    job = ledger.sight("spring", 1.0)
+    job = ledger.find_or_create_unclaimed("spring", 1.0)
     look = Look("anna.jpg", "casual", {Category.UPPER: "shirt.jpg"}, SamplingOptions(seed=7))
     ledger.begin_claim(job.id, "outfit.yaml", [look], {}, "origin", 2.0)
     ledger.finish_claim(job.id, 2.0)

@@ -71,10 +71,10 @@ def take(inputs: Path, name: str = "spring") -> Job:
         with closing(Ledger(spool.ledger_path)) as ledger:
             spool.recover(ledger, 1.0)
             spool.sweep(ledger)
-            newest = ledger.newest(name)
+            newest = ledger.newest_job_named(name)
             if newest is not None and not newest.status.is_open:
                 return newest
-            job = ledger.sight(name, 1.0)
+            job = ledger.find_or_create_unclaimed(name, 1.0)
             with open_folder(inputs / name) as folder_fd:
                 listing = list_folder(folder_fd, config.limits)
                 files = spool.snapshot(job.id, folder_fd, listing.fingerprint)
@@ -177,7 +177,7 @@ def test_a_folder_that_changed_while_we_were_down_waits_again(inputs: Path) -> N
 
 def test_a_change_between_copy_and_claim_is_noticed(inputs: Path, spool: UploadClaimer, ledger: Ledger) -> None:
     folder = make_upload(inputs)
-    ledger.sight("spring", 1.0)
+    ledger.find_or_create_unclaimed("spring", 1.0)
     with open_folder(folder) as folder_fd:
         listing = list_folder(folder_fd, Limits())
         files = spool.snapshot("spring", folder_fd, listing.fingerprint)
@@ -204,7 +204,7 @@ def test_a_write_during_the_rename_puts_the_folder_back(inputs: Path, spool: Upl
     folder = make_upload(inputs)
     with closing(LateWriter(spool.ledger_path)) as ledger, open_folder(folder) as folder_fd:
         ledger.target = folder / "anna.jpg"
-        ledger.sight("spring", 1.0)
+        ledger.find_or_create_unclaimed("spring", 1.0)
         listing = list_folder(folder_fd, Limits())
         files = spool.snapshot("spring", folder_fd, listing.fingerprint)
         claim = Claim("spring", "spring", "outfit.yaml", [LOOK], files, listing.fingerprint)
@@ -227,7 +227,7 @@ def test_a_folder_that_may_not_be_moved_is_copied_and_known_again(inputs: Path) 
         snapshot = inputs / ".spool" / "jobs" / "spring" / "snapshot"
         assert {file.name: file.read_bytes() for file in snapshot.iterdir()} == FILES
         with closing(Ledger(inputs / ".spool" / "ledger.db")) as ledger:
-            assert ledger.taken("spring", digest_of(look_into(folder).fingerprint))
+            assert ledger.was_claimed_by_copy("spring", digest_of(look_into(folder).fingerprint))
     finally:
         subprocess.run(["chattr", "-i", str(folder)], check=True)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from fastfit_watch.domain.errors import UploadError
-from fastfit_watch.intake.checksums import read_sums, unlike_sums
+from fastfit_watch.intake.checksums import mismatched_files, read_sums
 from fastfit_watch.intake.fingerprint import FileMark, digest_of
-from fastfit_watch.intake.stability import Stillness, is_still, next_look_s, observe
+from fastfit_watch.intake.stability import Stillness, is_still, next_observation_s, observe
 
 MARKS = (FileMark("anna.jpg", 1, 10, 100, 200), FileMark("outfit.yaml", 2, 20, 100, 200))
 
@@ -57,9 +57,9 @@ def test_a_clock_set_back_never_shortens_the_wait() -> None:
 
 def test_the_next_look_falls_on_the_moment_a_verdict_can_change() -> None:
     still = Stillness("a", 100.0)
-    assert next_look_s(still, 5.0, 600.0, 101.0) == 4.0
-    assert next_look_s(still, 5.0, 600.0, 105.0) == 595.0
-    assert next_look_s(still, 5.0, 600.0, 700.0) is None
+    assert next_observation_s(still, 5.0, 600.0, 101.0) == 4.0
+    assert next_observation_s(still, 5.0, 600.0, 105.0) == 595.0
+    assert next_observation_s(still, 5.0, 600.0, 700.0) is None
 
 
 def test_sums_are_read_as_sha256sum_writes_them(tmp_path: Path) -> None:
@@ -81,4 +81,4 @@ def test_a_line_that_is_no_sum_is_named() -> None:
 
 
 def test_only_files_with_another_sum_are_unlike() -> None:
-    assert unlike_sums({"a": "1", "b": "2"}, {"a": "1", "b": "x", "c": "3"}) == ["b"]
+    assert mismatched_files({"a": "1", "b": "2"}, {"a": "1", "b": "x", "c": "3"}) == ["b"]

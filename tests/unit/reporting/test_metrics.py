@@ -69,12 +69,14 @@ def result(**more: Any) -> LookResult:
 def test_the_queue_in_numbers(metrics: MetricsExporter, ledger: Ledger) -> None:
     options = SamplingOptions(seed=7)
     for number, name in enumerate(("spring", "summer")):
-        ledger.sight(name, 900.0)
+        ledger.find_or_create_unclaimed(name, 900.0)
         looks = [Look("anna.jpg", f"look{each}", {Category.UPPER: "shirt.jpg"}, options) for each in range(3)]
         ledger.begin_claim(name, "outfit.yaml", looks, {}, name, 940.0 + 20 * number)
         ledger.finish_claim(name, 940.0 + 20 * number)
     ledger.start_attempt("summer", "anna.look0", 990.0)
-    ledger.mark(ledger.sight('odd "name"\\', 950.0).id, Status.INVALID, "no manifest", 951.0)
+    ledger.set_unclaimed_status(
+        ledger.find_or_create_unclaimed('odd "name"\\', 950.0).id, Status.INVALID, "no manifest", 951.0
+    )
     outbox = Outbox(ledger.path)
     outbox.post([Notification(WEBHOOK, "1", "spring", "job.done", "{}", 970.0)])
     outbox.close()

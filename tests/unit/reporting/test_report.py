@@ -32,7 +32,7 @@ def ledger(config: Config) -> Ledger:
 
 def _claim(config: Config, ledger: Ledger, name: str, people: tuple[str, ...] = ("anna.jpg", "ben.jpg")) -> Job:
     """A claimed job: every person in two looks, its uploads in the spool."""
-    job = ledger.sight(name, 100.0)
+    job = ledger.find_or_create_unclaimed(name, 100.0)
     looks = [
         Look(person, look, {Category.UPPER: "shirt.png"}, SamplingOptions(seed=7))
         for person in people
@@ -80,8 +80,8 @@ def test_the_peak_of_graphics_memory_stands_in_the_report(config: Config, ledger
 
 
 def test_status_lines_through_a_job_s_life(config: Config, ledger: Ledger) -> None:
-    job = ledger.sight("spring", 100.0)
-    waiting = ledger.mark(job.id, Status.WAITING, "missing anna.jpg", 100.0)
+    job = ledger.find_or_create_unclaimed("spring", 100.0)
+    waiting = ledger.set_unclaimed_status(job.id, Status.WAITING, "missing anna.jpg", 100.0)
     assert status_line.status_line(waiting, [], None, 0) == "waiting: missing anna.jpg"
     job = _claim(config, ledger, "spring")
     assert status_line.status_line(job, ledger.looks(job.id), None, 0) == "queued: next in line"

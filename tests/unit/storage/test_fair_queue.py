@@ -36,7 +36,7 @@ class Line:
         priority: Priority = Priority.NORMAL,
     ) -> None:
         wanted = [Look("anna.jpg", f"l{n}", {Category.UPPER: "s.jpg"}, SamplingOptions(seed=n)) for n in range(looks)]
-        self.ledger.sight(name, seen_s)
+        self.ledger.find_or_create_unclaimed(name, seen_s)
         self.ledger.begin_claim(
             name, "outfit.yaml", wanted, {}, f"origin of {name}", seen_s, uploader=uploader, priority=priority
         )
@@ -131,7 +131,7 @@ def test_priorities(line: Line) -> None:
 
 
 def test_an_operators_priority_weighs_more_than_the_manifests(line: Line) -> None:
-    line.ledger.sight("a", 1.0)
+    line.ledger.find_or_create_unclaimed("a", 1.0)
     line.ledger.prioritise("a", Priority.LOW, 1.0)
     line.queue("a", 1, priority=Priority.HIGH)
     job = line.ledger.job("a")
@@ -156,8 +156,8 @@ def test_the_line_is_shown_as_it_is_served(line: Line) -> None:
     line.queue("a", 1, uploader="1000")
     line.queue("b", 1, uploader="1000")
     line.queue("c", 1, uploader="1001")
-    assert [job.id for job in line.ledger.in_line(10)] == ["a", "c", "b"]
-    assert [job.id for job in line.ledger.in_line(2)] == ["a", "c"]
+    assert [job.id for job in line.ledger.jobs_in_turn(10)] == ["a", "c", "b"]
+    assert [job.id for job in line.ledger.jobs_in_turn(2)] == ["a", "c"]
     assert line.serve(3) == "acb"
 
 
@@ -172,19 +172,19 @@ def test_a_clock_set_back_does_not_lengthen_a_pause(line: Line) -> None:
 
 def test_changes_are_seen_whatever_the_clock_says(line: Line) -> None:
     line.queue("future", seen_s=1e10)
-    before = line.ledger.moves()
+    before = line.ledger.job_version()
     line.queue("now", seen_s=1.0)
-    after = line.ledger.moves()
+    after = line.ledger.job_version()
     assert after > before
     line.ledger.put_note("heartbeat", "1")
-    assert line.ledger.moves() == after, "a heartbeat is no news"
+    assert line.ledger.job_version() == after, "a heartbeat is no news"
     with closing(Ledger(line.ledger.path)) as other:
         other.cancel("now", 2.0)
-    assert line.ledger.moves() > after
+    assert line.ledger.job_version() > after
 
 
 def test_a_cancel_just_before_the_claim_is_kept(line: Line) -> None:
-    line.ledger.sight("a", 1.0)
+    line.ledger.find_or_create_unclaimed("a", 1.0)
     line.ledger.cancel("a", 1.0)
     look = Look("anna.jpg", "l", {Category.UPPER: "s.jpg"}, SamplingOptions(seed=1))
     assert not line.ledger.begin_claim("a", "outfit.yaml", [look], {}, "origin", 2.0)
@@ -192,12 +192,12 @@ def test_a_cancel_just_before_the_claim_is_kept(line: Line) -> None:
 
 
 def test_together_is_all_or_nothing_and_one_commit(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    with line.ledger.together():
+    with line.ledger.transaction():
         for name in "abc":
-            line.ledger.sight(name, 1.0)
+            line.ledger.find_or_create_unclaimed(name, 1.0)
     monkeypatch.setenv(VARIABLE, "ledger.together.before:1:ENOSPC")
-    with pytest.raises(StorageError), line.ledger.together():
-        line.ledger.sight("d", 1.0)
+    with pytest.raises(StorageError), line.ledger.transaction():
+        line.ledger.find_or_create_unclaimed("d", 1.0)
     monkeypatch.delenv(VARIABLE)
     line.ledger.close()
     assert [job.id for job in line.ledger.jobs()] == ["a", "b", "c"]
@@ -205,8 +205,8 @@ def test_together_is_all_or_nothing_and_one_commit(line: Line, monkeypatch: pyte
 
 def test_a_step_that_fails_inside_is_undone_alone(line: Line) -> None:
     line.queue("a")
-    with line.ledger.together():
-        line.ledger.sight("b", 1.0)
+    with line.ledger.transaction():
+        line.ledger.find_or_create_unclaimed("b", 1.0)
         with pytest.raises(ConfigError):
             line.ledger.cancel("nobody", 1.0)
         line.ledger.cancel("a", 1.0)
@@ -229,8 +229,8 @@ def test_orders_in_every_state(line: Line, state: str) -> None:
 
     def bring(name: str) -> None:
         if state in ("waiting", "invalid", "stalled"):
-            line.ledger.sight(name, 1.0)
-            line.ledger.mark(name, Status(state), "because", 1.0)
+            line.ledger.find_or_create_unclaimed(name, 1.0)
+            line.ledger.set_unclaimed_status(name, Status(state), "because", 1.0)
             return
         line.queue(name, 2)
         if state == "cancelled":

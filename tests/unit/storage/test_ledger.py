@@ -29,7 +29,7 @@ def make_looks(count: int) -> list[Look]:
 
 
 def queue_job(ledger: Ledger, name: str, looks: int, now_s: float = 1.0) -> Job:
-    job = ledger.sight(name, now_s)
+    job = ledger.find_or_create_unclaimed(name, now_s)
     ledger.begin_claim(job.id, "outfit.yaml", make_looks(looks), {"anna.jpg": "00"}, f"origin of {name}", now_s)
     return ledger.finish_claim(job.id, now_s)
 
@@ -52,19 +52,23 @@ def known(ledger: Ledger, job_id: str) -> Job:
 
 
 def test_a_name_that_comes_again_gets_a_new_id(ledger: Ledger) -> None:
-    assert ledger.sight("spring", 1.0).id == ledger.sight("spring", 2.0).id == "spring"
-    assert ledger.sight("spring-2", 2.5).id == "spring-2"
+    assert (
+        ledger.find_or_create_unclaimed("spring", 1.0).id
+        == ledger.find_or_create_unclaimed("spring", 2.0).id
+        == "spring"
+    )
+    assert ledger.find_or_create_unclaimed("spring-2", 2.5).id == "spring-2"
     queue_job(ledger, "spring", 1)
-    assert ledger.sight("spring", 3.0).id == "spring-3"
-    assert [job.id for job in ledger.holders()] == ["spring-2", "spring-3"]
-    newest = ledger.newest("spring")
+    assert ledger.find_or_create_unclaimed("spring", 3.0).id == "spring-3"
+    assert [job.id for job in ledger.unclaimed_jobs()] == ["spring-2", "spring-3"]
+    newest = ledger.newest_job_named("spring")
     assert newest is not None and newest.id == "spring-3"
 
 
 def test_every_field_of_a_look_and_its_result_survives(ledger: Ledger) -> None:
     options = SamplingOptions(7, 2**63 - 1, 1.5, MaskMode.WORN, Framing.PASTE_BACK, ImageFormat.WEBP)
     look = Look("ben é.jpg", "gala", {Category.DRESS: "gown.jpg", Category.BAG: "clutch.png"}, options)
-    ledger.sight("spring", 1.0)
+    ledger.find_or_create_unclaimed("spring", 1.0)
     ledger.begin_claim("spring", "outfit.yml", [look], {"ben é.jpg": "12"}, "origin", 2.0)
     ledger.finish_claim("spring", 2.0)
     ledger.start_attempt("spring", look.key, 3.0)
@@ -77,7 +81,7 @@ def test_every_field_of_a_look_and_its_result_survives(ledger: Ledger) -> None:
 
 
 def test_a_look_without_a_seed_is_refused(ledger: Ledger) -> None:
-    ledger.sight("spring", 1.0)
+    ledger.find_or_create_unclaimed("spring", 1.0)
     with pytest.raises(ValueError, match="seed"):
         ledger.begin_claim("spring", "outfit.yaml", [Look("a.jpg", "l", {})], {}, "origin", 1.0)
 
@@ -221,20 +225,20 @@ def test_cancel_of_a_queued_job_is_final_at_once(ledger: Ledger) -> None:
 
 
 def test_a_cancelled_upload_stays_cancelled_until_someone_retries(ledger: Ledger) -> None:
-    ledger.sight("a", 1.0)
+    ledger.find_or_create_unclaimed("a", 1.0)
     ledger.cancel("a", 2.0)
-    assert ledger.mark("a", Status.WAITING, "missing anna.jpg", 3.0).status is Status.CANCELLED
-    assert ledger.sight("a", 4.0).id == "a", "its folder still stands"
+    assert ledger.set_unclaimed_status("a", Status.WAITING, "missing anna.jpg", 3.0).status is Status.CANCELLED
+    assert ledger.find_or_create_unclaimed("a", 4.0).id == "a", "its folder still stands"
     assert ledger.retry("a", 5.0).status is Status.WAITING
     ledger.cancel("a", 6.0)
-    assert ledger.release("a", "removed", 7.0).reason == "cancelled by request"
+    assert ledger.close_missing("a", "removed", 7.0).reason == "cancelled by request"
     with pytest.raises(ConfigError, match="Upload it again"):
         ledger.retry("a", 8.0)
-    assert ledger.sight("a", 9.0).id == "a-2"
+    assert ledger.find_or_create_unclaimed("a", 9.0).id == "a-2"
 
 
 def test_a_cancel_during_the_claim_is_kept(ledger: Ledger) -> None:
-    ledger.sight("a", 1.0)
+    ledger.find_or_create_unclaimed("a", 1.0)
     ledger.begin_claim("a", "outfit.yaml", make_looks(2), {}, "origin", 1.0)
     ledger.cancel("a", 1.5)
     assert ledger.finish_claim("a", 2.0).status is Status.CANCELLED
@@ -242,55 +246,55 @@ def test_a_cancel_during_the_claim_is_kept(ledger: Ledger) -> None:
 
 
 def test_an_abandoned_claim_waits_and_leaves_no_looks(ledger: Ledger) -> None:
-    ledger.sight("a", 1.0)
+    ledger.find_or_create_unclaimed("a", 1.0)
     ledger.begin_claim("a", "outfit.yaml", make_looks(2), {"anna.jpg": "00"}, "origin", 1.0)
     ((pending, origin),) = ledger.pending_claims()
     assert (pending.id, origin) == ("a", "origin")
     assert ledger.next_looks(2.0, 1) == [], "a claim that is not finished is no work"
     job = ledger.abandon_claim("a", "changed while it was read", 2.0)
     assert (job.status, job.files, ledger.looks("a"), ledger.pending_claims()) == (Status.WAITING, {}, [], [])
-    assert not ledger.taken("a", "origin")
+    assert not ledger.was_claimed_by_copy("a", "origin")
 
 
 def test_content_that_was_copied_is_known_again(ledger: Ledger) -> None:
     queue_job(ledger, "a", 1)
-    assert ledger.taken("a", "origin of a")
-    assert not ledger.taken("a", "another origin") and not ledger.taken("b", "origin of a")
+    assert ledger.was_claimed_by_copy("a", "origin of a")
+    assert not ledger.was_claimed_by_copy("a", "another origin") and not ledger.was_claimed_by_copy("b", "origin of a")
 
 
 def test_jobs_are_listed_newest_last(ledger: Ledger) -> None:
     for number, name in enumerate("abc"):
-        ledger.sight(name, float(number))
-    ledger.mark("a", Status.INVALID, "outfit.yaml:3: unknown key", 9.0)
+        ledger.find_or_create_unclaimed(name, float(number))
+    ledger.set_unclaimed_status("a", Status.INVALID, "outfit.yaml:3: unknown key", 9.0)
     assert [job.id for job in ledger.jobs()] == ["b", "c", "a"]
     assert [job.id for job in ledger.jobs(limit=2)] == ["c", "a"]
     assert [job.id for job in ledger.jobs([Status.WAITING])] == ["b", "c"]
 
 
 def test_a_mark_that_changes_nothing_writes_nothing(ledger: Ledger) -> None:
-    ledger.sight("a", 1.0)
-    ledger.mark("a", Status.WAITING, "missing anna.jpg", 2.0)
-    assert ledger.mark("a", Status.WAITING, "missing anna.jpg", 3.0).changed_s == 2.0
+    ledger.find_or_create_unclaimed("a", 1.0)
+    ledger.set_unclaimed_status("a", Status.WAITING, "missing anna.jpg", 2.0)
+    assert ledger.set_unclaimed_status("a", Status.WAITING, "missing anna.jpg", 3.0).changed_s == 2.0
 
 
 def test_another_writer_is_noticed(ledger: Ledger) -> None:
-    before = ledger.change_count()
+    before = ledger.external_version()
     ledger.put_note("engine", "ready")
-    assert ledger.change_count() == before, "our own writing is no news"
+    assert ledger.external_version() == before, "our own writing is no news"
     with closing(Ledger(ledger.path)) as other:
         other.put_note("engine", "loading")
-    assert ledger.change_count() != before
+    assert ledger.external_version() != before
     assert ledger.note("engine") == "loading"
 
 
 def test_reading_only_never_makes_a_ledger(tmp_path: Path, ledger: Ledger) -> None:
     with pytest.raises(ConfigError, match="no ledger"):
         Ledger(tmp_path / "other.db", read_only=True)
-    ledger.sight("a", 1.0)
+    ledger.find_or_create_unclaimed("a", 1.0)
     with closing(Ledger(ledger.path, read_only=True)) as reader:
         assert [job.id for job in reader.jobs()] == ["a"]
         with pytest.raises(StorageError):
-            reader.sight("b", 1.0)
+            reader.find_or_create_unclaimed("b", 1.0)
 
 
 def test_a_ledger_of_another_version_is_refused(ledger: Ledger) -> None:
@@ -309,10 +313,10 @@ def test_a_damaged_ledger_is_a_storage_error(tmp_path: Path) -> None:
 
 
 def test_a_ledger_removed_beneath_us_begins_anew(ledger: Ledger) -> None:
-    ledger.sight("a", 1.0)
+    ledger.find_or_create_unclaimed("a", 1.0)
     for file in ledger.path.parent.glob("ledger.db*"):
         file.unlink()
-    assert ledger.sight("b", 2.0).id == "b"
+    assert ledger.find_or_create_unclaimed("b", 2.0).id == "b"
     with closing(Ledger(ledger.path)) as other:
         assert [job.id for job in other.jobs()] == ["b"]
 

@@ -26,10 +26,10 @@ def house(tmp_path: Path) -> GalleryFixture:
 
 def test_a_job_stays_on_its_shelf(house: GalleryFixture) -> None:
     for number in range(5):
-        house.ledger.sight(f"job{number}", 100.0 + number)
+        house.ledger.find_or_create_unclaimed(f"job{number}", 100.0 + number)
     shelves = read_shelves(house.ledger, 2)
     assert [(shelf.number, shelf.jobs) for shelf in shelves] == [(1, 2), (2, 2), (3, 1)]
-    house.ledger.mark("job0", Status.INVALID, "no manifest", 900.0)
+    house.ledger.set_unclaimed_status("job0", Status.INVALID, "no manifest", 900.0)
     assert [job.id for job in jobs_on_shelf(house.ledger, 1, 2)] == ["job0", "job1"]
     assert read_shelves(house.ledger, 2)[0].counts == {Status.INVALID: 1, Status.WAITING: 1}
 
@@ -37,9 +37,9 @@ def test_a_job_stays_on_its_shelf(house: GalleryFixture) -> None:
 @pytest.mark.parametrize("now_s", [900.0, 101.5], ids=["later", "clock set back"])
 def test_the_mark_of_one_shelf_notices_a_change(house: GalleryFixture, now_s: float) -> None:
     for number in range(4):
-        house.ledger.sight(f"job{number}", 102.0 + number)
+        house.ledger.find_or_create_unclaimed(f"job{number}", 102.0 + number)
     before = [shelf.mark for shelf in read_shelves(house.ledger, 2)]
-    house.ledger.mark("job3", Status.WAITING, "missing anna.jpg", now_s)
+    house.ledger.set_unclaimed_status("job3", Status.WAITING, "missing anna.jpg", now_s)
     after = [shelf.mark for shelf in read_shelves(house.ledger, 2)]
     assert after[0] == before[0] and after[1] != before[1]
 
@@ -70,8 +70,10 @@ def test_parts_of_a_job(house: GalleryFixture) -> None:
 
 def test_the_newest_jobs_of_some_states(house: GalleryFixture) -> None:
     for number in range(4):
-        house.ledger.sight(f"job{number}", 100.0)
-        house.ledger.mark(f"job{number}", Status.INVALID if number % 2 else Status.STALLED, "why", 200.0 + number)
+        house.ledger.find_or_create_unclaimed(f"job{number}", 100.0)
+        house.ledger.set_unclaimed_status(
+            f"job{number}", Status.INVALID if number % 2 else Status.STALLED, "why", 200.0 + number
+        )
     assert [job.id for job in newest_jobs(house.ledger, (Status.INVALID,), 9)] == ["job3", "job1"]
     both = newest_jobs(house.ledger, (Status.INVALID, Status.STALLED), 3)
     assert [job.id for job in both] == ["job3", "job2", "job1"]

@@ -26,7 +26,7 @@ from PIL import Image
 from fastfit_watch.cli.status import view as status
 from fastfit_watch.cli.status.overview import Overview, take_overview
 from fastfit_watch.cli.status.table import draw
-from fastfit_watch.cli.terminal import bar, fit, pad, wants_colour, width
+from fastfit_watch.cli.terminal import bar, pad_to, truncate, wants_colour, width
 from fastfit_watch.config.paths import Paths
 from fastfit_watch.domain.errors import FastFitError
 from fastfit_watch.domain.job import LookProgress, LookResult, Status
@@ -62,7 +62,7 @@ def ledger(places: Paths) -> Ledger:
 
 
 def claim(ledger: Ledger, name: str, looks: int, steps: int = 10, now_s: float = 100.0) -> None:
-    ledger.sight(name, now_s)
+    ledger.find_or_create_unclaimed(name, now_s)
     options = SamplingOptions(steps=steps, seed=7)
     wanted = [Look("anna.jpg", f"look{number}", {Category.UPPER: "shirt.jpg"}, options) for number in range(looks)]
     ledger.begin_claim(name, "outfit.yaml", wanted, {"anna.jpg": "00"}, f"origin of {name}", now_s)
@@ -85,7 +85,9 @@ def busy(ledger: Ledger, places: Paths) -> Ledger:
     finish(ledger, "spring", 0)
     ledger.start_attempt("spring", "anna.look1", 115.0)
     claim(ledger, "summer", 1, now_s=120.0)
-    ledger.mark(ledger.sight("half", 130.0).id, Status.INVALID, "outfit.yaml:3: unknown key 'uper'", 130.0)
+    ledger.set_unclaimed_status(
+        ledger.find_or_create_unclaimed("half", 130.0).id, Status.INVALID, "outfit.yaml:3: unknown key 'uper'", 130.0
+    )
     ledger.put_note(SECONDS_NOTE, "0.5")
     note = {"state": "running", "pid": 1, "heartbeat_s": NOW_S - 5, "engine": "cuda:0 ready (mini)", "watch": "events"}
     ledger.put_note("daemon", json.dumps(note))
@@ -157,7 +159,9 @@ def test_colours_are_for_terminals_only_and_no_color_is_obeyed(
 
 
 def test_a_name_cannot_speak_to_the_terminal(ledger: Ledger, places: Paths) -> None:
-    ledger.mark(ledger.sight("a\x1b[31m\nb", 1.0).id, Status.INVALID, "bad \x1b]0;title\x07", 2.0)
+    ledger.set_unclaimed_status(
+        ledger.find_or_create_unclaimed("a\x1b[31m\nb", 1.0).id, Status.INVALID, "bad \x1b]0;title\x07", 2.0
+    )
     lines = table(ledger, places, io.StringIO())
     assert "\x1b" not in "".join(lines) and "\x07" not in "".join(lines)
     assert r"a\x1b[31m\nb" in lines[-1]
@@ -169,7 +173,7 @@ def test_bars_and_cuts() -> None:
     assert bar(2.0, 4, Screen()) == "████"
     ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     assert bar(0.5, 4, ascii_only) == "##--"
-    assert (fit("spring", 4), fit("日本語", 4), pad("日本", 5)) == ("spr…", "日…", "日本 ")
+    assert (truncate("spring", 4), truncate("日本語", 4), pad_to("日本", 5)) == ("spr…", "日…", "日本 ")
 
 
 def test_the_wait_grows_with_what_takes_turns() -> None:
@@ -219,7 +223,9 @@ def test_without_a_ledger_it_says_what_to_do(tmp_path: Path) -> None:
 
 def test_it_counts_all_and_shows_the_newest(ledger: Ledger, places: Paths) -> None:
     for number in range(40):
-        ledger.mark(ledger.sight(f"job{number}", number).id, Status.INVALID, "no manifest", number + 1)
+        ledger.set_unclaimed_status(
+            ledger.find_or_create_unclaimed(f"job{number}", number).id, Status.INVALID, "no manifest", number + 1
+        )
     overview: Overview = take_overview(ledger, places, NOW_S, limit=30)
     assert len(overview.jobs) == 30 and overview.counts == {Status.INVALID: 40}
     assert draw(overview, io.StringIO(), None, 30)[-1] == "(10 more: see --json)"
@@ -229,9 +235,9 @@ def test_it_counts_all_and_shows_the_newest(ledger: Ledger, places: Paths) -> No
 def test_the_first_jobs_of_all_are_shown(busy: Ledger, places: Paths, limit: int) -> None:
     """Those in work, then those in line, then uploads by state, each as they came; then the newest that ended."""
     for number, state in enumerate((Status.INVALID, Status.STALLED, Status.WAITING, Status.STALLED)):
-        busy.mark(busy.sight(f"upload{number}", 50 - number).id, state, "why", NOW_S)
+        busy.set_unclaimed_status(busy.find_or_create_unclaimed(f"upload{number}", 50 - number).id, state, "why", NOW_S)
     for number in range(3):
-        busy.cancel(busy.sight(f"ended{number}", 1.0).id, NOW_S + number)
+        busy.cancel(busy.find_or_create_unclaimed(f"ended{number}", 1.0).id, NOW_S + number)
     every = [state.job.id for state in take_overview(busy, places, NOW_S).jobs]
     uploads = ["upload2", "upload3", "upload1", "upload0", "half"]
     assert every == ["spring", "summer", *uploads, "ended2", "ended1", "ended0", "autumn"]
@@ -284,7 +290,7 @@ def test_follow_in_a_pipe_prints_only_what_changed(busy: Ledger, places: Paths) 
 
 def test_a_pipe_that_closes_early_is_no_error(ledger: Ledger, places: Paths) -> None:
     for number in range(3000):
-        ledger.sight(f"a job with quite a long name to fill the pipe {number}", number)
+        ledger.find_or_create_unclaimed(f"a job with quite a long name to fill the pipe {number}", number)
     script = f"{sys.executable} {' '.join(command(places, '--json'))} | head -n 1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {script}"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "{\n", "")

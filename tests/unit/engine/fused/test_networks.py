@@ -34,7 +34,7 @@ from fastfit_watch.engine.noise import SeededNoise
 from fastfit_watch.engine.noise_schedule import NoiseSchedule
 from fastfit_watch.engine.pixels import composite, cover_person, make_condition, mask_to_tensor, to_pixels, to_tensor
 from fastfit_watch.engine.preprocessing.picture import Picture
-from fastfit_watch.engine.references import Reference, read_rows
+from fastfit_watch.engine.references import Reference, read_reference_rows
 from fastfit_watch.engine.tryon import FastFitEngine
 
 TOLERANCE = 5e-5
@@ -116,7 +116,7 @@ def test_recorded_run(name: str) -> None:
             for label, latents, kept in zip(meta["labels"], encoded, meta["ref_masks"], strict=True)
             if kept
         ]
-        rows = read_rows(fast.unet, worn, guidance, no_hits())
+        rows = read_reference_rows(fast.unet, worn, guidance, no_hits())
         schedule = NoiseSchedule.of(DDPMScheduler.from_config(meta["scheduler"]), meta["steps"])
         condition = make_condition(mask_to_tensor(mask), masked)
         latents = fast.denoise(schedule, condition, [rows], guidance, [noise])
@@ -200,7 +200,7 @@ def test_noise_is_drawn_step_by_step(engine: FastFitEngine) -> None:
     fast, look = engine.fast, engine.prepare(PERSON, OUTFIT, OPTIONS)
     assert fast is not None
     schedule = NoiseSchedule.of(engine.scheduler, 6)
-    rows = read_rows(fast.unet, look.references, 2.5, no_hits())
+    rows = read_reference_rows(fast.unet, look.references, 2.5, no_hits())
     with torch.inference_mode(), pytest.raises(EngineError, match="enough"):
         fast.denoise(schedule, look.condition, [rows], 2.5, [Counted(1)], stop)
     assert drawn == [0, 1]
@@ -220,7 +220,7 @@ def test_a_batch_is_its_looks_alone(engine: FastFitEngine) -> None:
     schedule = NoiseSchedule.of(engine.scheduler, 3)
 
     def run(*chosen: int) -> Tensor:
-        rows = [read_rows(fast.unet, looks[index].references, 2.5, no_hits()) for index in chosen]
+        rows = [read_reference_rows(fast.unet, looks[index].references, 2.5, no_hits()) for index in chosen]
         condition = torch.cat([looks[index].condition for index in chosen])
         noise = [SeededNoise(looks[index].seed) for index in chosen]
         return fast.denoise(schedule, condition, rows, 2.5, noise)
@@ -239,7 +239,7 @@ def test_looks_of_different_shapes_are_not_batched(engine: FastFitEngine) -> Non
         fast.denoise(
             NoiseSchedule.of(engine.scheduler, 1),
             torch.cat([look.condition for look in looks]),
-            [read_rows(fast.unet, look.references, 2.5, no_hits()) for look in looks],
+            [read_reference_rows(fast.unet, look.references, 2.5, no_hits()) for look in looks],
             2.5,
             [SeededNoise(1), SeededNoise(2)],
         )

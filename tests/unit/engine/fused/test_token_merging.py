@@ -24,7 +24,7 @@ from fastfit_watch.engine.fused.unet import FusedUNet
 from fastfit_watch.engine.networks.reference_attention import KeysValues, ReferenceCache
 from fastfit_watch.engine.noise import SeededNoise
 from fastfit_watch.engine.noise_schedule import NoiseSchedule
-from fastfit_watch.engine.references import Reference, read_rows
+from fastfit_watch.engine.references import Reference, read_reference_rows
 
 SIZE = (40, 34)
 WORN = (Category.UPPER, Category.BAG)
@@ -114,7 +114,7 @@ def worn_by(unet: FusedUNet, seed: int) -> list[Pair]:
     random = torch.Generator().manual_seed(seed)
     sizes = {Category.UPPER: SIZE, Category.BAG: (20, 17)}
     latents = [Reference(slot, torch.randn(1, 4, *sizes[slot], generator=random)) for slot in WORN]
-    return read_rows(unet, latents, 2.5, HitList(ContentCache("cpu", 0, 2**20)))
+    return read_reference_rows(unet, latents, 2.5, HitList(ContentCache("cpu", 0, 2**20)))
 
 
 def unmerged(unet: FusedUNet, worn: Sequence[Pair]) -> list[Pair]:

@@ -18,7 +18,7 @@ from PIL import Image
 from support.released_files import CLASSES, UPPER_CLOTHES, write_model, write_toolkit
 
 from fastfit_watch.bundles.catalogue import KNOWN
-from fastfit_watch.bundles.integrity import BY_HAND, BundleState, locate, survey
+from fastfit_watch.bundles.integrity import BY_HAND, BundleState, check_sizes, locate_parts
 from fastfit_watch.config.settings import Config, EngineSettings
 from fastfit_watch.daemon.worker_process import worker_command
 from fastfit_watch.domain.errors import BundleError, EngineError
@@ -55,10 +55,10 @@ def toolkit(models: Path) -> HumanToolkit:
 
 def test_the_catalogue_finds_the_released_layout(models: Path) -> None:
     root, bundle = models / NAME, KNOWN[NAME]
-    found = {path.relative_to(root).as_posix() for path in locate(root, bundle).values() if path is not None}
+    found = {path.relative_to(root).as_posix() for path in locate_parts(root, bundle).values() if path is not None}
     assert len(found) == len(bundle.parts)
     assert "parser/SCHP/exp-schp-atr.pth" in found and "parser/DWPose/yolox_l.onnx" in found
-    assert survey(root, bundle).state is BundleState.COMPLETE
+    assert check_sizes(root, bundle).state is BundleState.COMPLETE
 
 
 def test_all_four_networks_see_what_they_were_made_to_see(toolkit: HumanToolkit) -> None:
@@ -107,7 +107,7 @@ def test_a_missing_file_is_named_by_the_engine_and_before(models: Path, name: st
     try:
         with pytest.raises(BundleError, match=r"models pull") as caught:
             HumanToolkit.load(folder, "cpu", torch.float32)
-        condition = survey(models / NAME, KNOWN[NAME])
+        condition = check_sizes(models / NAME, KNOWN[NAME])
     finally:
         (folder / "away").rename(folder / name)
     assert f"The human toolkit in {folder} lacks '" in caught.value.message
@@ -121,7 +121,7 @@ def test_parsers_are_told_by_their_folders_where_names_say_nothing(models: Path,
         (folder / f"SCHP-{dataset}").mkdir()
         (folder / "SCHP" / f"exp-schp-{dataset}.pth").rename(folder / f"SCHP-{dataset}" / "weights.pth")
     try:
-        found = {path.parent.name for path in locate(models / NAME, KNOWN[NAME]).values() if path is not None}
+        found = {path.parent.name for path in locate_parts(models / NAME, KNOWN[NAME]).values() if path is not None}
         assert {"SCHP-lip", "SCHP-atr"} <= found
         lip = HumanToolkit.load(folder, "cpu", torch.float32).networks[1]
         assert lip.state_dict()["fushion.4.bias"].argmax() == UPPER_CLOTHES["lip"]

@@ -36,8 +36,10 @@ def house(tmp_path: Path) -> GalleryFixture:
     house.ledger.fail_look("autumn", "anna.casual", "nobody was found in the picture", 1_700_000_201.0)
     house.ledger.settle_job("autumn", 1_700_000_202.0)
     (house.config.outputs / "autumn").mkdir()
-    house.ledger.sight("broken", 90.0)
-    house.ledger.mark("broken", Status.INVALID, "outfit.yaml:1: no 'people'. Add them.; outfit.yaml:4: 'uper'.", 91.0)
+    house.ledger.find_or_create_unclaimed("broken", 90.0)
+    house.ledger.set_unclaimed_status(
+        "broken", Status.INVALID, "outfit.yaml:1: no 'people'. Add them.; outfit.yaml:4: 'uper'.", 91.0
+    )
     house.claim("spring", people=("anna.jpg", "ben.jpg", "chloe.jpg"), looks=("casual", "gala"))
     for key in ("anna.casual", "anna.gala"):
         house.finish("spring", key)

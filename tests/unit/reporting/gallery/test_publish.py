@@ -71,8 +71,10 @@ def _written(house: GalleryFixture) -> dict[str, int]:
 def test_the_front_page_and_a_job_s_page(house: GalleryFixture) -> None:
     house.claim("spring")
     house.finish("spring", "anna.casual")
-    house.ledger.sight("broken", 90.0)
-    house.ledger.mark("broken", Status.INVALID, "outfit.yaml:3: unknown key 'uper'. Did you mean 'upper'?", 91.0)
+    house.ledger.find_or_create_unclaimed("broken", 90.0)
+    house.ledger.set_unclaimed_status(
+        "broken", Status.INVALID, "outfit.yaml:3: unknown key 'uper'. Did you mean 'upper'?", 91.0
+    )
     _publish(house, spring=LookProgress("anna.gala", "denoise", 3, 30, eta_s=40.0))
     front, page = house.read("index.html"), house.read("spring", "index.html")
     assert "anna.gala: step 3 of 30, about 40 s left" in front and "unknown key &#x27;uper&#x27;" in front
@@ -116,8 +118,8 @@ def test_markup_in_names_stays_text(house: GalleryFixture) -> None:
     name = NASTY.replace("/", "")
     house.claim(name, people=(f"{name}.jpg",), looks=(name,), garments=(f"{name}.png",))
     house.complete(name)
-    house.ledger.sight("bad", 90.0)
-    house.ledger.mark("bad", Status.INVALID, f"{NASTY} </script></style>", 91.0)
+    house.ledger.find_or_create_unclaimed("bad", 90.0)
+    house.ledger.set_unclaimed_status("bad", Status.INVALID, f"{NASTY} </script></style>", 91.0)
     _publish(house)
     for path in house.config.outputs.rglob("*.html"):
         page = _Page(path.read_text(encoding="utf-8"))
@@ -353,8 +355,8 @@ def test_no_page_is_larger_than_300_kb(house: GalleryFixture, letter: str) -> No
         if number < 12:
             house.complete(f"{long}{number}")
     for number in range(20):
-        house.ledger.sight(f"{number}{long}", 90.0)
-        house.ledger.mark(f"{number}{long}", Status.INVALID, f"{number} {letter * 4000}", 91.0)
+        house.ledger.find_or_create_unclaimed(f"{number}{long}", 90.0)
+        house.ledger.set_unclaimed_status(f"{number}{long}", Status.INVALID, f"{number} {letter * 4000}", 91.0)
     _publish(house)
     sizes = {str(path)[-30:]: path.stat().st_size for path in house.config.outputs.rglob("*.html")}
     assert max(sizes.values()) < LIMIT_BYTES, max(sizes.items(), key=lambda item: item[1])

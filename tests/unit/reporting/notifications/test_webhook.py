@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fastfit_watch.cli.webhook_log import describe, replay
+from fastfit_watch.cli.webhook_log import list_messages, replay
 from fastfit_watch.config.settings import Config, WebhookSettings
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.job import LookResult
@@ -109,7 +109,7 @@ def letter(job: str, number: int = 0) -> Notification:
 
 
 def finish_job(ledger: Ledger, name: str, *, fail: bool = False) -> None:
-    ledger.sight(name, NOW_S)
+    ledger.find_or_create_unclaimed(name, NOW_S)
     look = Look("anna.jpg", "casual", {Category.UPPER: "shirt.jpg"}, SamplingOptions(seed=7))
     ledger.begin_claim(name, "outfit.yaml", [look], {}, name, NOW_S)
     ledger.finish_claim(name, NOW_S)
@@ -266,14 +266,14 @@ def test_after_three_days_a_letter_is_given_up_and_replay_still_sends_it(
     outbox.post([letter("spring", 0)])
     world.run_until(NOW_S + 4 * 86400)
     assert outbox.pending() == {} and world.taken == []
-    assert "given up: away" in describe(outbox.path)[0]
+    assert "given up: away" in list_messages(outbox.path)[0]
     with_ledger = Ledger(outbox.path)
     finish_job(with_ledger, "spring")
     assert replay(config, "spring", world.now_s) == 1
     with_ledger.close()
     world.run_until(world.now_s + 310)
     assert len(world.taken) == 1
-    assert "delivered: HTTP 200" in describe(outbox.path)[0]
+    assert "delivered: HTTP 200" in list_messages(outbox.path)[0]
 
 
 def test_replay_keeps_the_order_and_writes_what_was_never_written(
@@ -293,7 +293,7 @@ def test_replay_keeps_the_order_and_writes_what_was_never_written(
         replay(config, "nowhere", NOW_S)
     with pytest.raises(ConfigError, match="No webhook"):
         replay(config.model_copy(update={"webhook": WebhookSettings()}), "spring", NOW_S)
-    ledger.sight("half", NOW_S)
+    ledger.find_or_create_unclaimed("half", NOW_S)
     with pytest.raises(ConfigError, match="nothing to tell yet"):
         replay(config, "half", NOW_S)
 
