@@ -22,7 +22,7 @@ _WARM_UPS = 1
 
 
 def time_plain_job(
-    rival: PublishedBaseline,
+    baseline: PublishedBaseline,
     engine: FastFitEngine,
     people: int,
     slots: Sequence[Category],
@@ -42,14 +42,14 @@ def time_plain_job(
     for person in range(people + _WARM_UPS):
         if person == _WARM_UPS:
             began_s = time.perf_counter()
-        picture = _dress(rival, engine, folder / f"person{person}.jpg", slots, options)
+        picture = _dress(baseline, engine, folder / f"person{person}.jpg", slots, options)
         picture.save(folder / f"person{person}.dressed.png")
     return (time.perf_counter() - began_s) / people
 
 
 @torch.inference_mode()
 def _dress(
-    rival: PublishedBaseline, engine: FastFitEngine, path: Path, slots: Sequence[Category], options: SamplingOptions
+    baseline: PublishedBaseline, engine: FastFitEngine, path: Path, slots: Sequence[Category], options: SamplingOptions
 ) -> Image.Image:
     bundle = engine.bundle
     parsed = parse_person(_open(path), Framing.CROP, engine.parser, bundle.person_size)
@@ -57,15 +57,15 @@ def _dress(
     garments = {
         slot: fit_garment(_open(path.parent / f"{slot.value}.png"), bundle.garment_sizes[slot]) for slot in slots
     }
-    height, width = (side // rival.stride for side in bundle.person_size)
+    height, width = (side // baseline.stride for side in bundle.person_size)
     noise, shape = SeededNoise(options.seed or 0), (1, 4, height, width)
     drawn = torch.stack([noise.initial(shape), *(noise.step(index, shape) for index in range(options.steps))])
     posterior = {"person": draw_posterior_noise("person", (person.picture, person.mask, person.pose), shape)}
     for slot, pixels in garments.items():
-        size = tuple(side // rival.stride for side in pixels.shape[:2])
+        size = tuple(side // baseline.stride for side in pixels.shape[:2])
         posterior[slot] = draw_posterior_noise(slot, (pixels,), (1, 4, *size))
     covered = cover_person(person.picture, person.mask, person.pose)
-    made = rival.dress(
+    made = baseline.dress(
         person.picture, covered, person.mask, garments, options.steps, options.guidance, drawn, posterior
     )
     return Image.fromarray(made)

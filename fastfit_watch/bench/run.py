@@ -128,16 +128,16 @@ class Bench:
         options = SamplingOptions(steps=self.options.steps, seed=1)
         made = [time_single(engine, outfit, options, self.options.repeats) for outfit in OUTFITS]
         # Only now, so that its weights are not counted among the engine's memory.
-        rival = PublishedBaseline(engine.bundle, engine.device, engine.unet.dtype)
+        baseline = PublishedBaseline(engine.bundle, engine.device, engine.unet.dtype)
         _say(f"{'':14}{'engine':>9}{'rival':>9}{'published':>11}{'times':>7}{'PSNR':>7}{'peak':>10}  stages")
         singles = []
         for single in made:
-            compared = compare(single, rival, engine, max(1, self.options.repeats - 1))
+            compared = compare(single, baseline, engine, max(1, self.options.repeats - 1))
             singles.append({**asdict(compared), "times": compared.times})
             _say(_line(compared))
         self.measured["singles"] = singles
         people = min(self.options.people, _PLAIN_PEOPLE)
-        seconds = time_plain_job(rival, engine, people, OUTFITS["full outfit"], options, self._folder / "plain")
+        seconds = time_plain_job(baseline, engine, people, OUTFITS["full outfit"], options, self._folder / "plain")
         self.measured["rival_job_seconds_each"] = seconds
         _say(f"the rival, file after file: {seconds:.3f} s for each picture of a full outfit")
         self._share(engine, singles[-1]["stages"]["denoise"])
@@ -222,13 +222,13 @@ def _line(single: Compared) -> str:
 
 def _job_line(run: JobRun, rival_s: float | None) -> str:
     busy = f", GPU busy {run.busy_share:.0%}" if run.busy_share is not None else ""
-    rival = f", {rival_s * run.pictures / run.seconds:.2f}x the rival's" if rival_s and run.pictures > 1 else ""
+    baseline = f", {rival_s * run.pictures / run.seconds:.2f}x the rival's" if rival_s and run.pictures > 1 else ""
     hits = sum(count for name, count in run.cache.items() if name.endswith(".hit"))
     misses = sum(count for name, count in run.cache.items() if name.endswith(".miss"))
     above = f", {run.seconds - run.engine_s:+.2f} s to the engine's own"
     return (
         f"job {run.name}: {run.pictures} pictures in {run.seconds:.2f} s, {run.pictures_per_hour:.0f} an hour"
-        f"{rival}{busy}, cache {hits} of {hits + misses}{above}"
+        f"{baseline}{busy}, cache {hits} of {hits + misses}{above}"
     )
 
 

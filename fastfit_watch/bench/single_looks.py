@@ -91,10 +91,10 @@ def time_single(engine: FastFitEngine, outfit: str, options: SamplingOptions, re
     return Single(outfit, median, dict(last.seconds), last.peak_vram_bytes, same, pixels, prepared)
 
 
-def compare(single: Single, rival: PublishedBaseline, engine: FastFitEngine, repeats: int) -> Compared:
+def compare(single: Single, baseline: PublishedBaseline, engine: FastFitEngine, repeats: int) -> Compared:
     """Time the rival on the same pictures and noise, and compare what is painted."""
     garments = {slot: _fitted(engine, slot) for slot in OUTFITS[single.outfit]}
-    seconds, plain = _median(partial(_dress_plainly, rival, single.prepared, garments), repeats, engine.device)
+    seconds, plain = _median(partial(_dress_plainly, baseline, single.prepared, garments), repeats, engine.device)
     inside = single.prepared.mask >= 128
     likeness = psnr(single.pixels[inside], plain[inside])
     measured = single.stages, single.peak_vram_bytes, single.first_equals_later
@@ -224,7 +224,7 @@ def psnr(one: Pixels, other: Pixels) -> float:
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
 
-def _dress_plainly(rival: PublishedBaseline, prepared: PreparedLook, garments: Mapping[Category, Pixels]) -> Pixels:
+def _dress_plainly(baseline: PublishedBaseline, prepared: PreparedLook, garments: Mapping[Category, Pixels]) -> Pixels:
     person, options = prepared.person, prepared.options
     noise, shape = SeededNoise(prepared.seed), (1, 4, *prepared.condition.shape[2:])
     drawn = torch.stack([noise.initial(shape), *(noise.step(index, shape) for index in range(options.steps))])
@@ -233,7 +233,7 @@ def _dress_plainly(rival: PublishedBaseline, prepared: PreparedLook, garments: M
         size = tuple(reference.latents.shape)
         posterior[reference.category] = draw_posterior_noise(reference.category, (garments[reference.category],), size)
     covered = cover_person(person.picture, person.mask, person.pose)
-    return rival.dress(
+    return baseline.dress(
         person.picture, covered, person.mask, garments, options.steps, options.guidance, drawn, posterior
     )
 

@@ -84,8 +84,8 @@ def describe(folder: Path, result: CheckResult) -> list[str]:
 
 def _picture_faults(folder: Path, names: Sequence[str], limits: Limits) -> list[str]:
     """What is wrong inside these pictures, in their order."""
-    with closing(DecoderPool(limits)) as inspector:
-        found = inspector.inspect(folder, names)
+    with closing(DecoderPool(limits)) as decoder:
+        found = decoder.inspect(folder, names)
     return [fact for fact in found.values() if isinstance(fact, str)]
 
 

@@ -85,8 +85,8 @@ def answer(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
         return _values(option, last, before)
     if last.startswith("-"):
         return _starting(last, _options(chosen))
-    places = [action for action in chosen._actions if not action.option_strings]
-    return _values(places[0], last, before) if places else _starting(last, _options(chosen))
+    paths = [action for action in chosen._actions if not action.option_strings]
+    return _values(paths[0], last, before) if paths else _starting(last, _options(chosen))
 
 
 def _values(action: argparse.Action, last: str, before: Sequence[str]) -> list[str]:
@@ -101,14 +101,14 @@ def _values(action: argparse.Action, last: str, before: Sequence[str]) -> list[s
 def _jobs(before: Sequence[str]) -> list[str]:
     """The newest jobs of the daemon that the line names, or of the usual one."""
     given = dict(itertools.pairwise(before))
-    places = Paths(inputs=Path(given.get("--inputs", Paths.inputs)))
+    paths = Paths(inputs=Path(given.get("--inputs", Paths.inputs)))
     if "--config" in given:
         from fastfit_watch.config.settings import load_config
 
-        places = Paths(inputs=load_config(Path(given["--config"])).inputs)
-    if not places.ledger.exists():
+        paths = Paths(inputs=load_config(Path(given["--config"])).inputs)
+    if not paths.ledger.exists():
         return []
-    ledger = Ledger(places.ledger, read_only=True)
+    ledger = Ledger(paths.ledger, read_only=True)
     try:
         return [job.id for job in reversed(ledger.jobs(limit=_NEWEST)) if job.id.isprintable()]
     finally:

@@ -22,7 +22,7 @@ _LEVEL = re.compile(r"^\S+ \S+ (DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
 _COLOURS = {"DEBUG": Colour.FAINT, "WARNING": Colour.BUSY, "ERROR": Colour.BAD, "CRITICAL": Colour.BAD}
 
 
-def show_log(places: Paths, job: str | None, *, lines: int, follow: bool, out: TextIO | None = None) -> int:
+def show_log(paths: Paths, job: str | None, *, lines: int, follow: bool, out: TextIO | None = None) -> int:
     """Print the last `lines` of a job's log, or of the daemon's (None), and go on with what is added.
 
     Following a job ends by itself once the job is done, failed or cancelled and all is printed; any following ends
@@ -31,9 +31,9 @@ def show_log(places: Paths, job: str | None, *, lines: int, follow: bool, out: T
     Raises ConfigError if there is no such job or no log.
     """
     stream = out or sys.stdout
-    path = places.logs / LOG_FILE if job is None else places.outputs / job / JOB_LOG
+    path = paths.logs / LOG_FILE if job is None else paths.outputs / job / JOB_LOG
     if job is not None:
-        _require_job(places, job)
+        _require_job(paths, job)
     if not path.exists() and not (follow and job is not None):
         raise ConfigError(f"There is no log at {path}.", hint="Start the daemon, or name its folders with --config.")
     colour = wants_colour(stream)
@@ -43,7 +43,7 @@ def show_log(places: Paths, job: str | None, *, lines: int, follow: bool, out: T
     stream.flush()
     try:
         while follow:
-            ended = job is not None and _is_over(places, job)
+            ended = job is not None and _is_over(paths, job)
             for line in log.read_lines():
                 print(_shade(line, colour), file=stream)
             stream.flush()
@@ -100,11 +100,11 @@ class GrowingFile:
             return False
 
 
-def _require_job(places: Paths, job: str) -> None:
+def _require_job(paths: Paths, job: str) -> None:
     """Only what the ledger knows may become part of a path."""
-    if not places.ledger.exists():
-        raise ConfigError(f"There is no ledger at {places.ledger}.", hint="Name the folder with --inputs.")
-    ledger = Ledger(places.ledger, read_only=True)
+    if not paths.ledger.exists():
+        raise ConfigError(f"There is no ledger at {paths.ledger}.", hint="Name the folder with --inputs.")
+    ledger = Ledger(paths.ledger, read_only=True)
     try:
         if ledger.job(job) is None:
             raise ConfigError(f"There is no job {job!r}.", hint="See 'fastfit-watch status' for the known jobs.")
@@ -112,9 +112,9 @@ def _require_job(places: Paths, job: str) -> None:
         ledger.close()
 
 
-def _is_over(places: Paths, job: str) -> bool:
+def _is_over(paths: Paths, job: str) -> bool:
     """Is the job final, and reported?"""
-    ledger = Ledger(places.ledger, read_only=True)
+    ledger = Ledger(paths.ledger, read_only=True)
     try:
         found = ledger.job(job)
         return found is None or (found.status.is_final and found not in ledger.unreported())

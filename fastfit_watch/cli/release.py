@@ -20,16 +20,16 @@ from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.system.atomic_write import make_folder, write_bytes
 
 
-def list_withheld(places: Paths, ledger: Ledger, job_id: str) -> None:
+def list_withheld(paths: Paths, ledger: Ledger, job_id: str) -> None:
     """Print the withheld looks of a job: the look, why, and where its picture lies."""
     records = ledger.withheld_looks(job_id)
     if not records:
         print(f"{job_id}: nothing is withheld")
     for record in records:
-        print(f"{record.look.key}: {record.reason}\n  {_picture(places, record)}")
+        print(f"{record.look.key}: {record.reason}\n  {_picture(paths, record)}")
 
 
-def decide(places: Paths, ledger: Ledger, job_id: str, keys: Sequence[str], *, discard: bool) -> None:
+def decide(paths: Paths, ledger: Ledger, job_id: str, keys: Sequence[str], *, discard: bool) -> None:
     """Release these looks into `outputs/`, or remove their pictures for good; says so for each.
 
     Raises
@@ -43,16 +43,16 @@ def decide(places: Paths, ledger: Ledger, job_id: str, keys: Sequence[str], *, d
         known = f"Withheld are: {', '.join(withheld)}." if withheld else "Nothing of this job is withheld."
         raise ConfigError(f"Not withheld in job '{job_id}': {', '.join(wrong)}.", hint=known)
     for key in dict.fromkeys(keys):
-        result = None if discard else _publish(places, withheld[key])
+        result = None if discard else _publish(paths, withheld[key])
         job = ledger.judge_withheld(job_id, key, result, time.time())
-        _picture(places, withheld[key]).unlink(missing_ok=True)
-        withheld_receipt(_folder(places, job_id), key).unlink(missing_ok=True)
+        _picture(paths, withheld[key]).unlink(missing_ok=True)
+        withheld_receipt(_folder(paths, job_id), key).unlink(missing_ok=True)
         print(f"{key}: {'discarded' if discard else 'released'}; {job.id} is {job.status.value}: {job.reason}")
 
 
-def _publish(places: Paths, record: LookRecord) -> LookResult:
+def _publish(paths: Paths, record: LookRecord) -> LookResult:
     """Copy a withheld picture into `outputs/`, and return what its receipt says of it."""
-    picture = _picture(places, record)
+    picture = _picture(paths, record)
     try:
         result = read_receipt(withheld_receipt(picture.parent, record.look.key).read_text(encoding="utf-8"))
         data = picture.read_bytes()
@@ -60,15 +60,15 @@ def _publish(places: Paths, record: LookRecord) -> LookResult:
         raise ConfigError(f"The withheld picture {picture} cannot be read: {error}.", hint="Make it again.") from error
     if hashlib.sha256(data).hexdigest() != result.sha256:
         raise ConfigError(f"{picture} is not the picture that was made.", hint="It was changed since; discard it.")
-    folder = places.outputs / record.job_id
+    folder = paths.outputs / record.job_id
     make_folder(folder)
     write_bytes(folder / result.file, data)
     return result
 
 
-def _picture(places: Paths, record: LookRecord) -> Path:
-    return _folder(places, record.job_id) / f"{record.look.key}.{record.look.options.format.value}"
+def _picture(paths: Paths, record: LookRecord) -> Path:
+    return _folder(paths, record.job_id) / f"{record.look.key}.{record.look.options.format.value}"
 
 
-def _folder(places: Paths, job_id: str) -> Path:
-    return places.spool / "jobs" / job_id / "withheld"
+def _folder(paths: Paths, job_id: str) -> Path:
+    return paths.spool / "jobs" / job_id / "withheld"

@@ -57,10 +57,10 @@ def reproduce(wish: ReproduceRequest) -> ExitCode:
 
     device = find_devices((wish.device,))[0]
     rung = Rung(marks.get("rung", Rung.FULL.value))
-    studio = open_studio(wish.bundle or marks["model"], wish.models, device, marks.get("dtype", ""), rung)
+    local_engine = open_studio(wish.bundle or marks["model"], wish.models, device, marks.get("dtype", ""), rung)
     garments = {Category(slot): path for slot, path in files.items() if slot != _PERSON}
     finish = Finishing(marks.get("label", ""))
-    _, made = studio.make(files[_PERSON], garments, pictures, options, finish, progress_line())
+    _, made = local_engine.make(files[_PERSON], garments, pictures, options, finish, progress_line())
     if wish.output is not None:
         write_bytes(wish.output, made)
     code, sentences = compare(wish.picture.read_bytes(), made)
@@ -97,14 +97,14 @@ def find_inputs(wanted: Mapping[str, str], folders: Sequence[Path]) -> dict[str,
         f"the {slot} with SHA-256 {digest} is not at hand" for slot, digest in wanted.items() if slot not in found
     ]
     if missing:
-        places = ", ".join(map(str, folders))
-        raise UploadError("\n".join(f"{sentence}: looked in {places}." for sentence in missing))
+        paths = ", ".join(map(str, folders))
+        raise UploadError("\n".join(f"{sentence}: looked in {paths}." for sentence in missing))
     return {slot: found[slot] for slot in wanted}
 
 
-def input_folders(places: Paths) -> tuple[Path, ...]:
+def input_folders(paths: Paths) -> tuple[Path, ...]:
     """Where inputs are found if nobody says: the spool's verified copies, then uploads that still wait."""
-    return places.spool / "jobs", places.inputs
+    return paths.spool / "jobs", paths.inputs
 
 
 def _read(picture: Path) -> dict[str, str]:

@@ -75,9 +75,9 @@ def try_on(request: TryOnRequest) -> None:
 
     def attempt(rung: Rung) -> tuple[TryOnResult, bytes, float, float]:
         began_s = time.monotonic()
-        studio = open_studio(request.bundle, request.models, device, rung=rung)
+        local_engine = open_studio(request.bundle, request.models, device, rung=rung)
         loaded_s = time.monotonic()
-        made = studio.make(request.person, request.garments, pictures, options, request.finish, progress_line())
+        made = local_engine.make(request.person, request.garments, pictures, options, request.finish, progress_line())
         return *made, loaded_s - began_s, time.monotonic() - loaded_s
 
     rungs = ladder(Rung.FULL, allow_smaller=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fastfit_watch.config.paths import LEDGER
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.text import one_line
-from fastfit_watch.reporting.notifications.payload import write_letter
+from fastfit_watch.reporting.notifications.payload import write_notification
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.outbox import WEBHOOK, DeliveredNotification, Outbox
 
@@ -38,7 +38,7 @@ def replay(config: Config, job_id: str, now_s: float) -> int:
             return count
         if not job.status.is_final:
             raise ConfigError(f"Job {job_id!r} is {job.status.value}: there is nothing to tell yet.")
-        outbox.post([write_letter(WEBHOOK, config, job, ledger.looks(job_id), now_s)])
+        outbox.post([write_notification(WEBHOOK, config, job, ledger.looks(job_id), now_s)])
         return 1
     finally:
         ledger.close()
@@ -55,8 +55,8 @@ def list_messages(ledger: Path) -> list[str]:
 
 
 def _line(posted: DeliveredNotification) -> str:
-    letter = posted.letter
-    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.since_s))
+    notification = posted.notification
+    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(notification.since_s))
     outcome = posted.outcome or "to be sent"
-    tries = f" (attempt {letter.attempts})" if letter.attempts else ""
-    return one_line(f"{moment}  {letter.event}  {letter.job_id}  {outcome}{tries}")
+    tries = f" (attempt {notification.attempts})" if notification.attempts else ""
+    return one_line(f"{moment}  {notification.event}  {notification.job_id}  {outcome}{tries}")

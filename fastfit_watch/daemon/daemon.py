@@ -81,7 +81,7 @@ class Daemon:
         self._mail: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._stops = 0
         self._reload = False
-        self._residents: list[WorkerProcess] = []
+        self._workers: list[WorkerProcess] = []
         # From here on a signal is a wish. Before, SIGHUP would end the process, and systemd calls that a clean exit.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
@@ -93,14 +93,14 @@ class Daemon:
         set_up_logs(config.log, config.logs, config.outputs)
         self._ledger = self._open_ledger()
         devices = find_devices(config.engine.devices)
-        self._residents = [
+        self._workers = [
             WorkerProcess(device, command(config, device), config.engine, self._mail) for device in devices
         ]
-        self._announcer = Publisher(config, self._ledger, len(devices))
-        self._dispatch = Dispatcher(config, self._ledger, self._spool, self._residents, self._announcer)
-        self._caretaker = RetentionThread(config, self._ledger, self._spool)
+        self._publisher = Publisher(config, self._ledger, len(devices))
+        self._dispatch = Dispatcher(config, self._ledger, self._spool, self._workers, self._publisher)
+        self._retention = RetentionThread(config, self._ledger, self._spool)
         self._others = Integrations(config, self._spool.ledger_path)
-        self._uptake = IntakeThread(config, self._ledger, self._spool, self._note_job)
+        self._intake = IntakeThread(config, self._ledger, self._spool, self._note_job)
         self._began_s = time.time()
         self._stopping = False
         self._lost_thread = ""
@@ -131,10 +131,10 @@ class Daemon:
         faulthandler.enable()
         threading.excepthook = self._on_thread_death
         logger.info("watching {} with bundle {}", self._config.inputs, self._config.bundle)
-        self._announcer.start()
+        self._publisher.start()
         self._others.start()
-        self._caretaker.start()
-        self._uptake.start()
+        self._retention.start()
+        self._intake.start()
         try:
             return self._loop()
         except Exception:  # noqa: BLE001 - whatever it is, the log must have it, in the log's own form
@@ -168,7 +168,7 @@ class Daemon:
 
     def _wait(self) -> list[Event]:
         """Everything the engines said meanwhile; returns early when something happens."""
-        calm = all(resident.state is WorkerState.OFF or resident.is_resting for resident in self._residents)
+        calm = all(worker.state is WorkerState.OFF or worker.is_resting for worker in self._workers)
         events: list[Event | None] = []
         try:
             events.append(self._mail.get(timeout=_IDLE_WAIT_S if calm else _BUSY_WAIT_S))
@@ -183,8 +183,8 @@ class Daemon:
         else:
             self._stops += 1
         if self._stops > 1:
-            for resident in self._residents:
-                resident.kill()  # here, because the loop may be waiting for one of them to end by itself
+            for worker in self._workers:
+                worker.kill()  # here, because the loop may be waiting for one of them to end by itself
         self._mail.put(None)
 
     def _on_thread_death(self, death: threading.ExceptHookArgs) -> None:
@@ -196,7 +196,7 @@ class Daemon:
 
     def _note_job(self, job: Job) -> None:
         """Intake changed a job: tell people, and let dispatch look at the queue."""
-        self._announcer.note_job(job.id)
+        self._publisher.note_job(job.id)
         if self._mail.empty():  # one wake is enough for any number of changes
             self._mail.put(None)
 
@@ -204,17 +204,17 @@ class Daemon:
         logger.info("stopping: a look in hand is finished first, the rest is kept")
         self._stopping = True
         notify("STOPPING=1")
-        self._uptake.ask_to_stop()
+        self._intake.ask_to_stop()
         self._dispatch.stop_gently()
 
     def _close(self) -> None:
-        self._uptake.stop(_JOIN_S if self._stops < 2 else _JOIN_AT_ONCE_S)
-        for resident in self._residents:
-            resident.request_stop()
-        for resident in self._residents:
-            resident.stop()
-        self._caretaker.stop()
-        self._announcer.finish()
+        self._intake.stop(_JOIN_S if self._stops < 2 else _JOIN_AT_ONCE_S)
+        for worker in self._workers:
+            worker.request_stop()
+        for worker in self._workers:
+            worker.stop()
+        self._retention.stop()
+        self._publisher.finish()
         self._others.finish(_TELL_LAST_S if self._stops < 2 else 0.0)
         try:
             self._ledger.put_note(
@@ -238,22 +238,22 @@ class Daemon:
         self._heartbeat = (text, clock_s)
         note = {"state": "running", "pid": os.getpid(), "heartbeat_s": now_s, "engine": text}
         try:
-            self._ledger.put_note(NOTE, json.dumps({**note, "watch": self._uptake.mode}))
+            self._ledger.put_note(NOTE, json.dumps({**note, "watch": self._intake.mode}))
         except StorageError as error:
             logger.warning("{}", error)
 
     def _tell_systemd(self, text: str, clock_s: float) -> None:
         told, told_s = self._told_status
-        work = "; ".join(filter(None, (resident.describe_work() for resident in self._residents)))
+        work = "; ".join(filter(None, (worker.describe_work() for worker in self._workers)))
         status = one_line(f"{'stopping; ' if self._stopping else ''}{work or text}")
         if status != told and (text != self._heartbeat[0] or clock_s - told_s >= _STATUS_PAUSE_S):
             notify(f"STATUS={status}")
             self._told_status = (status, clock_s)
         if not self._told_ready:
             # A daemon whose engine cannot be loaded still takes uploads and says why: it is ready for that.
-            loading = any(not resident.is_ready and not resident.load_failures for resident in self._residents)
+            loading = any(not worker.is_ready and not worker.load_failures for worker in self._workers)
             self._told_ready = not loading and notify("READY=1")
-        healthy = self._uptake.is_alive and all(resident.is_fresh(clock_s) for resident in self._residents)
+        healthy = self._intake.is_alive and all(worker.is_fresh(clock_s) for worker in self._workers)
         if clock_s < self._watchdog_at_s or not healthy:
             return
         self._watchdog_at_s = clock_s + (self._watchdog_s or 3 * _HEARTBEAT_S) / 3
@@ -263,7 +263,7 @@ class Daemon:
             notify(f"EXTEND_TIMEOUT_USEC={_EXTENSION_S * 1_000_000}")
 
     def _describe_engines(self) -> str:
-        engines = "; ".join(resident.describe() for resident in self._residents)
+        engines = "; ".join(worker.describe() for worker in self._workers)
         return f"{engines}; queue standing still: {self._dispatch.held}" if self._dispatch.held else engines
 
     # Once
@@ -274,14 +274,14 @@ class Daemon:
     def _drained(self) -> ExitCode | None:
         """The exit code once nothing more can be done; None until then."""
         if self._has_work():
-            if all(resident.load_failures >= _LOAD_ATTEMPTS_ONCE or resident.refused for resident in self._residents):
+            if all(worker.load_failures >= _LOAD_ATTEMPTS_ONCE or worker.refused for worker in self._workers):
                 logger.error("giving up: {}", self._describe_engines())
                 return ExitCode.ENGINE
             if (reason := self._ledger.paused()) is not None and self._dispatch.is_idle:
                 logger.error("the queue is paused ({}); 'fastfit-watch resume' lets it go on", reason)
                 return ExitCode.INCOMPLETE
             return None
-        if not self._dispatch.is_idle or not self._uptake.has_judged_all():
+        if not self._dispatch.is_idle or not self._intake.has_judged_all():
             return None
         return self._sum_up()
 
@@ -321,10 +321,10 @@ class Daemon:
             logger.warning("'{}' changed: it takes effect at the next start", key)
         self._config = self._dispatch.config = config
         set_up_logs(config.log, config.logs, config.outputs)
-        for resident in self._residents:
-            resident.adopt(config.engine)
-        self._uptake.adopt(config)
-        self._caretaker.adopt(config)
+        for worker in self._workers:
+            worker.adopt(config.engine)
+        self._intake.adopt(config)
+        self._retention.adopt(config)
         logger.info("settings read again")
 
 

@@ -58,13 +58,13 @@ class Dispatcher:
         config: Config,
         ledger: Ledger,
         spool: UploadClaimer,
-        residents: Sequence[WorkerProcess],
-        announcer: Publisher,
+        workers: Sequence[WorkerProcess],
+        publisher: Publisher,
     ) -> None:
         self.config = config
-        self._ledger, self._spool, self._announcer = ledger, spool, announcer
-        self._rung_notes = RungNotes(ledger)
-        self._residents: Mapping[str, WorkerProcess] = {resident.device: resident for resident in residents}
+        self._ledger, self._spool, self._publisher = ledger, spool, publisher
+        self._rung_store = RungNotes(ledger)
+        self._workers: Mapping[str, WorkerProcess] = {worker.device: worker for worker in workers}
         self._tokens = itertools.count(1)
         self._began_s: dict[str, float] = {}
         # Looks that were in an engine process when it died: each is tried alone, so that the guilty one is known.
@@ -74,7 +74,7 @@ class Dispatcher:
         self._saving: set[int] = set()
         # What is still to be written down, oldest first. A full disk delays it; every entry may be repeated.
         self._unwritten: deque[Callable[[float], None]] = deque([self.recover])
-        self._hold = DiskGuard((config.outputs, spool.root), announcer.note_hold)
+        self._hold = DiskGuard((config.outputs, spool.root), publisher.note_hold)
         self._stopping = False
 
     def recover(self, now_s: float) -> None:
@@ -98,13 +98,13 @@ class Dispatcher:
     def step(self, events: Sequence[Event], now_s: float, clock_s: float, *, may_start: bool = True) -> None:
         """One turn of the loop: take in what the engines said, watch over them, write down, hand out."""
         for event in events:
-            resident = self._residents[event.device]
-            if resident.knows(event):
-                self._handle_event(resident, event, clock_s)
-        for resident in self._residents.values():
-            resident.check(clock_s)
+            worker = self._workers[event.device]
+            if worker.knows(event):
+                self._handle_event(worker, event, clock_s)
+        for worker in self._workers.values():
+            worker.check(clock_s)
             if may_start and not self._stopping:
-                resident.start(clock_s)
+                worker.start(clock_s)
         try:
             self._write_down(now_s)
             self._hold.try_resume(self.config.limits.min_free_bytes, clock_s)
@@ -121,24 +121,24 @@ class Dispatcher:
     @property
     def is_idle(self) -> bool:
         """Is nothing in hand, and everything written down that can be?"""
-        in_hand = any(resident.in_hand for resident in self._residents.values())
+        in_hand = any(worker.in_hand for worker in self._workers.values())
         return not in_hand and (bool(self.held) or not self._unwritten)
 
     def stop_gently(self) -> None:
         """Start nothing more. A look in hand is finished; one prepared ahead goes back to the queue."""
         self._stopping = True
-        resting = [resident for resident in self._residents.values() if not resident.in_hand]
-        for resident in resting:
-            resident.request_stop()
-        for resident in resting:
-            resident.stop()
+        resting = [worker for worker in self._workers.values() if not worker.in_hand]
+        for worker in resting:
+            worker.request_stop()
+        for worker in resting:
+            worker.stop()
 
     def stop_now(self, now_s: float) -> None:
         """End the engines at once. Looks in hand go back to the queue; what cannot be written is recovered later."""
         self._stopping = True
-        for resident in self._residents.values():
-            resident.kill()
-            self._requeue_all(resident)
+        for worker in self._workers.values():
+            worker.kill()
+            self._requeue_all(worker)
         try:
             self._write_down(now_s)
         except (StorageError, OSError) as error:
@@ -146,46 +146,46 @@ class Dispatcher:
 
     # What the engines said
 
-    def _handle_event(self, resident: WorkerProcess, event: Event, clock_s: float) -> None:
+    def _handle_event(self, worker: WorkerProcess, event: Event, clock_s: float) -> None:
         if isinstance(event, WorkerExited):
-            self._handle_exit(resident, event.exit_code, clock_s)
+            self._handle_exit(worker, event.exit_code, clock_s)
             return
         message = event.message
         record = None
         if isinstance(message, LookStep | RungLowered | LookDone | LookWithheld | LookFailed):
-            record = resident.in_hand.get(message.token)
-        resident.handle_message(message, clock_s)
+            record = worker.in_hand.get(message.token)
+        worker.handle_message(message, clock_s)
         if record is None:
             return
         if isinstance(message, LookStep):
             self._begun.add(message.token)
             if message.stage == SAVING:
                 self._saving.add(message.token)
-            if record is next(iter(resident.in_hand.values())):
-                self._announcer.note_progress(record, message.stage, message.step, message.steps, message.rung)
+            if record is next(iter(worker.in_hand.values())):
+                self._publisher.note_progress(record, message.stage, message.step, message.steps, message.rung)
             return
         if isinstance(message, RungLowered):
             _log(record).warning("on rung '{}': {} Trying '{}'.", message.tried, message.reason, message.rung)
-            learnt = (self.config, resident.ready, resident.device, message.rung)
-            self._unwritten.append(partial(self._rung_notes.remember, *learnt))
+            learnt = (self.config, worker.ready, worker.device, message.rung)
+            self._unwritten.append(partial(self._rung_store.remember, *learnt))
             return
-        began_s, self._began_s[resident.device] = self._began_s.get(resident.device, clock_s), clock_s
+        began_s, self._began_s[worker.device] = self._began_s.get(worker.device, clock_s), clock_s
         self._suspects.discard(_place(record))
         if isinstance(message, LookDone | LookWithheld | LookFailed):
             self._begun.discard(message.token)
             self._saving.discard(message.token)
         if isinstance(message, LookDone):
-            self._announcer.note_seconds(clock_s - began_s, record.look.options.steps)
+            self._publisher.note_seconds(clock_s - began_s, record.look.options.steps)
             self._unwritten.append(partial(self._finish, record, message.result))
         elif isinstance(message, LookWithheld):
             self._unwritten.append(partial(self._withhold, record, message.reason))
         elif isinstance(message, LookFailed):
             if message.kind is FailureKind.MEMORY:
-                self._unwritten.append(lambda now_s: self._rung_notes.forget(resident.device))
+                self._unwritten.append(lambda now_s: self._rung_store.forget(worker.device))
             self._settle_failure(record, message, clock_s)
         if self._stopping:
-            self._requeue_all(resident)
-            resident.stop()
+            self._requeue_all(worker)
+            worker.stop()
 
     def _settle_failure(self, record: LookRecord, failure: LookFailed, clock_s: float) -> None:
         _log(record).warning("attempt {} failed ({}): {}", record.attempts, failure.kind.value, failure.message)
@@ -197,15 +197,15 @@ class Dispatcher:
         else:
             self._unwritten.append(partial(self._try_again, record, failure.message))
 
-    def _handle_exit(self, resident: WorkerProcess, exit_code: int, clock_s: float) -> None:
+    def _handle_exit(self, worker: WorkerProcess, exit_code: int, clock_s: float) -> None:
         """An engine process died. The look it worked on is blamed, not one that was prepared ahead or being saved."""
-        in_hand = dict(resident.in_hand)
+        in_hand = dict(worker.in_hand)
         begun = self._begun & in_hand.keys()
         lost = sorted(in_hand, key=lambda token: (token not in begun or token in self._saving, token))
         self._begun -= begun
         self._saving.difference_update(in_hand)
-        resident.in_hand.clear()
-        resident.handle_exit(exit_code, clock_s)
+        worker.in_hand.clear()
+        worker.handle_exit(exit_code, clock_s)
         blamed = lost[:1] if exit_code not in BLAMELESS else []
         for token in blamed:
             reason = f"the engine process ended while making it ({describe_exit(exit_code)})"
@@ -220,12 +220,12 @@ class Dispatcher:
                 in_hand[token], partial(self._put_back, in_hand[token], reason, 0.0, attempt_counts=False)
             )
 
-    def _requeue_all(self, resident: WorkerProcess) -> None:
-        for record in resident.in_hand.values():
+    def _requeue_all(self, worker: WorkerProcess) -> None:
+        for record in worker.in_hand.values():
             self._settle_orphan(
                 record, partial(self._put_back, record, "the daemon was stopped", 0.0, attempt_counts=False)
             )
-        resident.in_hand.clear()
+        worker.in_hand.clear()
 
     def _settle_orphan(self, record: LookRecord, settle: Callable[[float], None]) -> None:
         """Settle a look whose process is gone; unless its picture is there, and only the word of it was lost."""
@@ -306,14 +306,14 @@ class Dispatcher:
     def _fill_workers(self, now_s: float, clock_s: float) -> None:
         """First something for every idle engine, then one look ahead for each."""
         for depth in range(AHEAD):
-            for resident in self._residents.values():
-                in_work = len(resident.in_hand.keys() - self._saving)
-                if resident.is_ready and in_work == depth and len(resident.in_hand) < _MOST_IN_HAND:
-                    self._dispatch_next(resident, now_s, clock_s)
+            for worker in self._workers.values():
+                in_work = len(worker.in_hand.keys() - self._saving)
+                if worker.is_ready and in_work == depth and len(worker.in_hand) < _MOST_IN_HAND:
+                    self._dispatch_next(worker, now_s, clock_s)
 
-    def _dispatch_next(self, resident: WorkerProcess, now_s: float, clock_s: float) -> None:
+    def _dispatch_next(self, worker: WorkerProcess, now_s: float, clock_s: float) -> None:
         waiting = self._ledger.next_looks(now_s, 1)
-        if not waiting or (resident.in_hand and self._must_be_alone([*resident.in_hand.values(), *waiting])):
+        if not waiting or (worker.in_hand and self._must_be_alone([*worker.in_hand.values(), *waiting])):
             return
         if (shortage := self._hold.shortage(self.config.limits.min_free_bytes)) is not None:
             self._hold.pause(shortage, clock_s)
@@ -331,11 +331,11 @@ class Dispatcher:
         if record is None:
             self._ledger.settle_job(waiting[0].job_id, now_s)
             return
-        if not resident.in_hand:
-            self._began_s[resident.device] = clock_s
-        rungs = self._rung_notes.rungs(self.config, resident.ready, resident.device, now_s)
-        resident.send(record, self._order(record, rungs), clock_s)
-        _log(record).info("attempt {} on {}", record.attempts, resident.device)
+        if not worker.in_hand:
+            self._began_s[worker.device] = clock_s
+        rungs = self._rung_store.rungs(self.config, worker.ready, worker.device, now_s)
+        worker.send(record, self._order(record, rungs), clock_s)
+        _log(record).info("attempt {} on {}", record.attempts, worker.device)
 
     def _must_be_alone(self, records: Sequence[LookRecord]) -> bool:
         return any(record.deaths > 0 or _place(record) in self._suspects for record in records)

@@ -48,11 +48,11 @@ class Admission:
     """
 
     def __init__(
-        self, config: Config, uploads: UploadTracker, ledger: Ledger, spool: UploadClaimer, inspector: PictureInspector
+        self, config: Config, uploads: UploadTracker, ledger: Ledger, spool: UploadClaimer, decoder: PictureInspector
     ) -> None:
         self._inputs, self._limits = config.inputs, config.limits
         self._uploads, self._ledger, self._spool = uploads, ledger, spool
-        self._examiner = UploadValidator(config, spool, inspector)
+        self._examiner = UploadValidator(config, spool, decoder)
         self.due: dict[str, UploadEntry] = {}
         self.is_behind = False
 
@@ -144,7 +144,7 @@ class Admission:
             self._uploads.queue_event(job)
             return
         self._spool.discard_snapshot(upload.job.id)
-        self._uploads.stamps.forget(upload.job.name)
+        self._uploads.folder_times.forget(upload.job.name)
         upload.verdict = None
         if job is None:
             self._uploads.apply_verdict(upload, Verdict(Status.WAITING, WRITING), clock_s, now_s)

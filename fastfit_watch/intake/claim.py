@@ -76,7 +76,7 @@ class UploadClaimer(Spool):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self._unsynced = FsyncBatch()
+        self._batch = FsyncBatch()
 
     def snapshot(
         self, job_id: str, folder_fd: int, marks: Sequence[FileMark], on_file: Callable[[], None] = lambda: None
@@ -92,17 +92,17 @@ class UploadClaimer(Spool):
             self.discard_snapshot(job_id)
             with open_folder(self.root / "jobs") as jobs_fd:
                 make_private(job_id, jobs_fd)
-                self._unsynced.add(os.dup(jobs_fd))
+                self._batch.add(os.dup(jobs_fd))
             with open_folder(self.job_folder(job_id)) as job_fd:
                 make_private("receipts", job_fd)
                 make_private("snapshot", job_fd)
-                self._unsynced.add(os.dup(job_fd))
+                self._batch.add(os.dup(job_fd))
             with open_folder(self.snapshot_folder(job_id)) as snapshot_fd:
                 for mark in marks:
                     failpoint("spool.copy")
-                    files[mark.name] = _copy(folder_fd, mark, snapshot_fd, self._limits.picture_bytes, self._unsynced)
+                    files[mark.name] = _copy(folder_fd, mark, snapshot_fd, self._limits.picture_bytes, self._batch)
                     on_file()
-                self._unsynced.add(os.dup(snapshot_fd))
+                self._batch.add(os.dup(snapshot_fd))
             failpoint("spool.copied")
         return files
 
@@ -124,7 +124,7 @@ class UploadClaimer(Spool):
         cancelled if someone asked for that; None if it changed before anything was recorded.
         """
         with storage_errors("copying uploads into the spool"):
-            self._unsynced.sync()
+            self._batch.sync()
             failpoint("spool.synced")
         jobs: dict[str, Job | None] = {}
         begun: list[_Begun] = []
@@ -241,13 +241,13 @@ class UploadClaimer(Spool):
                 if error.errno in RENAME_REFUSED:
                     return False
                 raise
-            self._unsynced.add(os.dup(job_fd))
+            self._batch.add(os.dup(job_fd))
         return True
 
     def _sync_inputs(self) -> None:
         """Make durable what was renamed or made in `inputs/`, and all else that waits for it."""
-        self._unsynced.add(os.open(f"{self._inputs}/.", FOLDER_FLAGS))
-        self._unsynced.sync()
+        self._batch.add(os.open(f"{self._inputs}/.", FOLDER_FLAGS))
+        self._batch.sync()
 
     def _move_back(self, name: str, job_id: str) -> bool:
         """Undo `_move_in`. False if another folder already stands there."""
@@ -292,9 +292,9 @@ class UploadClaimer(Spool):
             return False
 
 
-def _copy(folder_fd: int, mark: FileMark, snapshot_fd: int, limit_bytes: int, unsynced: FsyncBatch) -> str:
+def _copy(folder_fd: int, mark: FileMark, snapshot_fd: int, limit_bytes: int, batch: FsyncBatch) -> str:
     try:
-        return copy_file(folder_fd, mark, snapshot_fd, limit_bytes, unsynced)
+        return copy_file(folder_fd, mark, snapshot_fd, limit_bytes, batch)
     except OSError as error:
         if error.errno in (*NO_FOLDER, errno.ENXIO):
             raise FileChanged(mark.name) from error

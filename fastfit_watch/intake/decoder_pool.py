@@ -43,14 +43,14 @@ class DecoderPool:
         """See `Inspector.inspect`. on_picture is called again and again while there is progress."""
         waiting, found = deque(names), dict[str, ImageFacts | str]()
 
-        def work(inspector: Decoder, after_each: Callable[[], None] = lambda: None) -> None:
+        def work(decoder: Decoder, after_each: Callable[[], None] = lambda: None) -> None:
             while waiting:
                 try:
                     name = waiting.popleft()
                 except IndexError:  # another was quicker
                     return
                 try:
-                    found.update(inspector.inspect(folder, [name]))
+                    found.update(decoder.inspect(folder, [name]))
                 except StorageError:
                     waiting.append(name)
                     raise
@@ -127,11 +127,11 @@ class _Helper:
         self._thread.join()
 
     def _serve(self) -> None:
-        with closing(Decoder(self._limits)) as inspector:
+        with closing(Decoder(self._limits)) as decoder:
             while (asked := self._next()) is not None:
                 work, done = asked
                 try:
-                    work(inspector)
+                    work(decoder)
                 except BaseException as error:  # noqa: BLE001 - whoever asked raises it
                     done.set_exception(error)
                 else:

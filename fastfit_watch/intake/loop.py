@@ -53,15 +53,15 @@ class IntakeLoop:
         config: Config,
         ledger: Ledger,
         spool: UploadClaimer,
-        inspector: PictureInspector,
+        decoder: PictureInspector,
         watcher: Watcher,
-        bell: Doorbell,
+        doorbell: Doorbell,
         on_change: Callable[[Job], None] = lambda job: None,
     ) -> None:
         self._inputs, self._limits, self._watch = config.inputs, config.limits, config.watch
-        self._ledger, self._spool, self._watcher, self._bell = ledger, spool, watcher, bell
+        self._ledger, self._spool, self._watcher, self._doorbell = ledger, spool, watcher, doorbell
         self._uploads = UploadTracker(config.watch, ledger, watcher, on_change)
-        self._taking = Admission(config, self._uploads, ledger, spool, inspector)
+        self._admission = Admission(config, self._uploads, ledger, spool, decoder)
         self._copied: dict[str, str] = {}
         self._change_count: int | None = None
         self._moves: int | None = None
@@ -73,7 +73,7 @@ class IntakeLoop:
     @property
     def is_behind(self) -> bool:
         """Was there more to examine than fits in one step?"""
-        return self._taking.is_behind
+        return self._admission.is_behind
 
     def run(self, stop: threading.Event) -> None:
         """Scan until `stop` is set. Ring the bell after setting it."""
@@ -86,7 +86,7 @@ class IntakeLoop:
 
     def wait(self, wait_s: float) -> None:
         """Wait for the bell. One that rings all the time does not make us look around all the time."""
-        if self._bell.wait(wait_s):
+        if self._doorbell.wait(wait_s):
             time.sleep(min(self._look_took_s / RUNG_SHARE, GREET_S))
 
     def step(self, now_s: float, clock_s: float | None = None) -> float:
@@ -126,7 +126,7 @@ class IntakeLoop:
             self._process_listings(chunk, arrivals, now_s, clock_s)
         self._release_missing({sighting.title for sighting in sightings}, now_s)
         self._look_took_s = time.perf_counter() - began_s
-        self._taking.work(now_s, clock_s, lambda: self._register_new(now_s))
+        self._admission.work(now_s, clock_s, lambda: self._register_new(now_s))
         self._scanned_once = True
         return len(sightings)
 
@@ -163,23 +163,23 @@ class IntakeLoop:
     def _start_over(self) -> None:
         """Find again what could not be written down."""
         self._uploads.drop_events()
-        self._taking.due.clear()
+        self._admission.due.clear()
         self._change_count = self._moves = None
 
     def _must_read(self, sighting: UploadEntry, arrivals: Collection[str], clock_s: float) -> bool:
         """Can anything be new in this folder?"""
-        title, stamps = sighting.title, self._uploads.stamps
-        if stamps.is_changed(title, sighting.stamp, clock_s) or sighting.name in arrivals:
+        title, folder_times = sighting.title, self._uploads.folder_times
+        if folder_times.is_changed(title, sighting.stamp, clock_s) or sighting.name in arrivals:
             return True
         upload = self._uploads.known.get(title)
         if upload is None:
             # An empty folder cannot change without its times; one that had to stay when it was taken can.
-            return title in self._copied and stamps.is_due(title, float("inf"), len(self._copied), clock_s)
+            return title in self._copied and folder_times.is_due(title, float("inf"), len(self._copied), clock_s)
         if upload.job.status is Status.CANCELLED or sighting.fault:
             return False
         if upload.stillness is None or self._uploads.is_settled(upload, clock_s):
             return True
-        return stamps.is_due(title, upload.stillness.quiet_s(clock_s), len(self._uploads.known), clock_s)
+        return folder_times.is_due(title, upload.stillness.quiet_s(clock_s), len(self._uploads.known), clock_s)
 
     def _process_listings(
         self, chunk: Sequence[UploadEntry], arrivals: Collection[str], now_s: float, clock_s: float
@@ -187,7 +187,7 @@ class IntakeLoop:
         """Take in what some folders hold, without reading any file, and find those that must be examined."""
         listings: list[tuple[UploadEntry, Listing]] = []
         for sighting in chunk:
-            self._uploads.stamps.note_read(sighting.title, sighting.stamp, clock_s)
+            self._uploads.folder_times.note_read(sighting.title, sighting.stamp, clock_s)
             if not sighting.fault and (listing := self._list(sighting, now_s)) is not None:
                 listings.append((sighting, listing))
         with self._uploads.together():
@@ -203,7 +203,7 @@ class IntakeLoop:
         with self._uploads.together():
             for sighting, listing in listings:
                 if self._is_due(sighting, listing, sighting.name in arrivals, now_s, clock_s):
-                    self._taking.due[sighting.title] = sighting
+                    self._admission.due[sighting.title] = sighting
 
     def _list(self, sighting: UploadEntry, now_s: float) -> Listing | None:
         try:
@@ -253,7 +253,7 @@ class IntakeLoop:
             sighting
             for sighting in scan(self._inputs)
             if not sighting.fault
-            and sighting.title not in self._uploads.stamps
+            and sighting.title not in self._uploads.folder_times
             and sighting.title not in self._uploads.known
         )
         with self._uploads.together():
@@ -312,8 +312,8 @@ class IntakeLoop:
                 self._spool.discard_snapshot(self._uploads.known[title].job.id)
             with self._uploads.together():
                 self._uploads.release(chunk, REMOVED, now_s)
-        if len(self._uploads.stamps) > len(titles):
-            self._uploads.stamps.keep_only(titles)
+        if len(self._uploads.folder_times) > len(titles):
+            self._uploads.folder_times.keep_only(titles)
             self._copied = {title: digest for title, digest in self._copied.items() if title in titles}
 
     def _note_pause(self, text: str) -> None:

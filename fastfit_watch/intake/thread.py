@@ -24,8 +24,8 @@ class IntakeThread:
 
     def __init__(self, config: Config, ledger: Ledger, spool: UploadClaimer, on_change: Callable[[Job], None]) -> None:
         self._config, self._ledger, self._spool, self._on_change = config, ledger, spool, on_change
-        self._bell = Doorbell()
-        self._watcher = Watcher(config.inputs, self._bell, config.watch.events)
+        self._doorbell = Doorbell()
+        self._watcher = Watcher(config.inputs, self._doorbell, config.watch.events)
         self._adopted: Config | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="intake", daemon=True)
@@ -49,12 +49,12 @@ class IntakeThread:
     def adopt(self, config: Config) -> None:
         """Use these settings from the next scan on."""
         self._adopted = config
-        self._bell.ring()
+        self._doorbell.ring()
 
     def ask_to_stop(self) -> None:
         """Take no more uploads."""
         self._stop.set()
-        self._bell.ring()
+        self._doorbell.ring()
 
     def stop(self, patience_s: float) -> None:
         """Stop, and wait for it a while: an interrupted examination loses nothing."""
@@ -72,17 +72,17 @@ class IntakeThread:
 
     def _work(self) -> None:
         self._watcher.start()
-        inspector, intake = self._make()
+        decoder, intake = self._make()
         try:
             while not self._stop.is_set():
                 if self._adopted is not None:
                     self._config, self._adopted = self._adopted, None
-                    inspector.close()
-                    inspector, intake = self._make()
+                    decoder.close()
+                    decoder, intake = self._make()
                 intake.wait(self._step(intake))
         finally:
             intake.tidy()
-            inspector.close()
+            decoder.close()
             self._watcher.stop()
 
     def _step(self, intake: IntakeLoop) -> float:
@@ -101,6 +101,6 @@ class IntakeThread:
 
     def _make(self) -> tuple[DecoderPool, IntakeLoop]:
         config = self._config
-        inspector = DecoderPool(config.limits)
-        parts = (config, self._ledger, self._spool, inspector, self._watcher, self._bell)
-        return inspector, IntakeLoop(*parts, on_change=self._on_change)
+        decoder = DecoderPool(config.limits)
+        parts = (config, self._ledger, self._spool, decoder, self._watcher, self._doorbell)
+        return decoder, IntakeLoop(*parts, on_change=self._on_change)

@@ -116,8 +116,8 @@ def read_small(folder_fd: int, name: str, limit_bytes: int) -> bytes:
         return text
 
 
-def copy_file(folder_fd: int, mark: FileMark, target_fd: int, limit_bytes: int, unsynced: FsyncBatch) -> str:
-    """Copy one file of the upload into an open folder of ours. Returns its sha256; `unsynced` makes it durable.
+def copy_file(folder_fd: int, mark: FileMark, target_fd: int, limit_bytes: int, batch: FsyncBatch) -> str:
+    """Copy one file of the upload into an open folder of ours. Returns its sha256; `batch` makes it durable.
 
     Raises FileChanged if it is not, or does not stay, the file of `mark`; UploadError if it is no plain file.
     """
@@ -139,7 +139,7 @@ def copy_file(folder_fd: int, mark: FileMark, target_fd: int, limit_bytes: int, 
         except BaseException:
             os.close(copy_fd)
             raise
-        unsynced.add(copy_fd)
+        batch.add(copy_fd)
         if _mark(mark.name, os.fstat(source_fd)) != mark:
             raise FileChanged(mark.name)
     return digest.hexdigest()

@@ -47,7 +47,7 @@ class UploadTracker:
         self._on_change = on_change
         self._news: list[Job] = []
         self.known: dict[str, Upload] = {}
-        self.stamps = FolderTimes()
+        self.folder_times = FolderTimes()
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -70,7 +70,7 @@ class UploadTracker:
     def drop_events(self) -> None:
         """What should have been told was undone."""
         self._news.clear()
-        self.stamps.forget_all()
+        self.folder_times.forget_all()
 
     def reload(self) -> None:
         """Learn what others wrote to the ledger."""
@@ -79,7 +79,7 @@ class UploadTracker:
             upload = before.get(job.name, Upload(job))
             if upload.job != job:
                 upload = replace(upload, job=job, verdict=None)
-                self.stamps.forget(job.name)
+                self.folder_times.forget(job.name)
             self.known[job.name] = upload
 
     def register(self, title: str, now_s: float) -> Upload:
@@ -135,7 +135,7 @@ class UploadTracker:
 
     def explain_unreadable(self, title: str, error: OSError, now_s: float) -> None:
         """A folder that cannot be opened: gone (the next scan tells), failing hardware, or closed to us."""
-        self.stamps.forget(title)
+        self.folder_times.forget(title)
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return
         if error.errno in (*STORAGE_ERRNOS, errno.EMFILE, errno.ENFILE, errno.ENOMEM):

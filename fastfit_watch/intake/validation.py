@@ -53,10 +53,10 @@ NOT_STILL = Verdict(Status.WAITING, WRITING, lasting=False, until_still=True)
 class UploadValidator:
     """Turns a folder into a claim that may be made, or into what still stands in the way."""
 
-    def __init__(self, config: Config, spool: UploadClaimer, inspector: PictureInspector) -> None:
+    def __init__(self, config: Config, spool: UploadClaimer, decoder: PictureInspector) -> None:
         self._limits = config.limits
         self._spool = spool
-        self._inspector = inspector
+        self._decoder = decoder
 
     def examine(
         self, job: Job, folder_fd: int, listing: Listing, still: bool, on_file: Callable[[], None]
@@ -134,7 +134,7 @@ class UploadValidator:
 
     def _look_at_pictures(self, job: Job, manifest: Manifest, on_file: Callable[[], None]) -> Verdict | None:
         """All faults of all pictures. A picture that only ends early may still be completed."""
-        found = self._inspector.inspect(self._spool.snapshot_folder(job.id), manifest.files, on_file)
+        found = self._decoder.inspect(self._spool.snapshot_folder(job.id), manifest.files, on_file)
         faults = [each for each in found.values() if isinstance(each, str)]
         if not faults:
             return None

@@ -48,9 +48,9 @@ class Watcher:
     `inputs/` lies on a network filesystem.
     """
 
-    def __init__(self, inputs: Path, bell: Doorbell, mode: Literal["auto", "poll"] = "auto") -> None:
+    def __init__(self, inputs: Path, doorbell: Doorbell, mode: Literal["auto", "poll"] = "auto") -> None:
         self._inputs = inputs
-        self._bell = bell
+        self._doorbell = doorbell
         self._wanted = mode
         self._observer: BaseObserver | None = None
         self._watched: tuple[int, int] | None = None
@@ -92,7 +92,7 @@ class Watcher:
         if target and left.startswith("."):
             with self._lock:
                 self._arrivals.add(came)
-        self._bell.ring()
+        self._doorbell.ring()
 
     def _begin(self) -> str:
         try:

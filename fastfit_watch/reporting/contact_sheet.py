@@ -71,12 +71,12 @@ class _Table:
         return list(dict.fromkeys(record.look.name for record in self.looks))
 
     @cached_property
-    def _places(self) -> Mapping[tuple[str, str], LookRecord]:
+    def _paths(self) -> Mapping[tuple[str, str], LookRecord]:
         return {(record.look.person, record.look.name): record for record in self.looks}
 
     def at(self, person: str, name: str) -> LookRecord | None:
         """The look of this person, if there is one."""
-        return self._places.get((person, name))
+        return self._paths.get((person, name))
 
     def worn_in(self, name: str) -> LookRecord:
         """Some record of this look, for its garments."""

@@ -32,8 +32,8 @@ class Integrations:
 
     def start(self) -> None:
         """Begin to tell."""
-        for courier in self._couriers:
-            courier.start()
+        for delivery in self._couriers:
+            delivery.start()
         if self._metrics is not None:
             self._metrics.start()
 
@@ -45,8 +45,8 @@ class Integrations:
     def finish(self, patience_s: float) -> None:
         """Tell what is due, for at most so long, and stop. Letters that are left go out after the next start."""
         deadline_s = time.monotonic() + patience_s
-        for courier in self._couriers:
-            courier.finish(max(0.0, deadline_s - time.monotonic()))
+        for delivery in self._couriers:
+            delivery.finish(max(0.0, deadline_s - time.monotonic()))
         if self._metrics is not None:
             self._metrics.finish()
         for outbox in self._outboxes:

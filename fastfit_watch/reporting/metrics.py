@@ -183,7 +183,7 @@ class MetricsExporter:
         ages = {status.value: max(0.0, now_s - since_s) for status, since_s in oldest.items()}
         letters = {channel: count for channel, (count, _) in pending.items()}
         letter_ages = {channel: max(0.0, now_s - since_s) for channel, (_, since_s) in pending.items()}
-        free = {place: _free_bytes(path) for place, path in self._places().items()}
+        free = {place: _free_bytes(path) for place, path in self._paths().items()}
         info = (("version", metadata.version("fastfit-watch")), ("bundle", self._config.bundle))
         return [
             Family("build_info", "gauge", "Version and weights.", (("", info, 1.0),)),
@@ -198,7 +198,7 @@ class MetricsExporter:
             _measured("free_bytes", "Free disk space.", "place", free),
         ]
 
-    def _places(self) -> dict[str, Path]:
+    def _paths(self) -> dict[str, Path]:
         return {"outputs": self._config.outputs, "inputs": self._config.inputs}
 
     def _keep_file(self) -> None:

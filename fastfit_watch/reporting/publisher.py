@@ -21,7 +21,7 @@ from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.reporting import report, status_line
 from fastfit_watch.reporting.eta import PACE_FILE, SECONDS_NOTE, LiveProgress, save_pace, steps_left, times_left_s
 from fastfit_watch.reporting.gallery import SHELF_FOLDER, Gallery
-from fastfit_watch.reporting.notifications.payload import write_letters
+from fastfit_watch.reporting.notifications.payload import write_notifications
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.system.atomic_write import remove_temporaries
 
@@ -165,7 +165,7 @@ class Publisher:
     def _report(self, job: Job) -> None:
         looks = self._ledger.looks(job.id)
         report.publish_final(self._config, job, looks)
-        if not self._ledger.confirm_report(job, write_letters(self._config, job, looks, time.time())):
+        if not self._ledger.confirm_report(job, write_notifications(self._config, job, looks, time.time())):
             return  # it is another story by now, which is told next
         self._progress.pop(job.id, None)
         self._gallery.note_report(job.id)

@@ -342,7 +342,7 @@ class Ledger(Orders, Keeping, Withholding):
             ).fetchall()
         return [read_job(row) for row in rows]
 
-    def confirm_report(self, job: Job, letters: Collection[Notification] = ()) -> bool:
+    def confirm_report(self, job: Job, notifications: Collection[Notification] = ()) -> bool:
         """The report of this final job is complete on disk. With the same commit, letters about it are to be sent.
 
         Returns False, and does nothing, if the job is not what the report says any more: it was tried again meanwhile.
@@ -353,5 +353,5 @@ class Ledger(Orders, Keeping, Withholding):
                 (job.id, job.status, job.changed_s, job.finished_s),
             ).rowcount
             if confirmed:
-                add_letters(db, letters)
+                add_letters(db, notifications)
         return bool(confirmed)

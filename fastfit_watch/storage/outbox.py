@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 class DeliveredNotification:
     """A letter and what became of it. ended_s: Unix time, None while it is still to be sent. outcome: in words."""
 
-    letter: Notification
+    notification: Notification
     ended_s: float | None
     outcome: str
 
 
-def add_letters(db: Connection, letters: Iterable[Notification]) -> None:
+def add_letters(db: Connection, notifications: Iterable[Notification]) -> None:
     """Put letters into the outbox, inside the caller's transaction."""
     db.executemany(
         "INSERT INTO letters (channel, id, job_id, event, body, since_s) VALUES (?, ?, ?, ?, ?, ?)",
-        [(each.channel, each.id, each.job_id, each.event, each.body, each.since_s) for each in letters],
+        [(each.channel, each.id, each.job_id, each.event, each.body, each.since_s) for each in notifications],
     )
 
 
 class Outbox(Database):
     """The outbox with a connection of its own: whoever sends letters never makes the daemon's loops wait."""
 
-    def post(self, letters: Iterable[Notification]) -> None:
+    def post(self, notifications: Iterable[Notification]) -> None:
         """Put letters into the outbox."""
         with self.writing("post") as db:
-            add_letters(db, letters)
+            add_letters(db, notifications)
 
-    def next_letter(self, channel: str, now_s: float, longest_pause_s: float) -> Notification | None:
+    def next_notification(self, channel: str, now_s: float, longest_pause_s: float) -> Notification | None:
         """Return the oldest letter that is due, and has no older one of its job before it.
 
         longest_pause_s: a letter that seems to wait for longer is due: the clock was set back.
@@ -53,16 +53,16 @@ class Outbox(Database):
             row = db.execute(query, (channel, now_s, now_s + longest_pause_s)).fetchone()
         return _letter_of(row) if row is not None else None
 
-    def end(self, letter: Notification, outcome: str, now_s: float) -> None:
+    def end(self, notification: Notification, outcome: str, now_s: float) -> None:
         """A letter was delivered, or is given up."""
         with self.writing("end_letter") as db:
-            values = (now_s, outcome, letter.serial)
+            values = (now_s, outcome, notification.serial)
             db.execute("UPDATE letters SET attempts = attempts + 1, ended_s = ?, outcome = ? WHERE serial = ?", values)
 
-    def put_off(self, letter: Notification, outcome: str, not_before_s: float) -> None:
+    def put_off(self, notification: Notification, outcome: str, not_before_s: float) -> None:
         """A letter could not be delivered: not before this moment again."""
         with self.writing("put_off_letter") as db:
-            values = (not_before_s, outcome, letter.serial)
+            values = (not_before_s, outcome, notification.serial)
             db.execute(
                 "UPDATE letters SET attempts = attempts + 1, not_before_s = ?, outcome = ? WHERE serial = ?", values
             )

@@ -25,14 +25,14 @@ def failpoint(name: str) -> None:
         with open(wanted.removeprefix(LIST), "a", encoding="utf-8") as file:  # noqa: PTH123 - pathlib loads slowly
             file.write(f"{name}\n")
         return
-    places = wanted.split()
-    found = next((place for place in places if place.split(":")[0] == name), None)
+    paths = wanted.split()
+    found = next((place for place in paths if place.split(":")[0] == name), None)
     if found is None:
         return
     _, visits, *error = found.split(":")
     if int(visits) > 1:
-        places[places.index(found)] = ":".join([name, str(int(visits) - 1), *error])
-        os.environ[VARIABLE] = " ".join(places)
+        paths[paths.index(found)] = ":".join([name, str(int(visits) - 1), *error])
+        os.environ[VARIABLE] = " ".join(paths)
         return
     if not error:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -31,24 +31,24 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=5000)
     jobs = parser.parse_args().jobs
     with tempfile.TemporaryDirectory() as folder:
-        house = GalleryFixture(Path(folder))
-        house.claim("old", PEOPLE, LOOKS)
-        house.complete("old")
-        Gallery(house.config, house.ledger).publish({}, "", PATIENT_S)
-        house.multiply("old", jobs - 2, with_folders=True)
-        house.claim("live", PEOPLE, LOOKS)
-        gallery = Gallery(house.config, house.ledger)
+        fixture = GalleryFixture(Path(folder))
+        fixture.claim("old", PEOPLE, LOOKS)
+        fixture.complete("old")
+        Gallery(fixture.config, fixture.ledger).publish({}, "", PATIENT_S)
+        fixture.multiply("old", jobs - 2, with_folders=True)
+        fixture.claim("live", PEOPLE, LOOKS)
+        gallery = Gallery(fixture.config, fixture.ledger)
         cpu_ms, wall_ms = publish(gallery)
         print(f"{jobs} jobs, all pages from nothing: {cpu_ms / 1000:.1f} s of CPU, {wall_ms / 1000:.1f} s")
         updates = []
-        for number, record in enumerate(house.ledger.looks("live")):
-            house.finish("live", record.look.key, 1_700_000_200.0 + number)
+        for number, record in enumerate(fixture.ledger.looks("live")):
+            fixture.finish("live", record.look.key, 1_700_000_200.0 + number)
             updates.append(publish(gallery))
         cpu, wall = (statistics.median(column) for column in zip(*updates, strict=True))
         print(f"one new picture: {cpu:.0f} ms of CPU, {wall:.0f} ms (medians of {len(updates)})")
-        print(f"restart with nothing to write: {publish(Gallery(house.config, house.ledger))[0]:.0f} ms of CPU")
-        largest = max(path.stat().st_size for path in house.config.outputs.rglob("*.html"))
-        front = (house.config.outputs / "index.html").stat().st_size
+        print(f"restart with nothing to write: {publish(Gallery(fixture.config, fixture.ledger))[0]:.0f} ms of CPU")
+        largest = max(path.stat().st_size for path in fixture.config.outputs.rglob("*.html"))
+        front = (fixture.config.outputs / "index.html").stat().st_size
         print(f"largest page {largest / 1000:.0f} KB, front page {front / 1000:.0f} KB")
     return int(cpu > LIMIT_MS or largest > LIMIT_BYTES)
 

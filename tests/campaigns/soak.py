@@ -23,7 +23,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
 
-from soak_house import SoakHouse
+from soak_run import SoakRun
 from soak_uploads import KINDS, Uploaded
 
 # The daemon is killed in the first part only; of its last life, the beginning is left out as warming up.
@@ -53,7 +53,7 @@ def fitted_growth(times_s: list[float], values: list[float]) -> float:
     return median(slopes) * (times_s[-1] - times_s[0]) if slopes else 0.0
 
 
-def live(house: SoakHouse, dice: random.Random, seconds: float, uploads: list[Uploaded]) -> None:
+def live(fixture: SoakRun, dice: random.Random, seconds: float, uploads: list[Uploaded]) -> None:
     """The time of the campaign: every turn does whatever is due."""
     began_s = time.monotonic()
     due = {"upload": 0.0, "sample": 0.0, "kill engine": 30.0, "end daemon": 45.0, "reload": 70.0, "pause": 50.0}
@@ -61,52 +61,52 @@ def live(house: SoakHouse, dice: random.Random, seconds: float, uploads: list[Up
         for what in [what for what, at_s in due.items() if at_s <= spent_s]:
             if what == "upload":
                 kind = dice.choice(KINDS)
-                uploads.append(kind(house.inputs, f"{kind.__name__.lower()}-{len(uploads)}", dice))
+                uploads.append(kind(fixture.inputs, f"{kind.__name__.lower()}-{len(uploads)}", dice))
                 due[what] = spent_s + dice.uniform(0.3, 2.0)
             elif what == "sample":
-                house.sample()
+                fixture.sample()
                 due[what] = spent_s + SAMPLE_S
             elif what == "kill engine":
-                house.kill_engine()
+                fixture.kill_engine()
                 due[what] = spent_s + dice.uniform(20, 60)
             elif what == "end daemon":
                 if spent_s < KILLING_PART * seconds:
-                    house.end_daemon(gently=dice.random() < 0.3)
+                    fixture.end_daemon(gently=dice.random() < 0.3)
                 due[what] = spent_s + dice.uniform(20, 90)
             elif what == "reload":
-                house.reload()
+                fixture.reload()
                 due[what] = spent_s + dice.uniform(60, 120)
             else:
-                house.command("pause")
+                fixture.command("pause")
                 time.sleep(dice.uniform(0.2, 2.0))
-                house.command("resume")
+                fixture.command("resume")
                 due[what] = spent_s + dice.uniform(60, 180)
         for upload in uploads:
-            upload.step(house)
-        house.watch_over()
+            upload.step(fixture)
+        fixture.watch_over()
         time.sleep(0.1)
 
 
-def drain(house: SoakHouse, uploads: list[Uploaded]) -> None:
+def drain(fixture: SoakRun, uploads: list[Uploaded]) -> None:
     """No more uploads: let what is there come to its end."""
     deadline_s = time.monotonic() + DRAIN_S
     while time.monotonic() < deadline_s and any(not upload.ended for upload in uploads):
         for upload in uploads:
-            upload.step(house)
-        house.watch_over()
+            upload.step(fixture)
+        fixture.watch_over()
         time.sleep(0.2)
 
 
-def judge_uploads(house: SoakHouse, uploads: list[Uploaded]) -> list[str]:
+def judge_uploads(fixture: SoakRun, uploads: list[Uploaded]) -> list[str]:
     """What ended otherwise than it had to."""
-    faults = [f"{upload.name}: {fault}" for upload in uploads if (fault := upload.fault(house))]
-    jobs = {job.name for job in house.jobs()}
+    faults = [f"{upload.name}: {fault}" for upload in uploads if (fault := upload.fault(fixture))]
+    jobs = {job.name for job in fixture.jobs()}
     return faults + [f"{name} is in the ledger, and nobody uploaded it" for name in jobs - {up.name for up in uploads}]
 
 
-def judge_growth(house: SoakHouse) -> list[str]:
+def judge_growth(fixture: SoakRun) -> list[str]:
     """Print a line for each quantity; returns those that grew."""
-    last = [sample for sample in house.samples if sample.pid == house.samples[-1].pid]
+    last = [sample for sample in fixture.samples if sample.pid == fixture.samples[-1].pid]
     fitted = last[int(WARM_PART * len(last)) :]
     times_s = [sample.at_s for sample in fitted]
     minutes = (times_s[-1] - times_s[0]) / 60
@@ -140,23 +140,23 @@ def main(arguments: list[str] | None = None) -> int:
     )
     print(f"machine: {machine}; Python {platform.python_version()}; load {os.getloadavg()[0]:.1f}")
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}, {chosen.minutes:g} minutes, seed {chosen.seed}", flush=True)
-    house, uploads = SoakHouse(home), []  # type: tuple[SoakHouse, list[Uploaded]]
-    house.start()
+    fixture, uploads = SoakRun(home), []  # type: tuple[SoakRun, list[Uploaded]]
+    fixture.start()
     try:
-        live(house, random.Random(chosen.seed), chosen.minutes * 60, uploads)
-        drain(house, uploads)
-        faults = judge_uploads(house, uploads)
+        live(fixture, random.Random(chosen.seed), chosen.minutes * 60, uploads)
+        drain(fixture, uploads)
+        faults = judge_uploads(fixture, uploads)
     finally:
-        house.end()
+        fixture.end()
     kinds = {kind.__name__.lower(): sum(type(upload) is kind for upload in uploads) for kind in KINDS}
     print(f"uploads: {len(uploads)} ({', '.join(f'{count} {name}' for name, count in kinds.items())})")
     print(
-        f"engine killed {house.engine_kills} times, daemon killed {house.kills} and stopped {house.stops} times,"
-        f" settings read again {house.reloads} times, logs rotated {house.rotations()} times"
+        f"engine killed {fixture.engine_kills} times, daemon killed {fixture.kills} and stopped {fixture.stops} times,"
+        f" settings read again {fixture.reloads} times, logs rotated {fixture.rotations()} times"
     )
-    lives = sum(early.pid != late.pid for early, late in pairwise(house.samples)) + 1
-    print(f"{len(house.samples)} samples in {lives} lives of the daemon")
-    grown = judge_growth(house)
+    lives = sum(early.pid != late.pid for early, late in pairwise(fixture.samples)) + 1
+    print(f"{len(fixture.samples)} samples in {lives} lives of the daemon")
+    grown = judge_growth(fixture)
     for fault in faults[:20]:
         print(f"wrong: {fault}")
     if faults or grown:

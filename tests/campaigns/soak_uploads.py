@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from soak_house import SoakHouse
+from soak_run import SoakRun
 
 from fastfit_watch.domain.job import Job, Status
 from fastfit_watch.domain.look import ImageFormat
@@ -56,43 +56,43 @@ class Uploaded:
         manifest = f"people: [anna.jpg]\nseed: {self.seed}\nlooks:\n{looks}"
         return {"outfit.yaml": manifest.encode(), "anna.jpg": self.person, "shirt.jpg": self.person}
 
-    def step(self, house: SoakHouse) -> None:
+    def step(self, fixture: SoakRun) -> None:
         """Go on, and look whether it came to its end."""
         if self.ended:
             return
         age_s = time.monotonic() - self._at_s
-        job = house.job(self.name) if age_s > 1 else None
+        job = fixture.job(self.name) if age_s > 1 else None
         if job is None:
-            self.go_on(house, None, age_s)
+            self.go_on(fixture, None, age_s)
             return
         self.seen = f"{job.status.value}: {job.reason}"
-        self.go_on(house, job, age_s)
-        if self.is_over(job) and (report := self._report(house)).get("status") == job.status:
-            self._check(house, job, report)
+        self.go_on(fixture, job, age_s)
+        if self.is_over(job) and (report := self._report(fixture)).get("status") == job.status:
+            self._check(fixture, job, report)
             self.ended = True
 
-    def go_on(self, house: SoakHouse, job: Job | None, age_s: float) -> None:
+    def go_on(self, fixture: SoakRun, job: Job | None, age_s: float) -> None:
         """What this uploader does after the beginning; nothing here."""
 
     def is_over(self, job: Job) -> bool:
         """Is this the state to be judged?"""
         return job.status in FINAL
 
-    def fault(self, house: SoakHouse) -> str:
+    def fault(self, fixture: SoakRun) -> str:
         """What is wrong at the end, or nothing."""
         return self._wrong if self.ended else f"never came to its end, last seen {self.seen or 'nowhere'}"
 
-    def _report(self, house: SoakHouse) -> dict[str, Any]:
+    def _report(self, fixture: SoakRun) -> dict[str, Any]:
         """The report; empty before there is one."""
-        path = house.outputs / self.name / "report.json"
+        path = fixture.outputs / self.name / "report.json"
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
-    def _check(self, house: SoakHouse, job: Job, report: dict[str, Any]) -> None:
+    def _check(self, fixture: SoakRun, job: Job, report: dict[str, Any]) -> None:
         """Right state, one picture for each finished look, whole, and the one that an undisturbed run makes."""
         if job.status not in self.ends:
             self._wrong = f"ended as {self.seen}"
             return
-        folder = house.outputs / self.name
+        folder = fixture.outputs / self.name
         made = {f"{look['look']}.png" for look in report["looks"] if look["status"] == "done"}
         if {path.name for path in folder.glob("anna.*.png")} != made:
             self._wrong = "its pictures are not those of its report"
@@ -117,7 +117,7 @@ class Slow(Uploaded):
         self.folder.mkdir()
         (self.folder / "outfit.yaml").write_bytes(self.files()["outfit.yaml"])
 
-    def go_on(self, house: SoakHouse, job: Job | None, age_s: float) -> None:
+    def go_on(self, fixture: SoakRun, job: Job | None, age_s: float) -> None:
         if self._part == 1.0:
             return  # nobody opens a file again after its end; in the place of a taken folder it would be a new upload
         part = self._part = min(1.0, age_s / 4)
@@ -138,7 +138,7 @@ class Mended(Uploaded):
         for file, data in (self.files() | {"anna.jpg": b"<html>"}).items():
             (self.folder / file).write_bytes(data)
 
-    def go_on(self, house: SoakHouse, job: Job | None, age_s: float) -> None:
+    def go_on(self, fixture: SoakRun, job: Job | None, age_s: float) -> None:
         if job is not None and job.status is Status.INVALID and not self._mended:
             (self.folder / "anna.jpg").write_bytes(self.person)
             self._mended = True
@@ -154,7 +154,7 @@ class Bad(Uploaded):
         for file, data in (self.files() | {"outfit.yaml": b"person: anna.jpg\nuper: shirt.jpg\n"}).items():
             (self.folder / file).write_bytes(data)
 
-    def go_on(self, house: SoakHouse, job: Job | None, age_s: float) -> None:
+    def go_on(self, fixture: SoakRun, job: Job | None, age_s: float) -> None:
         if job is not None and job.status is Status.INVALID and self.folder.exists():
             shutil.rmtree(self.folder)
 
@@ -165,7 +165,7 @@ class Cancelled(Uploaded):
     ends = frozenset({Status.CANCELLED, Status.DONE})
     deed = "slow"
 
-    def go_on(self, house: SoakHouse, job: Job | None, age_s: float) -> None:
+    def go_on(self, fixture: SoakRun, job: Job | None, age_s: float) -> None:
         if job is not None and job.status in (Status.QUEUED, Status.RUNNING):
             with contextlib.suppress(OSError):
                 (self.folder / "CANCEL").touch()
@@ -177,7 +177,7 @@ class Retried(Uploaded):
     deed = "input-once"
     most_looks = 1
 
-    def go_on(self, house: SoakHouse, job: Job | None, age_s: float) -> None:
+    def go_on(self, fixture: SoakRun, job: Job | None, age_s: float) -> None:
         if job is not None and job.status is Status.FAILED:
             with contextlib.suppress(OSError):
                 (self.folder / "RETRY").touch()
@@ -189,9 +189,9 @@ class Retried(Uploaded):
 class Commanded(Retried):
     """The same by the command `retry`."""
 
-    def go_on(self, house: SoakHouse, job: Job | None, age_s: float) -> None:
+    def go_on(self, fixture: SoakRun, job: Job | None, age_s: float) -> None:
         if job is not None and job.status is Status.FAILED:
-            house.command("retry", self.name)
+            fixture.command("retry", self.name)
 
 
 class Crashing(Uploaded):

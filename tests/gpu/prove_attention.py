@@ -76,10 +76,10 @@ def prove_errors() -> bool:
         for case in CASES:
             query, keys, values = given = draw(case, head_size)
             ours = error(hopper.attend(*given), *given)
-            rival = error(_cudnn(query.contiguous(), keys.contiguous(), values.contiguous(), None), *given)
-            good = ours <= MORE_ERROR * rival
+            baseline = error(_cudnn(query.contiguous(), keys.contiguous(), values.contiguous(), None), *given)
+            good = ours <= MORE_ERROR * baseline
             fine &= good
-            print(f"{case.name:22s} {head_size:4d} {ours:9.2e} {rival:9.2e}{'' if good else '  TOO LARGE'}")
+            print(f"{case.name:22s} {head_size:4d} {ours:9.2e} {baseline:9.2e}{'' if good else '  TOO LARGE'}")
     return fine
 
 

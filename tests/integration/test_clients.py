@@ -24,11 +24,11 @@ LONG_AGO_S = 1_000_000_000  # a mtime of 2001, as cp -a and scp -p bring it
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[DaemonProcess]:
+def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
     (tmp_path / "box").mkdir()
-    house = DaemonProcess(tmp_path / "box")
-    yield house
-    house.close()
+    daemon = DaemonProcess(tmp_path / "box")
+    yield daemon
+    daemon.close()
 
 
 @pytest.fixture
@@ -121,148 +121,148 @@ CLIENTS: dict[str, Client] = {
 }
 
 
-def test_every_client_gets_its_picture(house: DaemonProcess, ssh: LoopbackSsh, tmp_path: Path) -> None:
-    house.start()
+def test_every_client_gets_its_picture(daemon: DaemonProcess, ssh: LoopbackSsh, tmp_path: Path) -> None:
+    daemon.start()
     for name, upload in CLIENTS.items():
-        upload(ssh, prepare(tmp_path / "mine" / name), house.inputs)
-    wait_for(lambda: all(house.is_final(name) for name in CLIENTS), house)
+        upload(ssh, prepare(tmp_path / "mine" / name), daemon.inputs)
+    wait_for(lambda: all(daemon.is_final(name) for name in CLIENTS), daemon)
     for name in CLIENTS:
-        job = house.job(name)
+        job = daemon.job(name)
         assert job is not None and job.status is Status.DONE, (name, job)
-        assert len(list((house.outputs / name).glob("*.png"))) == 1, name
-    assert {path.parent.name for path in house.outputs.glob("*/report.json")} == set(CLIENTS), "no job twice"
+        assert len(list((daemon.outputs / name).glob("*.png"))) == 1, name
+    assert {path.parent.name for path in daemon.outputs.glob("*/report.json")} == set(CLIENTS), "no job twice"
 
 
-def _slow_scp(ssh: LoopbackSsh, source: Path, house: DaemonProcess) -> subprocess.Popen[bytes]:
+def _slow_scp(ssh: LoopbackSsh, source: Path, daemon: DaemonProcess) -> subprocess.Popen[bytes]:
     """Begin an upload of about ten seconds, picture and manifest; returns once half the picture is there."""
     size = (source / "anna.png").stat().st_size
     # The manifest and the shirt come whole and first: only the picture tells that the upload is not complete.
-    (house.inputs / source.name).mkdir(exist_ok=True)
-    run([*ssh.scp, str(source / "outfit.yaml"), str(source / "shirt.png"), ssh.target(house.inputs / source.name)])
+    (daemon.inputs / source.name).mkdir(exist_ok=True)
+    run([*ssh.scp, str(source / "outfit.yaml"), str(source / "shirt.png"), ssh.target(daemon.inputs / source.name)])
     limit = ["-l", str(max(1, size * 8 // 1000 // 10))]
-    process = subprocess.Popen([*ssh.scp, *limit, str(source / "anna.png"), ssh.target(house.inputs / source.name)])
-    arriving = house.inputs / source.name / "anna.png"
-    wait_for(lambda: arriving.exists() and arriving.stat().st_size > size // 4, house)
+    process = subprocess.Popen([*ssh.scp, *limit, str(source / "anna.png"), ssh.target(daemon.inputs / source.name)])
+    arriving = daemon.inputs / source.name / "anna.png"
+    wait_for(lambda: arriving.exists() and arriving.stat().st_size > size // 4, daemon)
     return process
 
 
 def test_an_upload_stopped_midway_waits_stalls_and_is_taken_when_it_goes_on(
-    house: DaemonProcess, ssh: LoopbackSsh, tmp_path: Path
+    daemon: DaemonProcess, ssh: LoopbackSsh, tmp_path: Path
 ) -> None:
-    house.configure(watch={"settle_s": 0.2, "scan_s": 0.2, "quiet_scan_s": 0.5, "stalled_after_s": 3})
-    house.start()
-    upload = _slow_scp(ssh, prepare(tmp_path / "mine" / "slow", 1200), house)
+    daemon.configure(watch={"settle_s": 0.2, "scan_s": 0.2, "quiet_scan_s": 0.5, "stalled_after_s": 3})
+    daemon.start()
+    upload = _slow_scp(ssh, prepare(tmp_path / "mine" / "slow", 1200), daemon)
     upload.send_signal(signal.SIGSTOP)
-    wait_for(lambda: house.status("slow").startswith("stalled"), house)
-    house.upload("other", "look")
-    wait_for(lambda: house.is_final("other"), house)
+    wait_for(lambda: daemon.status("slow").startswith("stalled"), daemon)
+    daemon.upload("other", "look")
+    wait_for(lambda: daemon.is_final("other"), daemon)
     upload.send_signal(signal.SIGCONT)
     assert upload.wait(60) == 0
-    wait_for(lambda: house.is_final("slow"), house)
-    assert house.status("slow").startswith("done")
+    wait_for(lambda: daemon.is_final("slow"), daemon)
+    assert daemon.status("slow").startswith("done")
 
 
 def test_a_killed_upload_waits_and_the_same_command_again_completes_it(
-    house: DaemonProcess, ssh: LoopbackSsh, tmp_path: Path
+    daemon: DaemonProcess, ssh: LoopbackSsh, tmp_path: Path
 ) -> None:
-    house.start()
+    daemon.start()
     source = prepare(tmp_path / "mine" / "again", 1200)
-    upload = _slow_scp(ssh, source, house)
+    upload = _slow_scp(ssh, source, daemon)
     upload.kill()
     upload.wait()
-    wait_for(lambda: "anna.png" in house.status("again"), house)
+    wait_for(lambda: "anna.png" in daemon.status("again"), daemon)
     time.sleep(1.5)  # many times the settle time
-    assert house.status("again").startswith("waiting"), house.status("again")
+    assert daemon.status("again").startswith("waiting"), daemon.status("again")
     # scp writes over what is there, in place and without cutting it first.
-    run([*ssh.scp, "-r", str(source), ssh.target(house.inputs)])
-    wait_for(lambda: house.is_final("again"), house)
-    assert house.status("again").startswith("done")
+    run([*ssh.scp, "-r", str(source), ssh.target(daemon.inputs)])
+    wait_for(lambda: daemon.is_final("again"), daemon)
+    assert daemon.status("again").startswith("done")
 
 
 def test_a_daemon_restarted_in_the_middle_of_an_upload_takes_no_half_picture(
-    house: DaemonProcess, ssh: LoopbackSsh, tmp_path: Path
+    daemon: DaemonProcess, ssh: LoopbackSsh, tmp_path: Path
 ) -> None:
-    first = house.start()
-    upload = _slow_scp(ssh, prepare(tmp_path / "mine" / "across", 1200), house)
+    first = daemon.start()
+    upload = _slow_scp(ssh, prepare(tmp_path / "mine" / "across", 1200), daemon)
     first.kill()
     first.wait()
-    house.start()
-    wait_for(lambda: house.status("across").startswith("waiting"), house)
+    daemon.start()
+    wait_for(lambda: daemon.status("across").startswith("waiting"), daemon)
     time.sleep(1.0)
-    assert house.status("across").startswith("waiting"), house.status("across")
+    assert daemon.status("across").startswith("waiting"), daemon.status("across")
     assert upload.wait(60) == 0
-    wait_for(lambda: house.is_final("across"), house)
-    assert house.status("across").startswith("done")
+    wait_for(lambda: daemon.is_final("across"), daemon)
+    assert daemon.status("across").startswith("done")
 
 
-def test_more_events_than_the_kernel_keeps_lose_no_upload(house: DaemonProcess, tmp_path: Path) -> None:
-    daemon = house.start()
-    house.upload("before", "look")
-    wait_for(lambda: house.is_final("before"), house)
+def test_more_events_than_the_kernel_keeps_lose_no_upload(daemon: DaemonProcess, tmp_path: Path) -> None:
+    daemon_child = daemon.start()
+    daemon.upload("before", "look")
+    wait_for(lambda: daemon.is_final("before"), daemon)
     queue = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-    daemon.send_signal(signal.SIGSTOP)
+    daemon_child.send_signal(signal.SIGSTOP)
     try:
         for number in range(queue // 2 + 2000):  # each is two events
-            (house.inputs / f".flood{number}").mkdir()
-            (house.inputs / f".flood{number}").rmdir()
-        prepare(house.inputs / "after")
+            (daemon.inputs / f".flood{number}").mkdir()
+            (daemon.inputs / f".flood{number}").rmdir()
+        prepare(daemon.inputs / "after")
     finally:
-        daemon.send_signal(signal.SIGCONT)
-    wait_for(lambda: house.is_final("after"), house)
-    assert house.status("after").startswith("done")
+        daemon_child.send_signal(signal.SIGCONT)
+    wait_for(lambda: daemon.is_final("after"), daemon)
+    assert daemon.status("after").startswith("done")
 
 
-def test_inputs_taken_away_are_said_and_used_again_when_they_return(house: DaemonProcess) -> None:
-    house.start()
-    house.upload("first", "look")
-    wait_for(lambda: house.is_final("first"), house)
-    away = house.root / "away"
-    house.inputs.rename(away)
-    wait_for(lambda: "is gone" in (house.root / "stderr").read_text(), house)
-    away.rename(house.inputs)
-    house.upload("second", "look")
-    wait_for(lambda: house.is_final("second"), house)
-    assert house.status("second").startswith("done")
+def test_inputs_taken_away_are_said_and_used_again_when_they_return(daemon: DaemonProcess) -> None:
+    daemon.start()
+    daemon.upload("first", "look")
+    wait_for(lambda: daemon.is_final("first"), daemon)
+    away = daemon.root / "away"
+    daemon.inputs.rename(away)
+    wait_for(lambda: "is gone" in (daemon.root / "stderr").read_text(), daemon)
+    away.rename(daemon.inputs)
+    daemon.upload("second", "look")
+    wait_for(lambda: daemon.is_final("second"), daemon)
+    assert daemon.status("second").startswith("done")
 
 
-def test_a_disk_unmounted_and_mounted_again_loses_and_doubles_nothing(house: DaemonProcess, tmp_path: Path) -> None:
-    bare, house.inputs = house.inputs, house.root / "disk"
-    house.inputs.mkdir()
-    mount = f"mount --bind {shlex.quote(str(house.inputs))} {shlex.quote(str(bare))}"
+def test_a_disk_unmounted_and_mounted_again_loses_and_doubles_nothing(daemon: DaemonProcess, tmp_path: Path) -> None:
+    bare, daemon.inputs = daemon.inputs, daemon.root / "disk"
+    daemon.inputs.mkdir()
+    mount = f"mount --bind {shlex.quote(str(daemon.inputs))} {shlex.quote(str(bare))}"
     unmount = f"umount -l {shlex.quote(str(bare))}"  # lazily: the daemon holds files open on it
     probe = subprocess.run(["unshare", "-rm", "sh", "-c", f"{mount} && {unmount}"], capture_output=True, check=False)
     if probe.returncode:
         pytest.skip("no user namespaces here")
-    daemon = house.start(through=["unshare", "-rm", "sh", "-c", f'{mount} && exec "$0" "$@"'])
-    house.upload("first", "look")
-    wait_for(lambda: house.is_final("first"), house)
-    within = ["nsenter", "-t", str(daemon.pid), "-U", "-m", "--preserve-credentials", "sh", "-c"]
+    daemon_child = daemon.start(through=["unshare", "-rm", "sh", "-c", f'{mount} && exec "$0" "$@"'])
+    daemon.upload("first", "look")
+    wait_for(lambda: daemon.is_final("first"), daemon)
+    within = ["nsenter", "-t", str(daemon_child.pid), "-U", "-m", "--preserve-credentials", "sh", "-c"]
     run([*within, unmount])
-    house.upload("away", "look")
+    daemon.upload("away", "look")
     prepare(tmp_path / "mine" / "between").rename(bare / "between")
-    wait_for(lambda: house.status("between").startswith("done"), house)
-    assert house.status("away") == "", "it came to a disk that is not there"
+    wait_for(lambda: daemon.status("between").startswith("done"), daemon)
+    assert daemon.status("away") == "", "it came to a disk that is not there"
     run([*within, mount])
-    house.upload("last", "look")
-    wait_for(lambda: house.is_final("away") and house.is_final("last"), house)
-    assert {path.parent.name for path in house.outputs.glob("*/report.json")} == {"first", "between", "away", "last"}
-    assert house.begun() == ["first/anna.look", "between/anna.look", "away/anna.look", "last/anna.look"]
-    assert "is another folder now" in (house.root / "stderr").read_text()
+    daemon.upload("last", "look")
+    wait_for(lambda: daemon.is_final("away") and daemon.is_final("last"), daemon)
+    assert {path.parent.name for path in daemon.outputs.glob("*/report.json")} == {"first", "between", "away", "last"}
+    assert daemon.begun() == ["first/anna.look", "between/anna.look", "away/anna.look", "last/anna.look"]
+    assert "is another folder now" in (daemon.root / "stderr").read_text()
 
 
-def test_another_account_uploads_and_its_folder_is_left_alone(house: DaemonProcess, tmp_path: Path) -> None:
+def test_another_account_uploads_and_its_folder_is_left_alone(daemon: DaemonProcess, tmp_path: Path) -> None:
     """The daemon may read but not move what another account uploads into a sticky folder: it takes a copy, once."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to play two accounts")
     administrator, uploader = 65_534, 54_321
-    os.chown(house.inputs, administrator, administrator)
-    house.inputs.chmod(0o1777)  # sticky: everyone may add, and take away only what is theirs
-    house.start(through=["setpriv", "--bounding-set=-all", "--inh-caps=-all"])  # root's name without root's powers
+    os.chown(daemon.inputs, administrator, administrator)
+    daemon.inputs.chmod(0o1777)  # sticky: everyone may add, and take away only what is theirs
+    daemon.start(through=["setpriv", "--bounding-set=-all", "--inh-caps=-all"])  # root's name without root's powers
     source = prepare(tmp_path / "mine" / "guest")
     for path in (source, *source.iterdir()):  # readable by all, as scp leaves files
         os.chown(path, uploader, uploader)
-    source.rename(house.inputs / "guest")
-    wait_for(lambda: house.status("guest").startswith("done"), house)
+    source.rename(daemon.inputs / "guest")
+    wait_for(lambda: daemon.status("guest").startswith("done"), daemon)
     time.sleep(1.5)
-    assert {"anna.png", "outfit.yaml"} <= {path.name for path in (house.inputs / "guest").iterdir()}
-    assert [path.parent.name for path in house.outputs.glob("*/report.json")] == ["guest"], "taken once"
+    assert {"anna.png", "outfit.yaml"} <= {path.name for path in (daemon.inputs / "guest").iterdir()}
+    assert [path.parent.name for path in daemon.outputs.glob("*/report.json")] == ["guest"], "taken once"

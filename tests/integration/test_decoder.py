@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def inspector() -> Iterator[Decoder]:
+def decoder() -> Iterator[Decoder]:
     with closing(Decoder(Limits())) as opened:
         yield opened
 
@@ -57,7 +57,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_faults_are_told_beside_their_neighbours(folder: Path, inspector: Decoder) -> None:
+def test_faults_are_told_beside_their_neighbours(folder: Path, decoder: Decoder) -> None:
     (folder / "page.jpg").write_text("<html>")
     (folder / "half.jpg").write_bytes((folder / "anna.jpg").read_bytes()[:100])
     (folder / "folder.jpg").mkdir()
@@ -73,115 +73,115 @@ def test_faults_are_told_beside_their_neighbours(folder: Path, inspector: Decode
         "../anna.jpg": "not in the folder",
         "/etc/passwd": "not in the folder",
     }
-    found = inspector.inspect(folder, [*words, "anna.jpg"])
+    found = decoder.inspect(folder, [*words, "anna.jpg"])
     for name, word in words.items():
         assert word in str(found[name]) and repr(name) in str(found[name])
     assert found["anna.jpg"] == FACTS
     assert the_child().num_fds() < 10, "what is refused is closed too"
 
 
-def test_odd_names_and_folders(tmp_path: Path, inspector: Decoder) -> None:
+def test_odd_names_and_folders(tmp_path: Path, decoder: Decoder) -> None:
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/ein \xff Ordner\n"))
     folder.mkdir()
     name = os.fsdecode(b"\xfe\n\xe2\x80\xae.jpg")
     Image.new("RGB", (48, 64)).save(folder / name, "JPEG")
     (folder / f"{name}x").write_bytes(b"no picture")
-    found = inspector.inspect(folder, [name, f"{name}x"])
+    found = decoder.inspect(folder, [name, f"{name}x"])
     assert found[name] == FACTS and str(found[f"{name}x"]).isprintable()
 
 
-def test_one_child_serves_thousands_of_pictures_in_little_memory(folder: Path, inspector: Decoder) -> None:
-    inspector.inspect(folder, ["anna.jpg"])
+def test_one_child_serves_thousands_of_pictures_in_little_memory(folder: Path, decoder: Decoder) -> None:
+    decoder.inspect(folder, ["anna.jpg"])
     child = the_child()
     began_s = time.monotonic()
     for _ in range(1000):
-        assert inspector.inspect(folder, ["anna.jpg"])["anna.jpg"] == FACTS
+        assert decoder.inspect(folder, ["anna.jpg"])["anna.jpg"] == FACTS
     assert time.monotonic() - began_s < 10, "a process for each picture would take minutes"
     assert the_child().pid == child.pid
     assert child.memory_info().rss < 80e6 and child.num_fds() < 10
 
 
-def test_the_memory_of_a_small_picture_is_kept_for_the_next(folder: Path, inspector: Decoder) -> None:
+def test_the_memory_of_a_small_picture_is_kept_for_the_next(folder: Path, decoder: Decoder) -> None:
     Image.new("RGB", (1200, 900)).save(folder / "shirt.png")
-    inspector.inspect(folder, ["shirt.png"])
+    decoder.inspect(folder, ["shirt.png"])
     before = page_faults(the_child().pid)
-    inspector.inspect(folder, ["shirt.png"] * 10)
+    decoder.inspect(folder, ["shirt.png"] * 10)
     assert page_faults(the_child().pid) - before < 10 * 400, "a picture and its copy are more than 1500 pages"
 
 
-def test_the_memory_of_a_large_picture_is_given_back(folder: Path, inspector: Decoder) -> None:
+def test_the_memory_of_a_large_picture_is_given_back(folder: Path, decoder: Decoder) -> None:
     Image.new("RGB", (5000, 5000)).save(folder / "large.webp")
-    assert inspector.inspect(folder, ["large.webp"])["large.webp"] == ImageFacts("WEBP", 5000, 5000)
+    assert decoder.inspect(folder, ["large.webp"])["large.webp"] == ImageFacts("WEBP", 5000, 5000)
     assert the_child().memory_info().rss < 80e6
 
 
 def test_a_picture_that_needs_too_much_memory_costs_nothing_else(folder: Path) -> None:
     Image.new("RGB", (6000, 6000)).save(folder / "large.png")
-    with closing(Decoder(Limits(decode_memory_bytes=150 * 2**20))) as inspector:
-        found = inspector.inspect(folder, ["anna.jpg"])
+    with closing(Decoder(Limits(decode_memory_bytes=150 * 2**20))) as decoder:
+        found = decoder.inspect(folder, ["anna.jpg"])
         child = the_child()
-        found = inspector.inspect(folder, ["large.png", "anna.jpg"])
+        found = decoder.inspect(folder, ["large.png", "anna.jpg"])
         assert "of memory to decode" in str(found["large.png"]) and found["anna.jpg"] == FACTS
         assert the_child().pid == child.pid
 
 
 def test_a_picture_that_takes_too_long_is_named_and_the_child_replaced(folder: Path) -> None:
-    with closing(Decoder(Limits(decode_s=1.0))) as inspector:
-        inspector.inspect(folder, ["anna.jpg"])
+    with closing(Decoder(Limits(decode_s=1.0))) as decoder:
+        decoder.inspect(folder, ["anna.jpg"])
         child = the_child()
         child.send_signal(signal.SIGSTOP)
         began_s = time.monotonic()
-        fault = inspector.inspect(folder, ["anna.jpg"])["anna.jpg"]
+        fault = decoder.inspect(folder, ["anna.jpg"])["anna.jpg"]
         assert 0.9 < time.monotonic() - began_s < 5
         assert "takes more than 1 s to decode" in str(fault)
         wait_until(lambda: not child.is_running())
-        assert inspector.inspect(folder, ["anna.jpg"])["anna.jpg"] == FACTS
+        assert decoder.inspect(folder, ["anna.jpg"])["anna.jpg"] == FACTS
 
 
 def test_a_picture_that_crashes_the_child_is_named_and_its_neighbours_are_not(
-    folder: Path, inspector: Decoder, monkeypatch: pytest.MonkeyPatch
+    folder: Path, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Each child dies at its first picture, so both tries fail.
     monkeypatch.setenv(VARIABLE, "inspector.decode:1")
-    fault = inspector.inspect(folder, ["anna.jpg"])["anna.jpg"]
+    fault = decoder.inspect(folder, ["anna.jpg"])["anna.jpg"]
     assert "makes the program that decodes it crash" in str(fault)
     monkeypatch.delenv(VARIABLE)
-    assert inspector.inspect(folder, ["anna.jpg"])["anna.jpg"] == FACTS
+    assert decoder.inspect(folder, ["anna.jpg"])["anna.jpg"] == FACTS
 
 
-def test_a_child_that_was_killed_by_others_blames_no_picture(folder: Path, inspector: Decoder) -> None:
+def test_a_child_that_was_killed_by_others_blames_no_picture(folder: Path, decoder: Decoder) -> None:
     noise = io.BytesIO()
     Image.effect_noise((5000, 5000), 60).save(noise, "PNG", compress_level=1)
     (folder / "slow.png").write_bytes(noise.getvalue())
-    inspector.inspect(folder, ["anna.jpg"])
+    decoder.inspect(folder, ["anna.jpg"])
     idle = the_child()
     idle.kill()
     wait_until(lambda: idle.status() == psutil.STATUS_ZOMBIE)
-    assert inspector.inspect(folder, ["anna.jpg"])["anna.jpg"] == FACTS
+    assert decoder.inspect(folder, ["anna.jpg"])["anna.jpg"] == FACTS
     busy = the_child()
     killer = threading.Timer(0.05, busy.kill)
     killer.start()
-    assert inspector.inspect(folder, ["slow.png"])["slow.png"] == ImageFacts("PNG", 5000, 5000)
+    assert decoder.inspect(folder, ["slow.png"])["slow.png"] == ImageFacts("PNG", 5000, 5000)
     killer.join()
     assert the_child().pid != busy.pid, "the kill must have hit a picture in hand"
 
 
-def test_signals_to_everyone_do_not_reach_a_picture_in_hand(folder: Path, inspector: Decoder) -> None:
-    inspector.inspect(folder, ["anna.jpg"])
+def test_signals_to_everyone_do_not_reach_a_picture_in_hand(folder: Path, decoder: Decoder) -> None:
+    decoder.inspect(folder, ["anna.jpg"])
     child = the_child()
     child.terminate()
     assert os.getpgid(child.pid) != os.getpgid(0), "a Ctrl-C goes to the whole group of the terminal"
-    assert inspector.inspect(folder, ["anna.jpg"])["anna.jpg"] == FACTS
+    assert decoder.inspect(folder, ["anna.jpg"])["anna.jpg"] == FACTS
     assert the_child().pid == child.pid
 
 
-def test_the_child_ends_with_close_and_can_be_had_again(folder: Path, inspector: Decoder) -> None:
-    inspector.inspect(folder, ["anna.jpg"])
+def test_the_child_ends_with_close_and_can_be_had_again(folder: Path, decoder: Decoder) -> None:
+    decoder.inspect(folder, ["anna.jpg"])
     child = the_child()
-    inspector.close()
-    inspector.close()
+    decoder.close()
+    decoder.close()
     assert not child.is_running()
-    assert inspector.inspect(folder, ["anna.jpg"])["anna.jpg"] == FACTS
+    assert decoder.inspect(folder, ["anna.jpg"])["anna.jpg"] == FACTS
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["idle", "hanging"])
@@ -202,14 +202,14 @@ def test_the_child_dies_with_its_parent(folder: Path, stopped: bool) -> None:
 
 def test_a_child_that_cannot_start_blames_no_picture(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with closing(Decoder(Limits())) as inspector, pytest.raises(StorageError, match="cannot be started"):
-        inspector.inspect(folder, ["anna.jpg"])
+    with closing(Decoder(Limits())) as decoder, pytest.raises(StorageError, match="cannot be started"):
+        decoder.inspect(folder, ["anna.jpg"])
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
-    with closing(Decoder(Limits())) as inspector, pytest.raises(StorageError, match="cannot be started"):
-        inspector.inspect(folder, ["anna.jpg"])
+    with closing(Decoder(Limits())) as decoder, pytest.raises(StorageError, match="cannot be started"):
+        decoder.inspect(folder, ["anna.jpg"])
 
 
-def test_the_child_stays_light(folder: Path, inspector: Decoder) -> None:
+def test_the_child_stays_light(folder: Path, decoder: Decoder) -> None:
     program = (
         "import sys, fastfit_watch.intake.decoder, PIL.Image;"
         "sys.exit(' '.join({'numpy', 'torch', 'pydantic', 'yaml'} & set(sys.modules)) or 0)"

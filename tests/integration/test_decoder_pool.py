@@ -44,40 +44,40 @@ def names() -> list[str]:
 
 
 @pytest.fixture
-def inspectors() -> Iterator[DecoderPool]:
+def decoders() -> Iterator[DecoderPool]:
     with closing(DecoderPool(Limits(), most=3)) as opened:
         yield opened
     assert not running()
 
 
-def test_helpers_find_what_one_finds_in_the_same_order(folder: Path, names: list[str], inspectors: DecoderPool) -> None:
+def test_helpers_find_what_one_finds_in_the_same_order(folder: Path, names: list[str], decoders: DecoderPool) -> None:
     seen: list[set[int]] = []
-    found = inspectors.inspect(folder, names, lambda: seen.append(running()))
+    found = decoders.inspect(folder, names, lambda: seen.append(running()))
     with closing(Decoder(Limits())) as alone:
         expected = alone.inspect(folder, names)
     assert list(found.items()) == list(expected.items())
     assert sum(isinstance(each, str) for each in found.values()) == 2
     assert max(map(len, seen)) == 3
     there = running()
-    inspectors.inspect(folder, names)
+    decoders.inspect(folder, names)
     assert running() == there, "uploads that follow each other are looked at by the same processes"
 
 
 def test_helpers_leave_when_nothing_is_asked(folder: Path, names: list[str]) -> None:
-    with closing(DecoderPool(Limits(), most=3, idle_s=0.5)) as inspectors:
-        inspectors.inspect(folder, names[:1])
+    with closing(DecoderPool(Limits(), most=3, idle_s=0.5)) as decoders:
+        decoders.inspect(folder, names[:1])
         kept = running()
-        inspectors.inspect(folder, names)
+        decoders.inspect(folder, names)
         deadline_s = time.monotonic() + 20
         while running() != kept:
             assert time.monotonic() < deadline_s
             time.sleep(0.05)
-        found = inspectors.inspect(folder, names)
+        found = decoders.inspect(folder, names)
         assert list(found) == names and len(running() - kept) == 2, "and others come for the next large upload"
 
 
-def test_a_helper_that_is_lost_costs_no_picture(folder: Path, names: list[str], inspectors: DecoderPool) -> None:
-    inspectors.inspect(folder, names[:1])
+def test_a_helper_that_is_lost_costs_no_picture(folder: Path, names: list[str], decoders: DecoderPool) -> None:
+    decoders.inspect(folder, names[:1])
     (kept,) = running()
     killed: list[int] = []
 
@@ -86,34 +86,34 @@ def test_a_helper_that_is_lost_costs_no_picture(folder: Path, names: list[str], 
             killed.append(helpers.pop())
             psutil.Process(killed[0]).kill()
 
-    found = inspectors.inspect(folder, names, kill_a_helper)
+    found = decoders.inspect(folder, names, kill_a_helper)
     assert killed
     assert {name for name, each in found.items() if isinstance(each, str)} == {"7.png", "33.png"}
     assert kept in running()
 
 
-def test_small_uploads_start_no_helper(folder: Path, names: list[str], inspectors: DecoderPool) -> None:
+def test_small_uploads_start_no_helper(folder: Path, names: list[str], decoders: DecoderPool) -> None:
     seen: list[set[int]] = []
-    inspectors.inspect(folder, names[:3], lambda: seen.append(running()))
+    decoders.inspect(folder, names[:3], lambda: seen.append(running()))
     assert len(set().union(*seen)) == 1
 
 
 def test_a_machine_without_room_for_helpers_does_without(
-    folder: Path, names: list[str], inspectors: DecoderPool, monkeypatch: pytest.MonkeyPatch
+    folder: Path, names: list[str], decoders: DecoderPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inspectors.inspect(folder, names[:1])
+    decoders.inspect(folder, names[:1])
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    assert list(inspectors.inspect(folder, names)) == names
+    assert list(decoders.inspect(folder, names)) == names
 
 
 def test_a_failing_machine_is_said_and_blames_no_picture(
-    folder: Path, names: list[str], inspectors: DecoderPool, monkeypatch: pytest.MonkeyPatch
+    folder: Path, names: list[str], decoders: DecoderPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(StorageError, match="cannot be started"):
-        inspectors.inspect(folder, names)
+        decoders.inspect(folder, names)
     monkeypatch.undo()
-    assert list(inspectors.inspect(folder, names)) == names
+    assert list(decoders.inspect(folder, names)) == names
 
 
 def test_processors_and_memory_bound_the_processes() -> None:

@@ -73,7 +73,7 @@ def is_elsewhere(line: str) -> bool:
 
 
 @dataclass(frozen=True)
-class House:
+class DocsFixture:
     """The box's folder with the program and its daemon, the laptop's folder, and the programs that lines call."""
 
     box: Path
@@ -118,41 +118,42 @@ def end(process: subprocess.Popen[str], how: int = signal.SIGKILL) -> None:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DocsFixture]:
     """A stranger's afternoon: check, start the daemon, upload, watch the log, fetch the results."""
     root = tmp_path_factory.mktemp("docs")
-    house = House(root / "box" / "fastfit-watch", root / "laptop", root / "bin")
-    for folder in (house.box / "inputs", house.laptop, house.programs, *_folders_of_shells(house.box.parent)):
+    fixture = DocsFixture(root / "box" / "fastfit-watch", root / "laptop", root / "bin")
+    for folder in (fixture.box / "inputs", fixture.laptop, fixture.programs, *_folders_of_shells(fixture.box.parent)):
         folder.mkdir(parents=True)
-    upload = draw_upload(house.laptop / "spring")
+    upload = draw_upload(fixture.laptop / "spring")
     for old, new in (("p0.jpg", "anna.jpg"), ("top0.png", "shirt.png"), ("bottom0.png", "jeans.png")):
         (upload / old).rename(upload / new)
     (upload / "outfit.yaml").write_text(
         "person: anna.jpg\nsteps: 2\nlooks:\n  casual: {upper: shirt.png, lower: jeans.png}\n", encoding="utf-8"
     )
     for file in ("anna.jpg", "shirt.png", "jeans.png"):
-        shutil.copyfile(upload / file, house.box / Path(file).with_suffix(".jpg"))
-    (house.box / "settings.yaml").write_text(_settings(house.box), encoding="utf-8")
-    _write_program(house)
+        shutil.copyfile(upload / file, fixture.box / Path(file).with_suffix(".jpg"))
+    (fixture.box / "settings.yaml").write_text(_settings(fixture.box), encoding="utf-8")
+    _write_program(fixture)
     with serve_ssh(root) as ssh:
-        to = f'"${{@/gpu-box:/{ssh.target(house.box.parent)}/}}"'
-        _script(house.programs / "scp", f"exec {_real(ssh.scp)} {to}")
-        _script(house.programs / "ssh", f'shift; exec {_real(ssh.ssh)} {ssh.host} "cd {house.box.parent} && exec $*"')
+        to = f'"${{@/gpu-box:/{ssh.target(fixture.box.parent)}/}}"'
+        _script(fixture.programs / "scp", f"exec {_real(ssh.scp)} {to}")
+        there = f'"cd {fixture.box.parent} && exec $*"'
+        _script(fixture.programs / "ssh", f"shift; exec {_real(ssh.ssh)} {ssh.host} {there}")
         check, run, send, follow, fetch = IN_ORDER
-        house.run(check, house.laptop)
-        daemon = house.begin(run, house.box)
+        fixture.run(check, fixture.laptop)
+        daemon = fixture.begin(run, fixture.box)
         try:
-            house.run(send, house.laptop)
-            _wait_for(house.box / "outputs" / "spring" / "job.log")
-            watcher = house.begin(follow, house.laptop)
-            _wait_for(house.box / "outputs" / "spring" / "report.json")
+            fixture.run(send, fixture.laptop)
+            _wait_for(fixture.box / "outputs" / "spring" / "job.log")
+            watcher = fixture.begin(follow, fixture.laptop)
+            _wait_for(fixture.box / "outputs" / "spring" / "report.json")
             said = _first_lines(watcher, "done")
             end(watcher)
             assert "anna.casual" in said
-            house.run(fetch, house.laptop)
-            shutil.copyfile(house.laptop / "spring" / "anna.casual.png", house.box / "anna.casual.png")
-            shutil.copytree(house.laptop / "spring", house.box / "spring")
-            yield house
+            fixture.run(fetch, fixture.laptop)
+            shutil.copyfile(fixture.laptop / "spring" / "anna.casual.png", fixture.box / "anna.casual.png")
+            shutil.copytree(fixture.laptop / "spring", fixture.box / "spring")
+            yield fixture
         finally:
             end(daemon, signal.SIGTERM)
 
@@ -166,15 +167,15 @@ def _folders_of_shells(home: Path) -> list[Path]:
     return [home / ".local/share/bash-completion/completions", home / ".config/fish/completions", home / "zsh"]
 
 
-def _write_program(house: House) -> None:
+def _write_program(fixture: DocsFixture) -> None:
     """`fastfit-watch`, and `.venv/bin/fastfit-watch` on both machines, with the mini weights."""
     weights = 'case "$1" in run|try-on) set -- "$@" --bundle mini --device cpu;; esac'
     text = f'{weights}\nexec {sys.executable} -m fastfit_watch "$@"'
-    for folder in (house.programs, house.box / ".venv" / "bin", house.laptop / ".venv" / "bin"):
+    for folder in (fixture.programs, fixture.box / ".venv" / "bin", fixture.laptop / ".venv" / "bin"):
         folder.mkdir(parents=True, exist_ok=True)
         _script(folder / "fastfit-watch", text)
     # What ${fpath[1]} is for a zsh that reads no settings of ours.
-    _script(house.programs / "zsh", f'exec {shutil.which("zsh") or "zsh"} -fc "fpath=({house.box.parent}/zsh); $2"')
+    _script(fixture.programs / "zsh", f'exec {shutil.which("zsh") or "zsh"} -fc "fpath=({fixture.box.parent}/zsh); $2"')
 
 
 def _real(command: list[str]) -> str:
@@ -217,30 +218,30 @@ def test_every_line_is_run_or_says_why_not() -> None:
 
 
 @pytest.mark.parametrize("line", [line for line in lines() if not is_elsewhere(line) and line not in IN_ORDER])
-def test_the_line_does_what_the_page_says(line: str, house: House, tmp_path: Path) -> None:
+def test_the_line_does_what_the_page_says(line: str, fixture: DocsFixture, tmp_path: Path) -> None:
     if "exiftool" in line and shutil.which("exiftool") is None:
         pytest.skip("exiftool is not installed")
     if "${fpath" in line and shutil.which("zsh") is None:
         pytest.skip("zsh is not installed")
     if line in ENDLESS:
-        process = house.begin(line, house.box)
+        process = fixture.begin(line, fixture.box)
         assert "spring" in _first_lines(process, "spring")
         end(process)
         return
     # A second daemon needs folders of its own.
-    said = house.run(line, tmp_path if " run " in line and _link_program(house, tmp_path) else house.box)
+    said = fixture.run(line, tmp_path if " run " in line and _link_program(fixture, tmp_path) else fixture.box)
     assert said or ">" in line
 
 
-def _link_program(house: House, folder: Path) -> bool:
-    (folder / ".venv").symlink_to(house.box / ".venv")
+def _link_program(fixture: DocsFixture, folder: Path) -> bool:
+    (folder / ".venv").symlink_to(fixture.box / ".venv")
     (folder / "inputs").mkdir()
     return True
 
 
-def test_what_came_back_is_what_the_page_promises(house: House) -> None:
+def test_what_came_back_is_what_the_page_promises(fixture: DocsFixture) -> None:
     promised = re.findall(r"^    (\w[\w.]+) ", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert len(promised) >= 6
-    assert {path.name for path in (house.laptop / "spring").iterdir()} >= set(promised)
-    assert (house.box / "outputs" / "index.html").is_file()
-    assert (house.box.parent / "zsh").is_dir()
+    assert {path.name for path in (fixture.laptop / "spring").iterdir()} >= set(promised)
+    assert (fixture.box / "outputs" / "index.html").is_file()
+    assert (fixture.box.parent / "zsh").is_dir()

@@ -27,28 +27,28 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[RunningDaemon]:
+def daemon(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[RunningDaemon]:
     """One job made while a reader looks on, one with markup in its name, and one that cannot be used."""
-    house = RunningDaemon(tmp_path_factory.mktemp("gallery"))
-    draw_upload(house.inputs / "spring", people=2, looks=2)
-    bad = draw_upload(house.inputs / "broken")
+    daemon = RunningDaemon(tmp_path_factory.mktemp("gallery"))
+    draw_upload(daemon.inputs / "spring", people=2, looks=2)
+    bad = draw_upload(daemon.inputs / "broken")
     (bad / "outfit.yaml").write_text("person: p0.jpg\nuper: top0.png\n", encoding="utf-8")
-    house.start()
+    daemon.start()
     try:
-        _watch(house, browser)
-        draw_upload(house.inputs / NASTY)
-        house.wait_done("spring")
-        house.wait_done(NASTY)
-        assert house.stop() == 0
-        yield house
+        _watch(daemon, browser)
+        draw_upload(daemon.inputs / NASTY)
+        daemon.wait_done("spring")
+        daemon.wait_done(NASTY)
+        assert daemon.stop() == 0
+        yield daemon
     finally:
-        house.kill()
+        daemon.kill()
 
 
-def _watch(house: RunningDaemon, browser: Browser) -> None:
+def _watch(daemon: RunningDaemon, browser: Browser) -> None:
     """Keep the job's page open while its pictures come."""
-    house.wait((house.outputs / "spring" / "index.html").is_file, "the first page of the job")
-    with serve(house.outputs) as served, visit(browser, f"{served}/spring/index.html") as seen:
+    daemon.wait((daemon.outputs / "spring" / "index.html").is_file, "the first page of the job")
+    with serve(daemon.outputs) as served, visit(browser, f"{served}/spring/index.html") as seen:
         title = seen.page.locator("#title")
         expect(title).to_contain_text("4 of 4 pictures made", timeout=PATIENCE_MS)
         expect(title).to_contain_text("Contact sheet", timeout=PATIENCE_MS)
@@ -57,9 +57,9 @@ def _watch(house: RunningDaemon, browser: Browser) -> None:
 
 
 @pytest.fixture(scope="module")
-def laptop(house: RunningDaemon, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def laptop(daemon: RunningDaemon, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results alone, copied elsewhere as `scp -r` would."""
-    return Path(shutil.copytree(house.outputs, tmp_path_factory.mktemp("laptop") / "outputs"))
+    return Path(shutil.copytree(daemon.outputs, tmp_path_factory.mktemp("laptop") / "outputs"))
 
 
 def test_a_copy_on_a_laptop_is_whole(laptop: Path, browser: Browser) -> None:
@@ -104,8 +104,8 @@ def test_small_pictures_tell_nothing_of_the_photographer(laptop: Path) -> None:
             assert thumb.format == "WEBP" and not thumb.getexif() and not thumb.info.get("xmp")
 
 
-def test_the_copied_line_makes_the_same_picture(house: RunningDaemon, browser: Browser, tmp_path: Path) -> None:
-    with visit(browser, (house.outputs / "spring" / "index.html").as_uri()) as seen:
+def test_the_copied_line_makes_the_same_picture(daemon: RunningDaemon, browser: Browser, tmp_path: Path) -> None:
+    with visit(browser, (daemon.outputs / "spring" / "index.html").as_uri()) as seen:
         line = seen.page.locator("#look-0 code").text_content()
     assert line is not None
     program, *words = shlex.split(line)
@@ -114,5 +114,5 @@ def test_the_copied_line_makes_the_same_picture(house: RunningDaemon, browser: B
     made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert made.returncode == 0, made.stderr
     name = "p0.look0.png"
-    with Image.open(tmp_path / name) as again, Image.open(house.outputs / "spring" / name) as first:
+    with Image.open(tmp_path / name) as again, Image.open(daemon.outputs / "spring" / name) as first:
         assert np.array_equal(np.asarray(again), np.asarray(first))

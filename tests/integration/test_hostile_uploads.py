@@ -38,10 +38,10 @@ MANIFEST = "person: anna.png\nupper: shirt.png\nseed: 7\n"
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[DaemonProcess]:
-    house = DaemonProcess(tmp_path)
-    yield house
-    house.close()
+def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
+    daemon = DaemonProcess(tmp_path)
+    yield daemon
+    daemon.close()
 
 
 def fill(folder: Path) -> Path:
@@ -125,69 +125,69 @@ HARM: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
-def test_every_harm_is_named_and_the_next_good_job_runs(house: DaemonProcess) -> None:
-    house.configure(watch={"settle_s": 0.2, "scan_s": 0.2, "quiet_scan_s": 0.5, "stalled_after_s": 2})
-    house.start()
+def test_every_harm_is_named_and_the_next_good_job_runs(daemon: DaemonProcess) -> None:
+    daemon.configure(watch={"settle_s": 0.2, "scan_s": 0.2, "quiet_scan_s": 0.5, "stalled_after_s": 2})
+    daemon.start()
     for name, (harm, _) in HARM.items():
-        folder = fill(house.root / name)
+        folder = fill(daemon.root / name)
         try:
             harm(folder)
         except OSError as error:  # a hard link across filesystems
             assert name == "hard-link", error
             (folder / "one.png").hardlink_to(folder / "anna.png")
-        folder.rename(house.inputs / name)
-    house.upload("good", "look")
-    wait_for(lambda: house.is_final("good"), house)
-    wait_for(lambda: all(house.status(name).startswith(("invalid", "stalled")) for name in HARM), house)
-    assert house.status("good").startswith("done")
+        folder.rename(daemon.inputs / name)
+    daemon.upload("good", "look")
+    wait_for(lambda: daemon.is_final("good"), daemon)
+    wait_for(lambda: all(daemon.status(name).startswith(("invalid", "stalled")) for name in HARM), daemon)
+    assert daemon.status("good").startswith("done")
     for name, (_, word) in HARM.items():
         expected = ("one.png", "anna.png", word) if name == "hard-link" else (word,)
-        assert any(part in house.status(name) for part in expected), (name, house.status(name))
-        assert not list((house.outputs / name).glob("*.png"))
+        assert any(part in daemon.status(name) for part in expected), (name, daemon.status(name))
+        assert not list((daemon.outputs / name).glob("*.png"))
 
 
-def test_what_may_not_be_read_is_named_and_taken_once_it_may(house: DaemonProcess) -> None:
+def test_what_may_not_be_read_is_named_and_taken_once_it_may(daemon: DaemonProcess) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, to start a daemon that may do less")
-    house.start(through=["setpriv", "--bounding-set=-all", "--inh-caps=-all"])  # root's name without root's powers
+    daemon.start(through=["setpriv", "--bounding-set=-all", "--inh-caps=-all"])  # root's name without root's powers
     closed = {"folder": ".", "picture": "anna.png", "manifest": "outfit.yaml"}
     for name, file in closed.items():
-        fill(house.root / name).joinpath(file).chmod(0)
-        (house.root / name).rename(house.inputs / name)
-    house.upload("good", "look")
-    wait_for(lambda: house.is_final("good"), house)
-    assert house.status("good").startswith("done")
-    wait_for(lambda: all("Make it readable" in house.status(name) for name in closed), house)
+        fill(daemon.root / name).joinpath(file).chmod(0)
+        (daemon.root / name).rename(daemon.inputs / name)
+    daemon.upload("good", "look")
+    wait_for(lambda: daemon.is_final("good"), daemon)
+    assert daemon.status("good").startswith("done")
+    wait_for(lambda: all("Make it readable" in daemon.status(name) for name in closed), daemon)
     for name, file in closed.items():
-        assert not list((house.outputs / name).glob("*.png"))
-        (house.inputs / name / file).chmod(0o755)
-    wait_for(lambda: all(house.is_final(name) for name in closed), house)
-    assert all(house.status(name).startswith("done") for name in closed)
+        assert not list((daemon.outputs / name).glob("*.png"))
+        (daemon.inputs / name / file).chmod(0o755)
+    wait_for(lambda: all(daemon.is_final(name) for name in closed), daemon)
+    assert all(daemon.status(name).startswith("done") for name in closed)
 
 
-def test_strange_names_keep_logs_pages_and_json_well_formed(house: DaemonProcess) -> None:
-    daemon = house.start()
+def test_strange_names_keep_logs_pages_and_json_well_formed(daemon: DaemonProcess) -> None:
+    process = daemon.start()
     for name in STRANGE.values():
-        fill(Path(os.fsdecode(os.path.join(os.fsencode(house.inputs), name))))  # noqa: PTH118 - pathlib joins no bytes
-        inner = fill(house.inputs / f"inner{len(os.listdir(house.inputs))}")  # noqa: PTH208 - counts undecodable names
+        fill(Path(os.fsdecode(os.path.join(os.fsencode(daemon.inputs), name))))  # noqa: PTH118 - pathlib joins no bytes
+        inner = fill(daemon.inputs / f"inner{len(os.listdir(daemon.inputs))}")  # noqa: PTH208 - counts undecodable names
         with (inner / "outfit.yaml").open("ab") as manifest:
             manifest.write(b"# " + name.replace(b"\n", b" ") + b"\n")
         os.rename(inner / "anna.png", os.path.join(os.fsencode(inner), name[:200]))  # noqa: PTH104, PTH118
-    house.upload("good", "look")
-    wait_for(lambda: house.is_final("good"), house)
+    daemon.upload("good", "look")
+    wait_for(lambda: daemon.is_final("good"), daemon)
 
     def settled() -> bool:
-        jobs = house.read(lambda ledger: ledger.jobs())
+        jobs = daemon.read(lambda ledger: ledger.jobs())
         return len(jobs) >= 2 * len(STRANGE) + 1 and all(job.status is not Status.QUEUED for job in jobs)
 
-    wait_for(settled, house)
+    wait_for(settled, daemon)
     time.sleep(1.0)  # until the pages have followed
-    daemon.terminate()
-    assert daemon.wait(30) == 0
+    process.terminate()
+    assert process.wait(30) == 0
 
-    lines = (house.root / "stderr").read_text(encoding="utf-8").splitlines()
+    lines = (daemon.root / "stderr").read_text(encoding="utf-8").splitlines()
     assert lines and all(LOG_LINE.match(line) and _is_plain(line) for line in lines), lines
-    for path in house.outputs.rglob("*"):
+    for path in daemon.outputs.rglob("*"):
         if path.name == "status.txt":
             text = path.read_text(encoding="utf-8")
             assert text.count("\n") == 1 and _is_plain(text.rstrip("\n")), text
@@ -195,12 +195,20 @@ def test_strange_names_keep_logs_pages_and_json_well_formed(house: DaemonProcess
             page = path.read_text(encoding="utf-8")
             assert all(_is_plain(line) for line in page.splitlines())
             assert "<img src=x" not in page
-    ledger = Ledger(house.inputs / ".spool" / "ledger.db", read_only=True)
+    ledger = Ledger(daemon.inputs / ".spool" / "ledger.db", read_only=True)
     try:
         assert all(_is_plain(job.name) and _is_plain(job.reason) for job in ledger.jobs())
     finally:
         ledger.close()
-    command = [sys.executable, "-m", "fastfit_watch", "status", "--json", "--config", str(house.root / "settings.yaml")]
+    command = [
+        sys.executable,
+        "-m",
+        "fastfit_watch",
+        "status",
+        "--json",
+        "--config",
+        str(daemon.root / "settings.yaml"),
+    ]
     answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert json.loads(answer.stdout)
 
@@ -211,12 +219,12 @@ def _is_plain(text: str) -> bool:
 
 
 @pytest.mark.slow
-def test_a_racer_swapping_file_and_link_never_gets_a_secret_in(house: DaemonProcess) -> None:
-    secret = house.root / "secret.png"
+def test_a_racer_swapping_file_and_link_never_gets_a_secret_in(daemon: DaemonProcess) -> None:
+    secret = daemon.root / "secret.png"
     Image.new("RGB", (48, 64), "lime").save(secret)
-    (house.root / "other").symlink_to(secret)
-    house.start()
-    folder = fill(house.root / "race")
+    (daemon.root / "other").symlink_to(secret)
+    daemon.start()
+    folder = fill(daemon.root / "race")
     honest = (folder / "anna.png").read_bytes()
     (folder / "READY").touch()  # so that it is looked at, and copied, in the middle of the race
     racer = (
@@ -230,17 +238,17 @@ def test_a_racer_swapping_file_and_link_never_gets_a_secret_in(house: DaemonProc
         "    time.sleep(0.001 if swap % 10 == 0 else 0)\n"
         "print(swap)\n"
     )
-    command = [sys.executable, "-c", racer, str(folder), str(house.root / "other"), str(house.inputs / "race")]
+    command = [sys.executable, "-c", racer, str(folder), str(daemon.root / "other"), str(daemon.inputs / "race")]
     racing = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    copy = house.inputs / ".spool" / "jobs" / "race" / "snapshot" / "anna.png"
+    copy = daemon.inputs / ".spool" / "jobs" / "race" / "snapshot" / "anna.png"
     leaked, copied, tried = secret.read_bytes(), set(), False
     while racing.poll() is None:
         with contextlib.suppress(FileNotFoundError):  # a copy that was not taken is removed
             copied.add(copy.read_bytes())
         tried |= copy.parent.exists()
     assert int(racing.communicate()[0]) == 100_000
-    wait_for(lambda: house.is_final("race"), house)
+    wait_for(lambda: daemon.is_final("race"), daemon)
     assert tried and leaked not in copied
     assert copy.read_bytes() == honest
-    house.upload("good", "look")
-    wait_for(lambda: house.is_final("good"), house)
+    daemon.upload("good", "look")
+    wait_for(lambda: daemon.is_final("good"), daemon)

@@ -18,153 +18,153 @@ from fastfit_watch.domain.job import Status
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[IntakeFixture]:
-    with IntakeFixture.at(tmp_path / "inputs") as desk:
-        yield desk
+def intake(tmp_path: Path) -> Iterator[IntakeFixture]:
+    with IntakeFixture.at(tmp_path / "inputs") as intake:
+        yield intake
 
 
-def test_an_upload_is_told_step_by_step_and_claimed_once_still(desk: IntakeFixture) -> None:
-    folder = desk.upload(files={})
-    desk.step()
-    assert desk.told == [
+def test_an_upload_is_told_step_by_step_and_claimed_once_still(intake: IntakeFixture) -> None:
+    folder = intake.upload(files={})
+    intake.step()
+    assert intake.told == [
         ("spring", Status.WAITING, "just seen"),
         ("spring", Status.WAITING, "no outfit.yaml yet"),
     ]
     (folder / "outfit.yaml").write_bytes(MANIFEST)
-    desk.step(2.0)
-    assert desk.said() == "waiting: missing anna.jpg, shirt.jpg"
+    intake.step(2.0)
+    assert intake.said() == "waiting: missing anna.jpg, shirt.jpg"
     (folder / "anna.jpg").write_bytes(FILES["anna.jpg"])
-    desk.step(2.0)
-    assert desk.said() == "waiting: missing shirt.jpg"
+    intake.step(2.0)
+    assert intake.said() == "waiting: missing shirt.jpg"
     (folder / "shirt.jpg").write_bytes(FILES["shirt.jpg"])
-    assert desk.step(2.0) <= SETTLE_S
-    assert desk.said() == "waiting: still being written"
-    desk.step(SETTLE_S - 0.1)
-    assert desk.said() == "waiting: still being written"
-    desk.step(0.1)
-    assert desk.said() == "queued: 1 picture to make"
-    (record,) = desk.ledger.next_looks(desk.now_s, 5)
+    assert intake.step(2.0) <= SETTLE_S
+    assert intake.said() == "waiting: still being written"
+    intake.step(SETTLE_S - 0.1)
+    assert intake.said() == "waiting: still being written"
+    intake.step(0.1)
+    assert intake.said() == "queued: 1 picture to make"
+    (record,) = intake.ledger.next_looks(intake.now_s, 5)
     assert record.look.options.seed is not None
-    assert desk.job().files == {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items()}
+    assert intake.job().files == {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items()}
     assert list(folder.iterdir()) == []
-    told = len(desk.told)
-    desk.step(2.0)
-    assert len(desk.told) == told and len(desk.ledger.jobs()) == 1
+    told = len(intake.told)
+    intake.step(2.0)
+    assert len(intake.told) == told and len(intake.ledger.jobs()) == 1
 
 
-def test_a_file_that_grows_is_never_taken_even_across_restarts(desk: IntakeFixture) -> None:
-    desk.upload()
+def test_a_file_that_grows_is_never_taken_even_across_restarts(intake: IntakeFixture) -> None:
+    intake.upload()
     for size in range(40):
-        with (desk.inputs / "spring" / "anna.jpg").open("ab") as file:
+        with (intake.inputs / "spring" / "anna.jpg").open("ab") as file:
             file.write(b"x")
-        os.utime(desk.inputs / "spring" / "anna.jpg", (1e9, 1e9))
-        desk.step(SETTLE_S - 1)
+        os.utime(intake.inputs / "spring" / "anna.jpg", (1e9, 1e9))
+        intake.step(SETTLE_S - 1)
         if size % 10 == 5:
-            desk.restart()
-    assert desk.said() == "waiting: still being written"
-    desk.settle()
-    assert desk.job().status is Status.QUEUED
+            intake.restart()
+    assert intake.said() == "waiting: still being written"
+    intake.settle()
+    assert intake.job().status is Status.QUEUED
 
 
-def test_a_restart_gives_no_upload_away(desk: IntakeFixture) -> None:
-    desk.upload()
-    desk.restart()
-    desk.step(1e6)
-    assert desk.said() == "waiting: still being written"
+def test_a_restart_gives_no_upload_away(intake: IntakeFixture) -> None:
+    intake.upload()
+    intake.restart()
+    intake.step(1e6)
+    assert intake.said() == "waiting: still being written"
 
 
-def test_a_truncated_picture_waits_and_is_taken_when_it_is_whole(desk: IntakeFixture) -> None:
-    folder = desk.upload(files={**FILES, "anna.jpg": FILES["anna.jpg"][:400]})
-    desk.settle()
-    assert desk.said() == "waiting: anna.jpg ends early."
+def test_a_truncated_picture_waits_and_is_taken_when_it_is_whole(intake: IntakeFixture) -> None:
+    folder = intake.upload(files={**FILES, "anna.jpg": FILES["anna.jpg"][:400]})
+    intake.settle()
+    assert intake.said() == "waiting: anna.jpg ends early."
     (folder / "anna.jpg").write_bytes(FILES["anna.jpg"])
-    desk.settle()
-    assert desk.job().status is Status.QUEUED
+    intake.settle()
+    assert intake.job().status is Status.QUEUED
 
 
-def test_a_text_named_jpg_is_invalid_until_it_is_replaced(desk: IntakeFixture) -> None:
-    folder = desk.upload(files={**FILES, "anna.jpg": b"<html>", "shirt.jpg": b"no picture"})
-    desk.settle()
-    assert desk.said() == (
+def test_a_text_named_jpg_is_invalid_until_it_is_replaced(intake: IntakeFixture) -> None:
+    folder = intake.upload(files={**FILES, "anna.jpg": b"<html>", "shirt.jpg": b"no picture"})
+    intake.settle()
+    assert intake.said() == (
         "invalid: anna.jpg is not a JPEG, PNG or WebP picture. shirt.jpg is not a JPEG, PNG or WebP picture."
     )
     for name in ("anna.jpg", "shirt.jpg"):
         (folder / name).write_bytes(FILES[name])
-    desk.settle()
-    assert desk.job().status is Status.QUEUED
+    intake.settle()
+    assert intake.job().status is Status.QUEUED
 
 
-def test_half_a_manifest_is_no_fault_before_the_folder_is_still(desk: IntakeFixture) -> None:
-    folder = desk.upload(files={**FILES, "outfit.yaml": MANIFEST + b"colour: red\n"})
-    desk.step()
-    assert desk.said() == "waiting: still being written"
-    desk.step(SETTLE_S)
-    assert desk.said().startswith("invalid: outfit.yaml:3: ")
+def test_half_a_manifest_is_no_fault_before_the_folder_is_still(intake: IntakeFixture) -> None:
+    folder = intake.upload(files={**FILES, "outfit.yaml": MANIFEST + b"colour: red\n"})
+    intake.step()
+    assert intake.said() == "waiting: still being written"
+    intake.step(SETTLE_S)
+    assert intake.said().startswith("invalid: outfit.yaml:3: ")
     (folder / "outfit.yaml").write_bytes(MANIFEST)
-    desk.settle()
-    assert desk.job().status is Status.QUEUED
+    intake.settle()
+    assert intake.job().status is Status.QUEUED
 
 
-def test_an_upload_left_alone_stalls_and_any_change_revives_it(desk: IntakeFixture) -> None:
-    folder = desk.upload(files={"outfit.yaml": MANIFEST})
-    desk.step()
+def test_an_upload_left_alone_stalls_and_any_change_revives_it(intake: IntakeFixture) -> None:
+    folder = intake.upload(files={"outfit.yaml": MANIFEST})
+    intake.step()
     for _ in range(20):
-        desk.step(31.0)
-    assert desk.said() == "stalled: missing anna.jpg, shirt.jpg; nothing has changed for 10 min"
+        intake.step(31.0)
+    assert intake.said() == "stalled: missing anna.jpg, shirt.jpg; nothing has changed for 10 min"
     for _ in range(2):  # settings read again, or another start: still nothing has changed
-        desk.restart()
-        desk.settle()
-    assert desk.said().startswith("stalled") and desk.told == []
+        intake.restart()
+        intake.settle()
+    assert intake.said().startswith("stalled") and intake.told == []
     (folder / "anna.jpg").write_bytes(FILES["anna.jpg"])
-    desk.step(31.0)
-    assert desk.said() == "waiting: missing shirt.jpg"
+    intake.step(31.0)
+    assert intake.said() == "waiting: missing shirt.jpg"
 
 
-def test_a_stalled_upload_that_changed_in_place_waits_again(desk: IntakeFixture) -> None:
-    folder = desk.upload(files={**FILES, "anna.jpg": FILES["anna.jpg"][:300]})
+def test_a_stalled_upload_that_changed_in_place_waits_again(intake: IntakeFixture) -> None:
+    folder = intake.upload(files={**FILES, "anna.jpg": FILES["anna.jpg"][:300]})
     for _ in range(21):
-        desk.step(31.0)
-    assert desk.said().startswith("stalled: anna.jpg")
-    desk.restart()
-    desk.settle()
-    assert desk.told == []
+        intake.step(31.0)
+    assert intake.said().startswith("stalled: anna.jpg")
+    intake.restart()
+    intake.settle()
+    assert intake.told == []
     (folder / "anna.jpg").write_bytes(FILES["anna.jpg"][:350])
-    desk.settle()
-    assert desk.said().startswith("waiting: anna.jpg")
+    intake.settle()
+    assert intake.said().startswith("waiting: anna.jpg")
 
 
-def test_a_name_that_differs_by_capitals_gets_a_hint(desk: IntakeFixture) -> None:
-    desk.upload(files={"outfit.yaml": MANIFEST, "Anna.JPG": FILES["anna.jpg"], "shirt.jpg": FILES["shirt.jpg"]})
-    desk.step()
-    assert desk.said() == "waiting: missing anna.jpg (anna.jpg is there as Anna.JPG: names must match exactly)"
+def test_a_name_that_differs_by_capitals_gets_a_hint(intake: IntakeFixture) -> None:
+    intake.upload(files={"outfit.yaml": MANIFEST, "Anna.JPG": FILES["anna.jpg"], "shirt.jpg": FILES["shirt.jpg"]})
+    intake.step()
+    assert intake.said() == "waiting: missing anna.jpg (anna.jpg is there as Anna.JPG: names must match exactly)"
 
 
-def test_ready_needs_no_stillness_but_everything_else(desk: IntakeFixture) -> None:
-    folder = desk.upload(files={"READY": b"", "outfit.yaml": MANIFEST, "anna.jpg": FILES["anna.jpg"]})
-    desk.step()
-    assert desk.said() == "waiting: missing shirt.jpg"
+def test_ready_needs_no_stillness_but_everything_else(intake: IntakeFixture) -> None:
+    folder = intake.upload(files={"READY": b"", "outfit.yaml": MANIFEST, "anna.jpg": FILES["anna.jpg"]})
+    intake.step()
+    assert intake.said() == "waiting: missing shirt.jpg"
     (folder / "shirt.jpg").write_bytes(FILES["shirt.jpg"])
-    desk.step()
-    assert desk.job().status is Status.QUEUED
+    intake.step()
+    assert intake.job().status is Status.QUEUED
 
 
-def test_a_folder_renamed_from_a_dot_name_came_whole(desk: IntakeFixture) -> None:
-    desk.upload(".spring")
-    desk.step()
-    (desk.inputs / ".spring").rename(desk.inputs / "spring")
-    desk.watcher.notice(str(desk.inputs / ".spring"), str(desk.inputs / "spring"))
-    desk.step()
-    assert desk.job().status is Status.QUEUED
+def test_a_folder_renamed_from_a_dot_name_came_whole(intake: IntakeFixture) -> None:
+    intake.upload(".spring")
+    intake.step()
+    (intake.inputs / ".spring").rename(intake.inputs / "spring")
+    intake.watcher.notice(str(intake.inputs / ".spring"), str(intake.inputs / "spring"))
+    intake.step()
+    assert intake.job().status is Status.QUEUED
 
 
-def test_sums_that_do_not_match_yet_wait(desk: IntakeFixture) -> None:
+def test_sums_that_do_not_match_yet_wait(intake: IntakeFixture) -> None:
     sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in FILES.items())
-    folder = desk.upload(files={**FILES, "anna.jpg": picture(9), "SHA256SUMS": sums.encode()})
-    desk.settle()
-    assert desk.said() == "waiting: anna.jpg does not match SHA256SUMS yet"
+    folder = intake.upload(files={**FILES, "anna.jpg": picture(9), "SHA256SUMS": sums.encode()})
+    intake.settle()
+    assert intake.said() == "waiting: anna.jpg does not match SHA256SUMS yet"
     (folder / "anna.jpg").write_bytes(FILES["anna.jpg"])
-    desk.settle()
-    assert desk.job().status is Status.QUEUED
+    intake.settle()
+    assert intake.job().status is Status.QUEUED
 
 
 def leases_work(written: Path) -> bool:
@@ -177,36 +177,36 @@ def leases_work(written: Path) -> bool:
     return False
 
 
-def test_a_file_open_for_writing_holds_its_upload_back(desk: IntakeFixture) -> None:
-    folder = desk.upload()
+def test_a_file_open_for_writing_holds_its_upload_back(intake: IntakeFixture) -> None:
+    folder = intake.upload()
     with (folder / "anna.jpg").open("r+b"):
         if not leases_work(folder / "anna.jpg"):
             pytest.skip("no leases on this filesystem")
-        desk.settle()
-        assert desk.said() == "waiting: anna.jpg is still open for writing"
-        told = len(desk.told)
+        intake.settle()
+        assert intake.said() == "waiting: anna.jpg is still open for writing"
+        told = len(intake.told)
         for _ in range(400):
-            desk.step(2.0)
-        assert desk.said() == "stalled: anna.jpg is still open for writing; nothing has changed for 10 min"
-        assert len(desk.told) == told + 1, "it is said once, not at every scan"
-    desk.step(2.0)
-    assert desk.job().status is Status.QUEUED
+            intake.step(2.0)
+        assert intake.said() == "stalled: anna.jpg is still open for writing; nothing has changed for 10 min"
+        assert len(intake.told) == told + 1, "it is said once, not at every scan"
+    intake.step(2.0)
+    assert intake.job().status is Status.QUEUED
 
 
-def test_a_folder_removed_too_early_is_cancelled_and_its_name_is_free(desk: IntakeFixture) -> None:
-    folder = desk.upload(files={"outfit.yaml": MANIFEST})
-    desk.step()
+def test_a_folder_removed_too_early_is_cancelled_and_its_name_is_free(intake: IntakeFixture) -> None:
+    folder = intake.upload(files={"outfit.yaml": MANIFEST})
+    intake.step()
     shutil.rmtree(folder)
-    desk.step()
-    assert desk.said() == "cancelled: the folder was removed before it was complete"
-    desk.upload()
-    desk.settle()
-    assert desk.job("spring-2").status is Status.QUEUED
+    intake.step()
+    assert intake.said() == "cancelled: the folder was removed before it was complete"
+    intake.upload()
+    intake.settle()
+    assert intake.job("spring-2").status is Status.QUEUED
 
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "hardlink", "folder"])
-def test_odd_files_are_named_and_never_block(desk: IntakeFixture, kind: str) -> None:
-    folder = desk.upload()
+def test_odd_files_are_named_and_never_block(intake: IntakeFixture, kind: str) -> None:
+    folder = intake.upload()
     (folder / "anna.jpg").unlink()
     if kind == "symlink":
         (folder / "anna.jpg").symlink_to("/etc/passwd")
@@ -216,37 +216,37 @@ def test_odd_files_are_named_and_never_block(desk: IntakeFixture, kind: str) -> 
         (folder / "anna.jpg").hardlink_to(folder / "shirt.jpg")
     else:
         (folder / "anna.jpg").mkdir()
-    desk.settle()
-    assert desk.said().startswith("invalid: 'anna.jpg' is a")
-    assert desk.decoder.seen == []
+    intake.settle()
+    assert intake.said().startswith("invalid: 'anna.jpg' is a")
+    assert intake.decoder.seen == []
     (folder / "anna.jpg").rmdir() if kind == "folder" else (folder / "anna.jpg").unlink()
-    desk.upload()
-    desk.settle()
-    assert desk.job().status is Status.QUEUED
+    intake.upload()
+    intake.settle()
+    assert intake.job().status is Status.QUEUED
 
 
-def test_a_symlinked_folder_and_a_strange_name_are_invalid(desk: IntakeFixture, tmp_path: Path) -> None:
-    (desk.inputs / "linked").symlink_to(tmp_path)
-    (desk.inputs / os.fsdecode(b"\xff\n")).mkdir()
-    desk.step()
-    desk.step(2.0)
-    assert {job.status for job in desk.ledger.jobs()} == {Status.INVALID}
-    assert all(reason.isprintable() and job_id.isprintable() for job_id, _, reason in desk.told)
-    assert len(desk.told) == 4, "each is greeted and judged once"
+def test_a_symlinked_folder_and_a_strange_name_are_invalid(intake: IntakeFixture, tmp_path: Path) -> None:
+    (intake.inputs / "linked").symlink_to(tmp_path)
+    (intake.inputs / os.fsdecode(b"\xff\n")).mkdir()
+    intake.step()
+    intake.step(2.0)
+    assert {job.status for job in intake.ledger.jobs()} == {Status.INVALID}
+    assert all(reason.isprintable() and job_id.isprintable() for job_id, _, reason in intake.told)
+    assert len(intake.told) == 4, "each is greeted and judged once"
 
 
-def test_quiet_folders_are_not_read_again(desk: IntakeFixture) -> None:
-    desk.upload("bad", files={**FILES, "anna.jpg": b"<html>"})
+def test_quiet_folders_are_not_read_again(intake: IntakeFixture) -> None:
+    intake.upload("bad", files={**FILES, "anna.jpg": b"<html>"})
     for number in range(20):
-        desk.upload(f"waiting{number}", files={"outfit.yaml": MANIFEST})
-    desk.settle()
-    seen = list(desk.decoder.seen)
-    for folder in desk.inputs.iterdir():
+        intake.upload(f"waiting{number}", files={"outfit.yaml": MANIFEST})
+    intake.settle()
+    seen = list(intake.decoder.seen)
+    for folder in intake.inputs.iterdir():
         for file in folder.glob("outfit.yaml"):
             os.utime(file, ns=(0, file.stat().st_mtime_ns))
-    desk.step()
+    intake.step()
     began_s = time.process_time()
     for _ in range(100):
-        desk.step(2.0)
-    assert desk.decoder.seen == [*seen, "anna.jpg", "shirt.jpg"], "touched once, read once more"
+        intake.step(2.0)
+    assert intake.decoder.seen == [*seen, "anna.jpg", "shirt.jpg"], "touched once, read once more"
     assert (time.process_time() - began_s) / 100 < 0.02, "under one percent of a core at a scan every two seconds"

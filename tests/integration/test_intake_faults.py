@@ -35,67 +35,69 @@ desk.close()
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[IntakeFixture]:
-    with IntakeFixture.at(tmp_path / "inputs") as desk:
-        yield desk
+def intake(tmp_path: Path) -> Iterator[IntakeFixture]:
+    with IntakeFixture.at(tmp_path / "inputs") as intake:
+        yield intake
 
 
 @pytest.mark.parametrize(
     "step", ["spool.copy", "spool.rename.before", "ledger.finish_claim.before", "ledger.sight.before"]
 )
 def test_a_full_disk_pauses_and_resumes_by_itself(
-    desk: IntakeFixture, monkeypatch: pytest.MonkeyPatch, step: str
+    intake: IntakeFixture, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    desk.upload()
+    intake.upload()
     monkeypatch.setenv(VARIABLE, f"{step}:1:ENOSPC")
-    desk.settle()
-    desk.step(2.0)
-    assert (desk.ledger.note(NOTE) or "").startswith("paused: ") and "No space left" in (desk.ledger.note(NOTE) or "")
-    assert all(job.status is Status.WAITING for job in desk.ledger.jobs()), "the job is not blamed"
+    intake.settle()
+    intake.step(2.0)
+    assert (intake.ledger.note(NOTE) or "").startswith("paused: ") and "No space left" in (
+        intake.ledger.note(NOTE) or ""
+    )
+    assert all(job.status is Status.WAITING for job in intake.ledger.jobs()), "the job is not blamed"
     monkeypatch.delenv(VARIABLE)
-    desk.settle()
-    assert (desk.job().status, desk.ledger.note(NOTE)) == (Status.QUEUED, "")
+    intake.settle()
+    assert (intake.job().status, intake.ledger.note(NOTE)) == (Status.QUEUED, "")
 
 
-def test_too_little_room_pauses_before_anything_is_copied(desk: IntakeFixture) -> None:
-    desk.limits = Limits(min_free_bytes=2**60)
-    desk.restart()
-    desk.upload()
-    desk.settle()
-    assert "MB are free" in (desk.ledger.note(NOTE) or "")
-    desk.limits = Limits(min_free_bytes=0)
-    desk.restart()
-    desk.settle()
-    assert desk.job().status is Status.QUEUED
+def test_too_little_room_pauses_before_anything_is_copied(intake: IntakeFixture) -> None:
+    intake.limits = Limits(min_free_bytes=2**60)
+    intake.restart()
+    intake.upload()
+    intake.settle()
+    assert "MB are free" in (intake.ledger.note(NOTE) or "")
+    intake.limits = Limits(min_free_bytes=0)
+    intake.restart()
+    intake.settle()
+    assert intake.job().status is Status.QUEUED
 
 
-def test_inputs_removed_and_made_again(desk: IntakeFixture) -> None:
-    desk.upload("old", files={"outfit.yaml": MANIFEST})
-    desk.step()
-    shutil.rmtree(desk.inputs)
-    desk.step(2.0)
-    assert not desk.inputs.exists(), "a mount point that is gone is not filled"
-    desk.inputs.mkdir()
-    desk.upload()
-    desk.settle()
-    assert desk.job().status is Status.QUEUED
-    assert [job.id for job in desk.ledger.jobs()] == ["spring"]
+def test_inputs_removed_and_made_again(intake: IntakeFixture) -> None:
+    intake.upload("old", files={"outfit.yaml": MANIFEST})
+    intake.step()
+    shutil.rmtree(intake.inputs)
+    intake.step(2.0)
+    assert not intake.inputs.exists(), "a mount point that is gone is not filled"
+    intake.inputs.mkdir()
+    intake.upload()
+    intake.settle()
+    assert intake.job().status is Status.QUEUED
+    assert [job.id for job in intake.ledger.jobs()] == ["spring"]
 
 
-def test_an_upload_that_trips_us_stops_nobody(desk: IntakeFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    desk.upload("a")
-    desk.upload("b")
-    inspect = desk.decoder.inspect
+def test_an_upload_that_trips_us_stops_nobody(intake: IntakeFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    intake.upload("a")
+    intake.upload("b")
+    inspect = intake.decoder.inspect
 
     def trip(folder: Path, names: Sequence[str], on_picture: Callable[[], None]) -> Mapping[str, object]:
         if "/a/" in str(folder):
             raise KeyError("surprise")
         return inspect(folder, names, on_picture)
 
-    monkeypatch.setattr(desk.decoder, "inspect", trip)
-    desk.settle()
-    assert desk.job("b").status is Status.QUEUED
-    assert desk.said("a").startswith("invalid: it could not be examined (KeyError('surprise'))")
+    monkeypatch.setattr(intake.decoder, "inspect", trip)
+    intake.settle()
+    assert intake.job("b").status is Status.QUEUED
+    assert intake.said("a").startswith("invalid: it could not be examined (KeyError('surprise'))")
 
 
 KILLS = (
@@ -112,41 +114,43 @@ KILLS = (
 )
 
 
-def test_one_kill_after_the_other_loses_and_doubles_no_upload(desk: IntakeFixture) -> None:
-    desk.close()
+def test_one_kill_after_the_other_loses_and_doubles_no_upload(intake: IntakeFixture) -> None:
+    intake.close()
     count = 0
     for kill in KILLS:
         for _ in range(3):
-            desk.upload(f"job{count}", {**FILES, "anna.jpg": picture(count)})
+            intake.upload(f"job{count}", {**FILES, "anna.jpg": picture(count)})
             count += 1
         done = subprocess.run(
-            [sys.executable, "-c", RUN_PROGRAM, str(desk.inputs), str(Path(__file__).parents[1])],
+            [sys.executable, "-c", RUN_PROGRAM, str(intake.inputs), str(Path(__file__).parents[1])],
             env={**os.environ, VARIABLE: kill},
             check=False,
         )
         assert done.returncode == -signal.SIGKILL, f"{kill} was reached"
-    desk.open()
-    desk.settle()
-    jobs = desk.ledger.jobs()
+    intake.open()
+    intake.settle()
+    jobs = intake.ledger.jobs()
     assert sorted(job.id for job in jobs) == sorted(f"job{number}" for number in range(count))
     assert {job.status for job in jobs} == {Status.QUEUED}
     for number in range(count):
-        assert (desk.spool.snapshot_folder(f"job{number}") / "anna.jpg").read_bytes() == picture(number)
-        assert list((desk.inputs / f"job{number}").iterdir()) == []
+        assert (intake.spool.snapshot_folder(f"job{number}") / "anna.jpg").read_bytes() == picture(number)
+        assert list((intake.inputs / f"job{number}").iterdir()) == []
 
 
 def test_the_running_loop_greets_within_two_seconds_and_claims_a_slow_upload(tmp_path: Path) -> None:
-    desk = IntakeFixture(tmp_path / "inputs", WatchSettings(settle_s=1.0, scan_s=0.5, quiet_scan_s=30.0), events="auto")
-    desk.inputs.mkdir()
-    desk.open()
+    intake = IntakeFixture(
+        tmp_path / "inputs", WatchSettings(settle_s=1.0, scan_s=0.5, quiet_scan_s=30.0), events="auto"
+    )
+    intake.inputs.mkdir()
+    intake.open()
     stop = threading.Event()
-    loop = threading.Thread(target=desk.intake.run, args=(stop,))
+    loop = threading.Thread(target=intake.intake.run, args=(stop,))
     loop.start()
     try:
         time.sleep(1.0)
         began_s = time.monotonic()
-        folder = desk.upload(files={"outfit.yaml": MANIFEST, "shirt.jpg": FILES["shirt.jpg"]})
-        while not desk.told:
+        folder = intake.upload(files={"outfit.yaml": MANIFEST, "shirt.jpg": FILES["shirt.jpg"]})
+        while not intake.told:
             assert time.monotonic() - began_s < 2.0
             time.sleep(0.01)
         with (folder / "anna.jpg").open("wb", buffering=0) as file:
@@ -154,23 +158,23 @@ def test_the_running_loop_greets_within_two_seconds_and_claims_a_slow_upload(tmp
             for start in range(0, len(data), len(data) // 8):
                 file.write(data[start : start + len(data) // 8])
                 time.sleep(0.3)
-                assert desk.job().status is Status.WAITING
-        while desk.job().status is Status.WAITING:
+                assert intake.job().status is Status.WAITING
+        while intake.job().status is Status.WAITING:
             assert time.monotonic() - began_s < 15.0
             time.sleep(0.05)
-        assert desk.job().status is Status.QUEUED
-        assert (desk.spool.snapshot_folder("spring") / "anna.jpg").read_bytes() == data
+        assert intake.job().status is Status.QUEUED
+        assert (intake.spool.snapshot_folder("spring") / "anna.jpg").read_bytes() == data
     finally:
         stop.set()
-        desk.bell.ring()
+        intake.doorbell.ring()
         loop.join(10)
-        desk.close()
+        intake.close()
     assert not loop.is_alive()
 
 
-def test_uploads_that_come_together_are_all_taken(desk: IntakeFixture) -> None:
+def test_uploads_that_come_together_are_all_taken(intake: IntakeFixture) -> None:
     for number in range(30):
-        desk.upload(f"job{number}")
-    desk.settle()
-    assert len(desk.ledger.jobs([Status.QUEUED])) == 30
-    assert {path.name for path in desk.inputs.iterdir() if any(path.iterdir())} == {".spool"}
+        intake.upload(f"job{number}")
+    intake.settle()
+    assert len(intake.ledger.jobs([Status.QUEUED])) == 30
+    assert {path.name for path in intake.inputs.iterdir() if any(path.iterdir())} == {".spool"}

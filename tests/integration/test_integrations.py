@@ -79,120 +79,120 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def house(tmp_path: Path, receiver: Receiver) -> Iterator[DaemonProcess]:
-    house = DaemonProcess(tmp_path)
+def daemon(tmp_path: Path, receiver: Receiver) -> Iterator[DaemonProcess]:
+    daemon = DaemonProcess(tmp_path)
     (tmp_path / "secret").write_bytes(SECRET)
     webhook = {"url": receiver.url, "secret_file": str(tmp_path / "secret"), "timeout_s": 60}
-    tell(house, webhook={**webhook, "backoff_s": 0.2, "backoff_max_s": 0.5})
-    yield house
-    house.close()
+    tell(daemon, webhook={**webhook, "backoff_s": 0.2, "backoff_max_s": 0.5})
+    yield daemon
+    daemon.close()
 
 
-def tell(house: DaemonProcess, **sections: Any) -> None:
+def tell(daemon: DaemonProcess, **sections: Any) -> None:
     """Add sections to the daemon's settings."""
-    path = house.root / "settings.yaml"
+    path = daemon.root / "settings.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | sections))
 
 
-def upload_all(house: DaemonProcess) -> list[str]:
+def upload_all(daemon: DaemonProcess) -> list[str]:
     names = [f"job{number:02}" for number in range(JOBS)]
     for name in names:
-        house.upload(name, "casual")
+        daemon.upload(name, "casual")
     return names
 
 
-def pending(house: DaemonProcess) -> int:
-    outbox = Outbox(house.inputs / ".spool" / "ledger.db", read_only=True)
+def pending(daemon: DaemonProcess) -> int:
+    outbox = Outbox(daemon.inputs / ".spool" / "ledger.db", read_only=True)
     count = sum(number for number, _ in outbox.pending().values())
     outbox.close()
     return count
 
 
-def test_done_and_failed_jobs_are_told_of_once_their_report_is_there(house: DaemonProcess, receiver: Receiver) -> None:
-    house.upload("spring", "casual", "gala")
-    house.upload("bad", "input")
-    assert house.drain() == ExitCode.FAILED
-    told = {letter["job"]: letter for letter in receiver.heard}
+def test_done_and_failed_jobs_are_told_of_once_their_report_is_there(daemon: DaemonProcess, receiver: Receiver) -> None:
+    daemon.upload("spring", "casual", "gala")
+    daemon.upload("bad", "input")
+    assert daemon.drain() == ExitCode.FAILED
+    told = {notification["job"]: notification for notification in receiver.heard}
     assert len(receiver.heard) == 2
     assert (told["spring"]["event"], told["bad"]["event"]) == ("job.done", "job.failed")
     assert [picture["file"] for picture in told["spring"]["pictures"]] == ["anna.casual.png", "anna.gala.png"]
     assert told["bad"]["pictures"][0]["reason"] == "Nobody is in the picture."
-    assert all(letter["complete"] for letter in receiver.heard)
-    assert "webhook job.done delivered at attempt 1" in (house.outputs / "spring" / "job.log").read_text()
+    assert all(notification["complete"] for notification in receiver.heard)
+    assert "webhook job.done delivered at attempt 1" in (daemon.outputs / "spring" / "job.log").read_text()
 
 
-def test_a_receiver_that_hangs_delays_no_picture(house: DaemonProcess, receiver: Receiver) -> None:
+def test_a_receiver_that_hangs_delays_no_picture(daemon: DaemonProcess, receiver: Receiver) -> None:
     """It keeps the first letter waiting; meanwhile every job is made and reported."""
     receiver.answers.clear()
-    house.upload("first", "casual")
-    house.start()
-    wait_for(lambda: receiver.knocks, house)
-    names = ["first", *upload_all(house)]
-    wait_for(lambda: all(house.is_final(name) for name in names), house)
-    wait_for(lambda: pending(house) == len(names), house)
+    daemon.upload("first", "casual")
+    daemon.start()
+    wait_for(lambda: receiver.knocks, daemon)
+    names = ["first", *upload_all(daemon)]
+    wait_for(lambda: all(daemon.is_final(name) for name in names), daemon)
+    wait_for(lambda: pending(daemon) == len(names), daemon)
     assert receiver.knocks == 1 and receiver.heard == []
     receiver.answers.set()
-    wait_for(lambda: len(receiver.heard) == len(names), house)
-    assert sorted(letter["job"] for letter in receiver.heard) == sorted(names)
+    wait_for(lambda: len(receiver.heard) == len(names), daemon)
+    assert sorted(notification["job"] for notification in receiver.heard) == sorted(names)
 
 
-def test_a_receiver_that_hangs_does_not_keep_the_daemon_from_ending(house: DaemonProcess, receiver: Receiver) -> None:
+def test_a_receiver_that_hangs_does_not_keep_the_daemon_from_ending(daemon: DaemonProcess, receiver: Receiver) -> None:
     receiver.answers.clear()
-    house.upload("spring", "casual")
-    daemon = house.start()
-    wait_for(lambda: receiver.knocks, house)
-    daemon.terminate()
-    assert daemon.wait(30) == ExitCode.OK
+    daemon.upload("spring", "casual")
+    process = daemon.start()
+    wait_for(lambda: receiver.knocks, daemon)
+    process.terminate()
+    assert process.wait(30) == ExitCode.OK
     receiver.answers.set()
-    assert house.drain() == ExitCode.OK
-    assert {letter["job"] for letter in receiver.heard} == {"spring"}
+    assert daemon.drain() == ExitCode.OK
+    assert {notification["job"] for notification in receiver.heard} == {"spring"}
 
 
-def test_kill_9_loses_no_letter_and_keeps_their_order(house: DaemonProcess, receiver: Receiver) -> None:
+def test_kill_9_loses_no_letter_and_keeps_their_order(daemon: DaemonProcess, receiver: Receiver) -> None:
     receiver.code = 503
-    names = upload_all(house)
-    house.upload("twice", "engine")
-    daemon = house.start()
-    wait_for(lambda: all(house.is_final(name) for name in [*names, "twice"]) and receiver.knocks > 2, house)
-    house.read(lambda ledger: ledger.retry("twice", time.time()))
-    wait_for(lambda: pending(house) == JOBS + 2, house)
-    daemon.kill()
-    daemon.wait()
+    names = upload_all(daemon)
+    daemon.upload("twice", "engine")
+    process = daemon.start()
+    wait_for(lambda: all(daemon.is_final(name) for name in [*names, "twice"]) and receiver.knocks > 2, daemon)
+    daemon.read(lambda ledger: ledger.retry("twice", time.time()))
+    wait_for(lambda: pending(daemon) == JOBS + 2, daemon)
+    process.kill()
+    process.wait()
     receiver.code = 200
-    house.start()
-    wait_for(lambda: pending(house) == 0, house)
-    ids = [letter["id"] for letter in receiver.heard]
+    daemon.start()
+    wait_for(lambda: pending(daemon) == 0, daemon)
+    ids = [notification["id"] for notification in receiver.heard]
     assert len(set(ids)) == JOBS + 2
-    assert {letter["job"] for letter in receiver.heard} == {*names, "twice"}
-    twice = [letter["created"] for letter in receiver.heard if letter["job"] == "twice"]
+    assert {notification["job"] for notification in receiver.heard} == {*names, "twice"}
+    twice = [notification["created"] for notification in receiver.heard if notification["job"] == "twice"]
     assert twice == sorted(twice) and len(set(twice)) == 2
 
 
-def test_a_webhook_without_its_secret_is_refused_at_the_start(house: DaemonProcess) -> None:
-    (house.root / "secret").unlink()
-    assert house.drain() != 0
-    assert "webhook.secret_file" in (house.root / "stderr").read_text()
+def test_a_webhook_without_its_secret_is_refused_at_the_start(daemon: DaemonProcess) -> None:
+    (daemon.root / "secret").unlink()
+    assert daemon.drain() != 0
+    assert "webhook.secret_file" in (daemon.root / "stderr").read_text()
 
 
-def test_a_hook_runs_beside_the_work_and_speaks_in_the_job_s_log(house: DaemonProcess, tmp_path: Path) -> None:
+def test_a_hook_runs_beside_the_work_and_speaks_in_the_job_s_log(daemon: DaemonProcess, tmp_path: Path) -> None:
     program = "import os, time; time.sleep(0.3); print('delivered', os.environ['FASTFIT_JOB'], os.listdir('.'))"
-    tell(house, webhook={}, hook={"command": [sys.executable, "-c", program]})
-    house.upload("spring", "casual")
-    house.upload("summer", "beach")
-    assert house.drain() == ExitCode.OK
+    tell(daemon, webhook={}, hook={"command": [sys.executable, "-c", program]})
+    daemon.upload("spring", "casual")
+    daemon.upload("summer", "beach")
+    assert daemon.drain() == ExitCode.OK
     for job in ("spring", "summer"):
-        log = (house.outputs / job / "job.log").read_text()
+        log = (daemon.outputs / job / "job.log").read_text()
         assert f"hook: delivered {job}" in log and "report.json" in log and "hook finished" in log
 
 
-def test_prometheus_sees_what_the_daemon_does(house: DaemonProcess) -> None:
+def test_prometheus_sees_what_the_daemon_does(daemon: DaemonProcess) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        address, path = f"127.0.0.1:{probe.getsockname()[1]}", house.root / "fastfit.prom"
-    tell(house, webhook={}, metrics={"textfile": str(path), "listen": address, "every_s": 0.2})
-    house.upload("spring", "casual", "input")
-    house.start()
-    wait_for(lambda: house.is_final("spring"), house)
+        address, path = f"127.0.0.1:{probe.getsockname()[1]}", daemon.root / "fastfit.prom"
+    tell(daemon, webhook={}, metrics={"textfile": str(path), "listen": address, "every_s": 0.2})
+    daemon.upload("spring", "casual", "input")
+    daemon.start()
+    wait_for(lambda: daemon.is_final("spring"), daemon)
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=20) as answer:
         text = answer.read().decode()
     values = {
@@ -205,15 +205,15 @@ def test_prometheus_sees_what_the_daemon_does(house: DaemonProcess) -> None:
     assert values["fastfit_failures_total", "input"] == 1
     assert values["fastfit_engine_ready", "cpu"] == 1
     assert values["fastfit_stage_seconds_sum", "denoise"] == pytest.approx(0.1)
-    wait_for(lambda: 'fastfit_jobs{status="failed"} 1.0' in path.read_text(), house)
+    wait_for(lambda: 'fastfit_jobs{status="failed"} 1.0' in path.read_text(), daemon)
 
 
-def test_in_json_every_event_is_one_line_with_the_same_keys(house: DaemonProcess) -> None:
-    tell(house, webhook={}, log={"format": "json", "level": "DEBUG"})
-    house.upload("spring", "casual", "input")
-    house.upload("bad name\n", "casual")
-    assert house.drain() == ExitCode.FAILED
-    lines = (house.root / "logs" / LOG_FILE).read_text(encoding="utf-8").splitlines()
+def test_in_json_every_event_is_one_line_with_the_same_keys(daemon: DaemonProcess) -> None:
+    tell(daemon, webhook={}, log={"format": "json", "level": "DEBUG"})
+    daemon.upload("spring", "casual", "input")
+    daemon.upload("bad name\n", "casual")
+    assert daemon.drain() == ExitCode.FAILED
+    lines = (daemon.root / "logs" / LOG_FILE).read_text(encoding="utf-8").splitlines()
     events = [json.loads(line) for line in lines]
     assert {tuple(event) for event in events} == {("time", "level", "job", "look", "message", "exception")}
     assert {event["level"] for event in events} >= {"INFO", "WARNING"}

@@ -42,8 +42,8 @@ class Home:
     def drain(self, shortages: str = "") -> str:
         """Run until all is done; returns what the daemon said."""
         command = [sys.executable, "-m", "fastfit_watch", "run", "--once", "--config", "config.yaml"]
-        places = " ".join(f"memory.{place}:ENOMEM" for place in shortages.split())
-        environment = {**os.environ, VARIABLE: places} if places else dict(os.environ)
+        paths = " ".join(f"memory.{place}:ENOMEM" for place in shortages.split())
+        environment = {**os.environ, VARIABLE: paths} if paths else dict(os.environ)
         done = subprocess.run(
             command, cwd=self.root, env=environment, stderr=subprocess.PIPE, text=True, timeout=PATIENCE_S, check=False
         )

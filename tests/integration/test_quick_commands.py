@@ -39,10 +39,10 @@ def test_check_answers_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.alone
 def test_status_answers_at_once(tmp_path: Path) -> None:
-    places = Paths(tmp_path / "inputs", tmp_path / "outputs", tmp_path / "logs")
-    places.spool.mkdir(parents=True)
-    ledger = Ledger(places.ledger)
+    paths = Paths(tmp_path / "inputs", tmp_path / "outputs", tmp_path / "logs")
+    paths.spool.mkdir(parents=True)
+    ledger = Ledger(paths.ledger)
     for number in range(50):
         ledger.find_or_create_unclaimed(f"job{number}", 1.0)
     ledger.close()
-    assert measure("status", "--inputs", str(places.inputs)) < LIMIT_S
+    assert measure("status", "--inputs", str(paths.inputs)) < LIMIT_S

@@ -19,10 +19,10 @@ from fastfit_watch.system.exit_codes import ExitCode
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[DaemonProcess]:
-    house = DaemonProcess(tmp_path)
-    yield house
-    house.close()
+def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
+    daemon = DaemonProcess(tmp_path)
+    yield daemon
+    daemon.close()
 
 
 @pytest.fixture
@@ -32,57 +32,57 @@ def systemd(tmp_path: Path) -> Iterator[Systemd]:
     systemd.close()
 
 
-def _said(house: DaemonProcess) -> str:
-    return (house.root / "stderr").read_text()
+def _said(daemon: DaemonProcess) -> str:
+    return (daemon.root / "stderr").read_text()
 
 
-def _engine_text(house: DaemonProcess) -> str:
-    return house.read(lambda ledger: ledger.note("daemon")) or ""
+def _engine_text(daemon: DaemonProcess) -> str:
+    return daemon.read(lambda ledger: ledger.note("daemon")) or ""
 
 
 # Each state: how to bring a fresh daemon into it, and how to see that it is there.
 
 
-def _loading(house: DaemonProcess) -> Callable[[], object]:
-    (house.notes / "load").write_text("hang")
-    house.upload("spring", "casual")
-    return lambda: (house.notes / "pid").exists() and house.status("spring").startswith("queued")
+def _loading(daemon: DaemonProcess) -> Callable[[], object]:
+    (daemon.notes / "load").write_text("hang")
+    daemon.upload("spring", "casual")
+    return lambda: (daemon.notes / "pid").exists() and daemon.status("spring").startswith("queued")
 
 
-def _fetching(house: DaemonProcess) -> Callable[[], object]:
-    (house.notes / "load").write_text("fetch")
-    house.upload("spring", "casual")
-    return lambda: "fetching weights" in _engine_text(house) and house.status("spring").startswith("queued")
+def _fetching(daemon: DaemonProcess) -> Callable[[], object]:
+    (daemon.notes / "load").write_text("fetch")
+    daemon.upload("spring", "casual")
+    return lambda: "fetching weights" in _engine_text(daemon) and daemon.status("spring").startswith("queued")
 
 
-def _backing_off(house: DaemonProcess) -> Callable[[], object]:
-    house.configure(backoff_s=600, backoff_max_s=600)
-    (house.notes / "load").write_text("crash")
-    house.upload("spring", "casual")
-    return lambda: "cannot load the engine" in _engine_text(house) and house.status("spring").startswith("queued")
+def _backing_off(daemon: DaemonProcess) -> Callable[[], object]:
+    daemon.configure(backoff_s=600, backoff_max_s=600)
+    (daemon.notes / "load").write_text("crash")
+    daemon.upload("spring", "casual")
+    return lambda: "cannot load the engine" in _engine_text(daemon) and daemon.status("spring").startswith("queued")
 
 
-def _idle(house: DaemonProcess) -> Callable[[], object]:
-    return lambda: "ready" in _engine_text(house)
+def _idle(daemon: DaemonProcess) -> Callable[[], object]:
+    return lambda: "ready" in _engine_text(daemon)
 
 
-def _mid_look(house: DaemonProcess) -> Callable[[], object]:
-    house.upload("spring", "steps", "slow")
-    return house.begun
+def _mid_look(daemon: DaemonProcess) -> Callable[[], object]:
+    daemon.upload("spring", "steps", "slow")
+    return daemon.begun
 
 
-def _hung(house: DaemonProcess) -> Callable[[], object]:
-    house.upload("spring", "hang", "gala")
-    return house.begun
+def _hung(daemon: DaemonProcess) -> Callable[[], object]:
+    daemon.upload("spring", "hang", "gala")
+    return daemon.begun
 
 
-def _paused(house: DaemonProcess) -> Callable[[], object]:
-    house.upload("spring", "casual")
-    (house.inputs / ".spool").mkdir(mode=0o700)
-    ledger = Ledger(house.inputs / ".spool" / "ledger.db")
+def _paused(daemon: DaemonProcess) -> Callable[[], object]:
+    daemon.upload("spring", "casual")
+    (daemon.inputs / ".spool").mkdir(mode=0o700)
+    ledger = Ledger(daemon.inputs / ".spool" / "ledger.db")
     ledger.pause("lunch", time.time())
     ledger.close()
-    return lambda: "ready" in _engine_text(house) and "paused" in house.status("spring")
+    return lambda: "ready" in _engine_text(daemon) and "paused" in daemon.status("spring")
 
 
 STATES = [_loading, _fetching, _backing_off, _idle, _mid_look, _paused]
@@ -91,30 +91,30 @@ NOT_READY = (_loading, _fetching)
 
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__[1:])
 def test_reload_and_stop_in_every_state(
-    state: Callable[[DaemonProcess], Callable[[], object]], house: DaemonProcess, systemd: Systemd
+    state: Callable[[DaemonProcess], Callable[[], object]], daemon: DaemonProcess, systemd: Systemd
 ) -> None:
-    reached = state(house)
-    daemon = house.start(environment=systemd.environment)
-    wait_for(reached, house)
+    reached = state(daemon)
+    process = daemon.start(environment=systemd.environment)
+    wait_for(reached, daemon)
     if state not in NOT_READY:
         # The word to systemd is sent before the ledger's, but read by another thread: it may come later.
-        wait_for(lambda: systemd.has("READY=1"), house)
+        wait_for(lambda: systemd.has("READY=1"), daemon)
 
-    daemon.send_signal(signal.SIGHUP)
-    wait_for(lambda: "settings read again" in _said(house), house)
-    assert daemon.poll() is None
+    process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "settings read again" in _said(daemon), daemon)
+    assert process.poll() is None
     if state in NOT_READY:
         assert not systemd.has("RELOADING=1")
         assert not systemd.has("READY=1"), "a reload must not end the start"
     else:
-        wait_for(lambda: systemd.texts().count("READY=1") == 2, house)
+        wait_for(lambda: systemd.texts().count("READY=1") == 2, daemon)
 
-    daemon.send_signal(signal.SIGTERM)
-    assert daemon.wait(PATIENCE_S) == ExitCode.OK
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE_S) == ExitCode.OK
     texts = systemd.texts()
     assert texts.count("STOPPING=1") == 1
     assert "READY=1" not in texts[texts.index("STOPPING=1") :]
-    looks = house.looks("spring")
+    looks = daemon.looks("spring")
     assert all(look.deaths == 0 for look in looks.values())
     wanted = {
         "steps": LookStatus.DONE,
@@ -124,54 +124,54 @@ def test_reload_and_stop_in_every_state(
     }
     assert {name: look.status for name, look in looks.items()} == {name: wanted[name] for name in looks}
 
-    (house.notes / "load").unlink(missing_ok=True)
-    house.read(lambda ledger: ledger.resume(time.time()))
-    assert house.drain() == ExitCode.OK
-    assert set(house.begun()) == {f"spring/anna.{name}" for name in looks}
+    (daemon.notes / "load").unlink(missing_ok=True)
+    daemon.read(lambda ledger: ledger.resume(time.time()))
+    assert daemon.drain() == ExitCode.OK
+    assert set(daemon.begun()) == {f"spring/anna.{name}" for name in looks}
 
 
 @pytest.mark.parametrize("state", [_loading, _hung], ids=lambda state: state.__name__[1:])
 def test_a_second_signal_stops_at_once(
-    state: Callable[[DaemonProcess], Callable[[], object]], house: DaemonProcess
+    state: Callable[[DaemonProcess], Callable[[], object]], daemon: DaemonProcess
 ) -> None:
-    reached = state(house)
-    daemon = house.start()
-    wait_for(reached, house)
-    engine = psutil.Process(int((house.notes / "pid").read_text()))
+    reached = state(daemon)
+    process = daemon.start()
+    wait_for(reached, daemon)
+    engine = psutil.Process(int((daemon.notes / "pid").read_text()))
     began_s = time.monotonic()
-    daemon.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
     time.sleep(0.3)
-    daemon.send_signal(signal.SIGTERM)
-    assert daemon.wait(PATIENCE_S) == ExitCode.OK
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE_S) == ExitCode.OK
     # Without the second signal, an engine that does not listen is given 5 s, and a look its time.
     assert time.monotonic() - began_s < 4
     assert not engine.is_running()
-    assert all(look.deaths == 0 and look.status is LookStatus.QUEUED for look in house.looks("spring").values())
+    assert all(look.deaths == 0 and look.status is LookStatus.QUEUED for look in daemon.looks("spring").values())
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
-def test_signals_that_come_before_the_daemon_is_set_up(number: signal.Signals, house: DaemonProcess) -> None:
+def test_signals_that_come_before_the_daemon_is_set_up(number: signal.Signals, daemon: DaemonProcess) -> None:
     """Listing the GPUs may take its time. SIGHUP ends a process that is not prepared, and systemd calls that clean."""
-    house.configure(devices=["auto"])
-    tools = house.root / "tools"
+    daemon.configure(devices=["auto"])
+    tools = daemon.root / "tools"
     tools.mkdir()
     (tools / "nvidia-smi").write_text(f"#!/bin/sh\ntouch {tools}/asked\nsleep 1\nexit 1\n")
     (tools / "nvidia-smi").chmod(0o755)
-    daemon = house.start(environment={"PATH": f"{tools}:{os.environ['PATH']}"})
-    wait_for((tools / "asked").exists, house)
-    daemon.send_signal(number)
+    process = daemon.start(environment={"PATH": f"{tools}:{os.environ['PATH']}"})
+    wait_for((tools / "asked").exists, daemon)
+    process.send_signal(number)
     if number == signal.SIGHUP:
-        wait_for(lambda: "settings read again" in _said(house), house)
-        daemon.send_signal(signal.SIGTERM)
-    assert daemon.wait(PATIENCE_S) == ExitCode.OK
+        wait_for(lambda: "settings read again" in _said(daemon), daemon)
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE_S) == ExitCode.OK
 
 
-def test_the_lock_names_a_process_only_while_there_is_one(house: DaemonProcess) -> None:
+def test_the_lock_names_a_process_only_while_there_is_one(daemon: DaemonProcess) -> None:
     """People stop a daemon by `kill -TERM "$(cat inputs/.spool/lock)"`."""
-    daemon = house.start()
-    wait_for(_idle(house), house)
-    lock = house.inputs / ".spool" / "lock"
-    assert int(lock.read_text()) == daemon.pid
+    process = daemon.start()
+    wait_for(_idle(daemon), daemon)
+    lock = daemon.inputs / ".spool" / "lock"
+    assert int(lock.read_text()) == process.pid
     os.kill(int(lock.read_text()), signal.SIGTERM)
-    assert daemon.wait(PATIENCE_S) == ExitCode.OK
+    assert process.wait(PATIENCE_S) == ExitCode.OK
     assert lock.read_text() == ""

@@ -29,26 +29,26 @@ def inputs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def bell() -> Doorbell:
+def doorbell() -> Doorbell:
     return Doorbell()
 
 
 @pytest.fixture
-def watcher(inputs: Path, bell: Doorbell) -> Iterator[Watcher]:
-    made = Watcher(inputs, bell)
+def watcher(inputs: Path, doorbell: Doorbell) -> Iterator[Watcher]:
+    made = Watcher(inputs, doorbell)
     made.start()
     yield made
     made.stop()
 
 
-def test_a_bell_rung_before_the_wait_is_heard_once(bell: Doorbell) -> None:
-    bell.ring()
-    bell.ring()
-    assert bell.wait(0.0) and not bell.wait(0.0)
+def test_a_bell_rung_before_the_wait_is_heard_once(doorbell: Doorbell) -> None:
+    doorbell.ring()
+    doorbell.ring()
+    assert doorbell.wait(0.0) and not doorbell.wait(0.0)
 
 
 @pytest.mark.parametrize("come", ["mkdir", "mv", "mv from a dot-name"])
-def test_a_new_folder_rings(inputs: Path, bell: Doorbell, watcher: Watcher, tmp_path: Path, come: str) -> None:
+def test_a_new_folder_rings(inputs: Path, doorbell: Doorbell, watcher: Watcher, tmp_path: Path, come: str) -> None:
     assert watcher.mode == EVENTS
     if come == "mkdir":
         (inputs / "spring").mkdir()
@@ -57,56 +57,58 @@ def test_a_new_folder_rings(inputs: Path, bell: Doorbell, watcher: Watcher, tmp_
         (tmp_path / "spring").rename(inputs / "spring")
     else:
         (inputs / ".spring").mkdir()
-        assert not bell.wait(0.7), "dot-names are nobody's business"
+        assert not doorbell.wait(0.7), "dot-names are nobody's business"
         (inputs / ".spring").rename(inputs / "spring")
-    assert bell.wait(PATIENCE_S)
+    assert doorbell.wait(PATIENCE_S)
     assert watcher.take_arrivals() == ({"spring"} if come == "mv from a dot-name" else set())
     assert watcher.take_arrivals() == set()
 
 
-def test_our_own_reading_and_the_spool_ring_nothing(inputs: Path, bell: Doorbell, watcher: Watcher) -> None:
+def test_our_own_reading_and_the_spool_ring_nothing(inputs: Path, doorbell: Doorbell, watcher: Watcher) -> None:
     (inputs / "spring").mkdir()
     (inputs / "spring" / "anna.jpg").write_bytes(b"anna")
-    assert bell.wait(PATIENCE_S)
+    assert doorbell.wait(PATIENCE_S)
     time.sleep(0.6)
-    bell.wait(0.0)
+    doorbell.wait(0.0)
     (inputs / "spring" / "anna.jpg").read_bytes()
     scan(inputs)
     (inputs / ".spool" / "ledger.db").write_bytes(b"x")
-    assert not bell.wait(1.0)
+    assert not doorbell.wait(1.0)
 
 
-def test_a_removed_folder_rings(inputs: Path, bell: Doorbell, watcher: Watcher) -> None:
+def test_a_removed_folder_rings(inputs: Path, doorbell: Doorbell, watcher: Watcher) -> None:
     (inputs / "spring").mkdir()
-    assert bell.wait(PATIENCE_S)
+    assert doorbell.wait(PATIENCE_S)
     time.sleep(0.6)
-    bell.wait(0.0)
+    doorbell.wait(0.0)
     (inputs / "spring").rmdir()
-    assert bell.wait(PATIENCE_S)
+    assert doorbell.wait(PATIENCE_S)
 
 
-def test_inputs_that_vanished_and_came_back_are_watched_again(inputs: Path, bell: Doorbell, watcher: Watcher) -> None:
+def test_inputs_that_vanished_and_came_back_are_watched_again(
+    inputs: Path, doorbell: Doorbell, watcher: Watcher
+) -> None:
     shutil.rmtree(inputs)
     watcher.revive()
     assert watcher.mode.startswith("polling: ") and "cannot be read" in watcher.mode
     inputs.mkdir()
     watcher.revive()
     assert watcher.mode == EVENTS
-    bell.wait(0.0)
+    doorbell.wait(0.0)
     (inputs / "spring").mkdir()
-    assert bell.wait(PATIENCE_S)
+    assert doorbell.wait(PATIENCE_S)
 
 
-def test_another_folder_in_the_place_of_inputs_is_watched(inputs: Path, bell: Doorbell, watcher: Watcher) -> None:
+def test_another_folder_in_the_place_of_inputs_is_watched(inputs: Path, doorbell: Doorbell, watcher: Watcher) -> None:
     inputs.rename(inputs.with_name("old"))
     inputs.mkdir()
     watcher.revive()
-    bell.wait(0.0)
+    doorbell.wait(0.0)
     (inputs / "spring").mkdir()
-    assert bell.wait(PATIENCE_S)
+    assert doorbell.wait(PATIENCE_S)
 
 
-def test_a_dead_observer_is_replaced(inputs: Path, bell: Doorbell, watcher: Watcher) -> None:
+def test_a_dead_observer_is_replaced(inputs: Path, doorbell: Doorbell, watcher: Watcher) -> None:
     before = set(threading.enumerate())
     observer = watcher._observer
     assert observer is not None
@@ -115,12 +117,12 @@ def test_a_dead_observer_is_replaced(inputs: Path, bell: Doorbell, watcher: Watc
     watcher.revive()
     assert watcher.mode == EVENTS and watcher._observer is not observer
     (inputs / "spring").mkdir()
-    assert bell.wait(PATIENCE_S)
+    assert doorbell.wait(PATIENCE_S)
     assert len(threading.enumerate()) <= len(before), "no thread is left behind"
 
 
 def test_an_observer_without_the_thread_that_reads_for_it_is_replaced(
-    inputs: Path, bell: Doorbell, watcher: Watcher
+    inputs: Path, doorbell: Doorbell, watcher: Watcher
 ) -> None:
     """It still says it is alive, and hears nothing."""
     observer = watcher._observer
@@ -132,11 +134,11 @@ def test_an_observer_without_the_thread_that_reads_for_it_is_replaced(
     watcher.revive()
     assert watcher.mode == EVENTS and watcher._observer is not observer
     (inputs / "spring").mkdir()
-    assert bell.wait(PATIENCE_S)
+    assert doorbell.wait(PATIENCE_S)
 
 
-def test_polling_on_request(inputs: Path, bell: Doorbell) -> None:
-    watcher = Watcher(inputs, bell, "poll")
+def test_polling_on_request(inputs: Path, doorbell: Doorbell) -> None:
+    watcher = Watcher(inputs, doorbell, "poll")
     watcher.start()
     watcher.revive()
     assert watcher.mode == "polling: asked for in the configuration"

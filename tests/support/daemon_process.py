@@ -58,17 +58,17 @@ class DaemonProcess:
         command = [*through, sys.executable, str(PROGRAM), str(self.root), *options]
         log = (self.root / "stderr").open("ab")
         with log:
-            daemon = subprocess.Popen(command, stderr=log, env={**os.environ, **(environment or {})})
-        self.daemons.append(daemon)
-        return daemon
+            process = subprocess.Popen(command, stderr=log, env={**os.environ, **(environment or {})})
+        self.daemons.append(process)
+        return process
 
     def drain(self) -> int:
         return self.start("--once").wait(PATIENCE_S)
 
     def close(self) -> None:
-        for daemon in self.daemons:
-            daemon.kill()
-            daemon.wait()
+        for process in self.daemons:
+            process.kill()
+            process.wait()
 
     def job(self, name: str) -> Job | None:
         job: Job | None = self.read(lambda ledger: ledger.job(name))
@@ -103,9 +103,9 @@ class DaemonProcess:
         return job is not None and job.status.is_final and (self.outputs / name / "report.json").exists()
 
 
-def wait_for(what: Callable[[], object], house: DaemonProcess) -> None:
+def wait_for(what: Callable[[], object], daemon: DaemonProcess) -> None:
     deadline_s = time.monotonic() + PATIENCE_S
     while not what():
         if time.monotonic() > deadline_s:
-            raise AssertionError(f"waited in vain; the daemon said:\n{(house.root / 'stderr').read_text()}")
+            raise AssertionError(f"waited in vain; the daemon said:\n{(daemon.root / 'stderr').read_text()}")
         time.sleep(0.05)

@@ -90,8 +90,8 @@ class DispatcherFixture:
         self.spool.lock()
         self.ledger = Ledger(self.spool.ledger_path)
         self.engines = {device: Played(device) for device in devices or ("cpu",)}
-        self.announcer = Publisher(self.config, self.ledger, len(self.engines))
-        self.dispatch = Dispatcher(self.config, self.ledger, self.spool, list(self.engines.values()), self.announcer)
+        self.publisher = Publisher(self.config, self.ledger, len(self.engines))
+        self.dispatch = Dispatcher(self.config, self.ledger, self.spool, list(self.engines.values()), self.publisher)
         self.now_s = 1000.0
 
     @property

@@ -74,12 +74,12 @@ class IntakeFixture:
     def at(cls, inputs: Path) -> Iterator[IntakeFixture]:
         """A desk on a new folder, closed at the end."""
         inputs.mkdir()
-        desk = cls(inputs)
-        desk.open()
+        fixture = cls(inputs)
+        fixture.open()
         try:
-            yield desk
+            yield fixture
         finally:
-            desk.close()
+            fixture.close()
 
     def open(self) -> None:
         config = Config(inputs=self.inputs, watch=self.watch, limits=self.limits)
@@ -87,11 +87,11 @@ class IntakeFixture:
         self.spool.lock()
         self.ledger = Ledger(self.spool.ledger_path)
         self.decoder = Decoder()
-        self.bell = Doorbell()
-        self.watcher = Watcher(self.inputs, self.bell, self.events)
+        self.doorbell = Doorbell()
+        self.watcher = Watcher(self.inputs, self.doorbell, self.events)
         self.told: list[tuple[str, Status, str]] = []
         self.intake = IntakeLoop(
-            config, self.ledger, self.spool, self.decoder, self.watcher, self.bell, on_change=self._hear
+            config, self.ledger, self.spool, self.decoder, self.watcher, self.doorbell, on_change=self._hear
         )
 
     def _hear(self, job: Job) -> None:

@@ -85,14 +85,14 @@ def release(arguments: Arguments) -> int:
     """
     from fastfit_watch.cli.release import decide, list_withheld
 
-    places = find_places(arguments)
+    paths = find_places(arguments)
 
     def act(ledger: Ledger, now_s: float) -> None:
         del now_s
         if arguments.looks:
-            decide(places, ledger, arguments.job, arguments.looks, discard=arguments.discard)
+            decide(paths, ledger, arguments.job, arguments.looks, discard=arguments.discard)
         else:
-            list_withheld(places, ledger, arguments.job)
+            list_withheld(paths, ledger, arguments.job)
 
     change_ledger(arguments, act)
     return ExitCode.OK

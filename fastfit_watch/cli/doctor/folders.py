@@ -34,8 +34,8 @@ _COARSE = frozenset({"vfat", "exfat", "msdos", "ntfs", "ntfs3", "fuseblk"})
 def examine_folders(config: Config, uploader: Account | None) -> list[Finding]:
     """Every folder for the daemon, then for somebody who uploads, then the disks."""
     daemon = _daemon_account(config)
-    places = {"inputs": config.inputs, "outputs": config.outputs, "logs": config.logs}
-    findings = [_judge_use(name, path, daemon) for name, path in places.items()]
+    paths = {"inputs": config.inputs, "outputs": config.outputs, "logs": config.logs}
+    findings = [_judge_use(name, path, daemon) for name, path in paths.items()]
     if all(path.is_dir() for path in (config.inputs, config.outputs)):
         findings += _judge_uploader(config, daemon, uploader) if uploader else [_judge_sharing(config.inputs)]
     elif uploader:

@@ -72,10 +72,10 @@ class Overview:
     jobs: tuple[JobState, ...]
 
 
-def take_overview(ledger: Ledger, places: Paths, now_s: float, limit: int | None = None) -> Overview:
+def take_overview(ledger: Ledger, paths: Paths, now_s: float, limit: int | None = None) -> Overview:
     """Read how things are. limit: at most so many jobs, counted and timed as if all were there."""
     daemon = _read_daemon(ledger, now_s)
-    pace = read_pace(places.spool / PACE_FILE, now_s) if daemon.state == "running" else LiveProgress(now_s, 1)
+    pace = read_pace(paths.spool / PACE_FILE, now_s) if daemon.state == "running" else LiveProgress(now_s, 1)
     active = job_ids(ledger, _ACTIVE)
     jobs = oldest_jobs(ledger, _UNFINISHED, limit)
     jobs += reversed(ledger.jobs(_FINAL, limit=None if limit is None else limit - len(jobs)))

@@ -25,26 +25,26 @@ _FOLLOW_S = 1.0
 _TOP, _CLEAR_LINE, _CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
-def show(places: Paths, *, as_json: bool = False, follow: bool = False, out: TextIO | None = None) -> int:
+def show(paths: Paths, *, as_json: bool = False, follow: bool = False, out: TextIO | None = None) -> int:
     """Print the state of the daemon and of the jobs; with `follow`, again at every change until it is interrupted.
 
     Raises FastFitError if nothing was ever watched here.
     """
     stream = out or sys.stdout
-    if not places.ledger.exists():
+    if not paths.ledger.exists():
         raise FastFitError(
-            f"Nothing was ever watched in {places.inputs}: there is no ledger at {places.ledger}.",
+            f"Nothing was ever watched in {paths.inputs}: there is no ledger at {paths.ledger}.",
             hint="Start it with 'fastfit-watch run', or name the folder with --inputs.",
         )
-    ledger = Ledger(places.ledger, read_only=True)
+    ledger = Ledger(paths.ledger, read_only=True)
     try:
         if follow:
-            _follow(ledger, places, stream, as_json=as_json)
+            _follow(ledger, paths, stream, as_json=as_json)
         elif as_json:
-            print(json.dumps(as_data(take_overview(ledger, places, time.time())), indent=2), file=stream)
+            print(json.dumps(as_data(take_overview(ledger, paths, time.time())), indent=2), file=stream)
         else:
             columns = shutil.get_terminal_size().columns if stream.isatty() else None
-            overview = take_overview(ledger, places, time.time(), limit=_SHOWN)
+            overview = take_overview(ledger, paths, time.time(), limit=_SHOWN)
             print("\n".join(draw(overview, stream, columns, _SHOWN)), file=stream)
     except KeyboardInterrupt:
         pass
@@ -53,14 +53,14 @@ def show(places: Paths, *, as_json: bool = False, follow: bool = False, out: Tex
     return 0
 
 
-def _follow(ledger: Ledger, places: Paths, stream: TextIO, *, as_json: bool) -> None:
+def _follow(ledger: Ledger, paths: Paths, stream: TextIO, *, as_json: bool) -> None:
     """On a terminal, draw over the last drawing every second. Elsewhere print what has changed, until nobody reads."""
     shown: Overview | None = None
     while not reader_has_gone(stream, 0.0 if shown is None else _FOLLOW_S):
         is_screen = stream.isatty() and not as_json
         columns, rows = shutil.get_terminal_size()
         room = max(1, rows - _FRAME_ROWS) if is_screen else _SHOWN
-        overview = take_overview(ledger, places, time.time(), limit=None if as_json else room)
+        overview = take_overview(ledger, paths, time.time(), limit=None if as_json else room)
         if is_screen:
             lines = draw(overview, stream, columns, room)[: rows - 1]
             stream.write(_TOP + "".join(f"{line}{_CLEAR_LINE}\n" for line in lines) + _CLEAR_REST)

@@ -98,14 +98,14 @@ class Section:
         mixed = attention(query, self.keys, self.values, scale=1 / math.sqrt(width))
         return mixed[..., :width].transpose(1, 2).flatten(2)
 
-    def _weigh(self, row: int, places: slice, copies: Tensor | None, width: int) -> None:
+    def _weigh(self, row: int, paths: slice, copies: Tensor | None, width: int) -> None:
         """Write log(copies) where the queries' ones find it, in two parts: bfloat16 has 8 digits."""
-        size = places.stop - places.start
+        size = paths.stop - paths.start
         counts = torch.ones(size, device=self.keys.device) if copies is None else copies.float()
         wanted = counts.log() * math.sqrt(width)
         coarse = wanted.to(self.keys.dtype)
-        self.keys[row, :, places, width] = coarse
-        self.keys[row, :, places, width + 1] = (wanted - coarse.float()).to(self.keys.dtype)
+        self.keys[row, :, paths, width] = coarse
+        self.keys[row, :, paths, width + 1] = (wanted - coarse.float()).to(self.keys.dtype)
 
 
 @dataclass(frozen=True)

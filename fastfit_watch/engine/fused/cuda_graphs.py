@@ -106,7 +106,7 @@ class Recorder:
     def _record(self, inputs: tuple[Tensor, ...]) -> _Recording:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        places = tuple(torch.empty_like(each).copy_(each) for each in inputs)
+        paths = tuple(torch.empty_like(each).copy_(each) for each in inputs)
         outputs: list[Tensor] = []
-        graph = capture(self._pool, lambda: outputs.extend(self._work(*places)))
-        return _Recording(graph, places, tuple(outputs))
+        graph = capture(self._pool, lambda: outputs.extend(self._work(*paths)))
+        return _Recording(graph, paths, tuple(outputs))

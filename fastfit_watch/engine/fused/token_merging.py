@@ -81,10 +81,10 @@ class TokenMerge:
             for row, rows in self.rows.distinct
             for column, columns in self.columns.distinct
         ]
-        places, copies = (torch.tensor(numbers, device=layer.keys.device) for numbers in zip(*kinds, strict=True))
-        return KeysValues(_pick(layer.keys, places), _pick(layer.values, places), copies)
+        paths, copies = (torch.tensor(numbers, device=layer.keys.device) for numbers in zip(*kinds, strict=True))
+        return KeysValues(_pick(layer.keys, paths), _pick(layer.values, paths), copies)
 
 
-def _pick(part: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+def _pick(part: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
     # Kept as (B, tokens, heads, head width), like all keys and values.
-    return part.transpose(1, 2).index_select(1, places).transpose(1, 2)
+    return part.transpose(1, 2).index_select(1, paths).transpose(1, 2)

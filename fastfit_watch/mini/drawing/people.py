@@ -256,10 +256,10 @@ def draw_head(canvas: Canvas, person: Person) -> None:
 def body_points(person: Person, canvas: Canvas) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The 18 body points in OpenPose order, and no face or hand points."""
     x, y = person.at("head")
-    places = [(x, y + 0.02), person.at("neck") + (0, 0.02)]
-    places += [person.at(f"{s}_{j}") for s in ("right", "left") for j in ("shoulder", "elbow", "wrist")]
-    places += [person.at(f"{s}_{j}") for s in ("right", "left") for j in ("hip", "knee", "ankle")]
-    places += [(x - 0.0185, y + 0.004), (x + 0.0185, y + 0.004), (x - 0.047, y + 0.008), (x + 0.047, y + 0.008)]
+    paths = [(x, y + 0.02), person.at("neck") + (0, 0.02)]
+    paths += [person.at(f"{s}_{j}") for s in ("right", "left") for j in ("shoulder", "elbow", "wrist")]
+    paths += [person.at(f"{s}_{j}") for s in ("right", "left") for j in ("hip", "knee", "ankle")]
+    paths += [(x - 0.0185, y + 0.004), (x + 0.0185, y + 0.004), (x - 0.047, y + 0.008), (x + 0.047, y + 0.008)]
     points, scores = np.full((134, 2), -1, np.float32), np.zeros(134, np.float32)
-    points[:18], scores[:18] = canvas.to_pixels(np.array(places)), 1
+    points[:18], scores[:18] = canvas.to_pixels(np.array(paths)), 1
     return points, scores

@@ -26,7 +26,7 @@ class DeliveryThread:
 
     def __init__(self, name: str, carrier: Deliverer) -> None:
         self._name, self._carrier = name, carrier
-        self._bell = threading.Event()
+        self._doorbell = threading.Event()
         self._deadline_s = float("inf")
         self._trouble = ""
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -38,7 +38,7 @@ class DeliveryThread:
     def finish(self, patience_s: float) -> None:
         """Carry what is due, for at most so long, and stop. What is left is carried after the next start."""
         self._deadline_s = time.monotonic() + patience_s
-        self._bell.set()
+        self._doorbell.set()
         if self._thread.is_alive():
             self._thread.join(patience_s)
 
@@ -50,8 +50,8 @@ class DeliveryThread:
             wait_s = self._step()
             if stopping and wait_s > 0:
                 return
-            self._bell.wait(min(wait_s, _LONGEST_WAIT_S))
-            self._bell.clear()
+            self._doorbell.wait(min(wait_s, _LONGEST_WAIT_S))
+            self._doorbell.clear()
 
     def _step(self) -> float:
         try:

@@ -53,19 +53,19 @@ class HookRunner:
 
         A hook that fails is not run again: its log says so. One that the daemon's own end cut short is.
         """
-        letter = self._outbox.next_letter(HOOK, now_s, 0.0)
-        if letter is None:
+        notification = self._outbox.next_notification(HOOK, now_s, 0.0)
+        if notification is None:
             self._clean(now_s)
             return _IDLE_S
-        outcome = run_hook(self._settings, letter)
-        log = logger.bind(job=letter.job_id)
+        outcome = run_hook(self._settings, notification)
+        log = logger.bind(job=notification.job_id)
         for line in outcome.output.splitlines():
             log.info("hook: {}", line[:_LINE_CHARACTERS])
         if outcome.exit_code == 0:
             log.info("hook finished")
         else:
             log.warning("hook failed: {}", outcome.trouble or f"exit code {outcome.exit_code}")
-        self._outbox.end(letter, outcome.trouble or f"exit code {outcome.exit_code}", now_s)
+        self._outbox.end(notification, outcome.trouble or f"exit code {outcome.exit_code}", now_s)
         return 0.0
 
     def _clean(self, now_s: float) -> None:
@@ -74,9 +74,9 @@ class HookRunner:
             self._clean_at_s = now_s
 
 
-def run_hook(settings: HookSettings, letter: Notification) -> Outcome:
+def run_hook(settings: HookSettings, notification: Notification) -> Outcome:
     """Run the hook for a letter, in the job's folder, until it ends or its time is over."""
-    told = json.loads(letter.body)
+    told = json.loads(notification.body)
     folder = Path(told["folder"])
     try:
         process = subprocess.Popen(

@@ -15,17 +15,19 @@ if TYPE_CHECKING:
     from fastfit_watch.config.settings import Config
 
 
-def write_letters(config: Config, job: Job, looks: Sequence[LookRecord], now_s: float) -> list[Notification]:
+def write_notifications(config: Config, job: Job, looks: Sequence[LookRecord], now_s: float) -> list[Notification]:
     """The letters about a job that has just become final: none where nobody wants to know."""
     wanted = ((WEBHOOK, config.webhook.url, config.webhook.events), (HOOK, config.hook.command, config.hook.events))
     return [
-        write_letter(channel, config, job, looks, now_s)
+        write_notification(channel, config, job, looks, now_s)
         for channel, receiver, events in wanted
         if receiver and job.status.value in events
     ]
 
 
-def write_letter(channel: str, config: Config, job: Job, looks: Sequence[LookRecord], now_s: float) -> Notification:
+def write_notification(
+    channel: str, config: Config, job: Job, looks: Sequence[LookRecord], now_s: float
+) -> Notification:
     """One letter about a final job."""
     number, event = str(uuid.uuid4()), f"job.{job.status.value}"
     body = {

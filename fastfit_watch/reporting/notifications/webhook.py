@@ -70,36 +70,36 @@ class WebhookDeliverer:
         wait_s = self._away_until_s - now_s
         if 0 < wait_s <= self._settings.backoff_max_s:
             return wait_s
-        letter = self._outbox.next_letter(WEBHOOK, now_s, self._settings.backoff_max_s)
-        if letter is None:
+        notification = self._outbox.next_notification(WEBHOOK, now_s, self._settings.backoff_max_s)
+        if notification is None:
             self._clean(now_s)
             return _IDLE_S
-        self._settle(letter, self._send(self._settings, letter, now_s), now_s)
+        self._settle(notification, self._send(self._settings, notification, now_s), now_s)
         return 0.0
 
-    def _settle(self, letter: Notification, answer: Answer, now_s: float) -> None:
-        log = logger.bind(job=letter.job_id)
+    def _settle(self, notification: Notification, answer: Answer, now_s: float) -> None:
+        log = logger.bind(job=notification.job_id)
         if answer.is_good:
-            self._outbox.end(letter, f"delivered: {answer.words}", now_s)
+            self._outbox.end(notification, f"delivered: {answer.words}", now_s)
             if self._failures:
                 logger.info("the webhook's receiver is there again")
             self._failures, self._away_until_s, self._trouble = 0, 0.0, ""
-            log.info("webhook {} delivered at attempt {}", letter.event, letter.attempts + 1)
+            log.info("webhook {} delivered at attempt {}", notification.event, notification.attempts + 1)
             return
-        pause_s = self._pause_s(letter.attempts)
-        if now_s - letter.since_s >= self._settings.give_up_s:
-            self._outbox.end(letter, f"given up: {answer.words}", now_s)
-            log.error("webhook {} given up: {}. 'webhook replay' sends it again", letter.event, answer.words)
+        pause_s = self._pause_s(notification.attempts)
+        if now_s - notification.since_s >= self._settings.give_up_s:
+            self._outbox.end(notification, f"given up: {answer.words}", now_s)
+            log.error("webhook {} given up: {}. 'webhook replay' sends it again", notification.event, answer.words)
             return
         if answer.is_away:
             # The letter itself may go as soon as the receiver is there again.
             pause_s, self._failures = self._pause_s(self._failures), self._failures + 1
             self._away_until_s = now_s + pause_s
-            self._outbox.put_off(letter, answer.words, 0.0)
+            self._outbox.put_off(notification, answer.words, 0.0)
         else:
-            self._outbox.put_off(letter, answer.words, now_s + pause_s)
+            self._outbox.put_off(notification, answer.words, now_s + pause_s)
         if answer.words != self._trouble:
-            log.warning("webhook {} not delivered: {}; again in {:.0f} s", letter.event, answer.words, pause_s)
+            log.warning("webhook {} not delivered: {}; again in {:.0f} s", notification.event, answer.words, pause_s)
         self._trouble = answer.words
 
     def _pause_s(self, failures: int) -> float:
@@ -112,9 +112,9 @@ class WebhookDeliverer:
             self._clean_at_s = now_s
 
 
-def post(settings: WebhookSettings, letter: Notification, now_s: float) -> Answer:
+def post(settings: WebhookSettings, notification: Notification, now_s: float) -> Answer:
     """Send one letter. Redirects are not followed: the letter is for this receiver only."""
-    body = letter.body.encode()
+    body = notification.body.encode()
     try:
         secret = read_secret(settings)
     except ConfigError as error:
@@ -122,9 +122,9 @@ def post(settings: WebhookSettings, letter: Notification, now_s: float) -> Answe
     headers = {
         "Content-Type": "application/json",
         "User-Agent": "fastfit-watch",
-        "FastFit-Event": letter.event,
-        "FastFit-Delivery": letter.id,
-        "FastFit-Attempt": str(letter.attempts + 1),
+        "FastFit-Event": notification.event,
+        "FastFit-Delivery": notification.id,
+        "FastFit-Attempt": str(notification.attempts + 1),
         SIGNATURE_HEADER: sign(secret, body, now_s),
     }
     request = urllib.request.Request(settings.url, body, headers, method="POST")  # noqa: S310 - http(s) by settings

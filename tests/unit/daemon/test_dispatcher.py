@@ -131,17 +131,17 @@ def test_a_cancelled_job_ends_with_the_look_in_hand(stage: DispatcherFixture) ->
 def test_people_are_told_the_time_left_and_the_end(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a", "b")
     stage.claim("summer", "x")
-    stage.announcer.start()
+    stage.publisher.start()
     stage.step()
     stage.step(stage.engine.makes("a"), after_s=6.0)
     token = stage.engine.orders["x"].token
     stage.step(stage.engine.says(LookStep(token, "denoise", 15, 30)))
-    stage.announcer.finish()
+    stage.publisher.finish()
     assert (stage.config.outputs / "spring" / "status.txt").read_text().startswith("running: 1 of 2")
     # 6 s for a look of 30 steps; half of `x` is left, and `b` takes turns with it
     assert (stage.config.outputs / "summer" / "status.txt").read_text() == "running: 0 of 1, about 6 s left\n"
     stage.step(stage.engine.makes("x"))
-    stage.announcer.finish()
+    stage.publisher.finish()
     summer = stage.ledger.job("summer")
     assert summer is not None
     assert report.has_report(stage.config, summer)
@@ -157,7 +157,7 @@ def test_one_job_that_cannot_be_told_of_silences_no_other(stage: DispatcherFixtu
     assert "cannot be made" in stage.look("a", "autumn").reason
     stage.step()
     stage.step(stage.engine.makes("a"))
-    stage.announcer.finish()
+    stage.publisher.finish()
     assert (stage.config.outputs / "spring" / report.REPORT_FILE).exists()
     assert [job.id for job in stage.ledger.unreported()] == ["autumn"]
 
@@ -166,9 +166,9 @@ def test_a_retry_takes_the_old_report_back(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a")
     stage.step()
     stage.step(stage.engine.fails("a", FailureKind.INPUT))
-    stage.announcer.finish()
+    stage.publisher.finish()
     path = stage.config.outputs / "spring" / report.REPORT_FILE
     assert path.exists()
     stage.ledger.retry("spring", stage.now_s)
-    stage.announcer.finish()
+    stage.publisher.finish()
     assert not path.exists()

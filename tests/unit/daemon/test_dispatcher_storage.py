@@ -79,9 +79,9 @@ def test_recovery_keeps_whole_pictures_and_queues_the_rest(tmp_path: Path) -> No
     (before.config.outputs / "spring" / ".tmp-1-anna.c.png").write_bytes(b"torn")
     before.close()
     after = DispatcherFixture(tmp_path)
-    after.announcer.start()
+    after.publisher.start()
     after.step()
-    after.announcer.finish()
+    after.publisher.finish()
     assert after.look("a").status is LookStatus.DONE
     assert after.in_hand() == ["b"]
     assert after.look("b").attempts == 2

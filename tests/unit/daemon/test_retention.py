@@ -28,14 +28,14 @@ PROGRAM = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from unit.daemon.test_retention import House
-house = House(Path(sys.argv[1]))
+from unit.daemon.test_retention import RetentionFixture
+house = RetentionFixture(Path(sys.argv[1]))
 house.step()
 house.step(8 * 86400.0)
 """
 
 
-class House:
+class RetentionFixture:
     """A spool with jobs in every state, and a caretaker whose clocks the test moves."""
 
     def __init__(self, root: Path, **retention: object) -> None:
@@ -89,8 +89,8 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    made = House(tmp_path)
+def fixture(tmp_path: Path) -> Iterator[RetentionFixture]:
+    made = RetentionFixture(tmp_path)
     yield made
     made.close()
 
@@ -112,105 +112,105 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         RetentionSettings(keep_uploads=text)
 
 
-def test_finished_jobs_go_after_their_time_and_are_remembered(house: House) -> None:
+def test_finished_jobs_go_after_their_time_and_are_remembered(fixture: RetentionFixture) -> None:
     finished = {"a": Status.DONE, "b": Status.FAILED, "c": Status.CANCELLED}
     for name, status in finished.items():
-        house.add(name, status)
-    house.step()
-    house.step(6.9 * DAY_S)
-    assert all(house.has(name) == (True, True) for name in finished)
-    house.step(0.2 * DAY_S)
-    assert all(house.has(name) == (False, False) for name in finished)
-    jobs = {job.id: job for job in house.ledger.jobs()}
+        fixture.add(name, status)
+    fixture.step()
+    fixture.step(6.9 * DAY_S)
+    assert all(fixture.has(name) == (True, True) for name in finished)
+    fixture.step(0.2 * DAY_S)
+    assert all(fixture.has(name) == (False, False) for name in finished)
+    jobs = {job.id: job for job in fixture.ledger.jobs()}
     assert {name: jobs[name].status for name in finished} == finished
     assert not any(job.has_upload or job.has_results for job in jobs.values())
-    assert house.ledger.looks("a") == [], "of a year's jobs, the looks are not kept"
+    assert fixture.ledger.looks("a") == [], "of a year's jobs, the looks are not kept"
     with pytest.raises(ConfigError, match="'b'"):
-        house.ledger.retry("b", house.wall_s)
+        fixture.ledger.retry("b", fixture.wall_s)
 
 
 def test_uploads_and_results_have_times_of_their_own(tmp_path: Path) -> None:
-    house = House(tmp_path, keep_uploads="1h", keep_results="forever")
-    house.add("a", Status.FAILED)
-    house.step()
-    house.step(400 * DAY_S)
-    assert house.has("a") == (False, True)
+    fixture = RetentionFixture(tmp_path, keep_uploads="1h", keep_results="forever")
+    fixture.add("a", Status.FAILED)
+    fixture.step()
+    fixture.step(400 * DAY_S)
+    assert fixture.has("a") == (False, True)
     with pytest.raises(ConfigError, match="removed"):
-        house.ledger.retry("a", house.wall_s)
-    house.close()
+        fixture.ledger.retry("a", fixture.wall_s)
+    fixture.close()
 
 
-def test_what_is_not_finished_never_goes(house: House) -> None:
-    house.add("queued", Status.QUEUED)
-    house.add("running", Status.RUNNING)
-    house.add("unreported", Status.DONE, reported=False)
-    house.add("retried", Status.FAILED)
-    house.step()
-    house.step(6 * DAY_S)
-    house.ledger.retry("retried", house.wall_s)
-    house.step(400 * DAY_S)
-    assert all(house.has(name) == (True, True) for name in ("queued", "running", "unreported", "retried"))
+def test_what_is_not_finished_never_goes(fixture: RetentionFixture) -> None:
+    fixture.add("queued", Status.QUEUED)
+    fixture.add("running", Status.RUNNING)
+    fixture.add("unreported", Status.DONE, reported=False)
+    fixture.add("retried", Status.FAILED)
+    fixture.step()
+    fixture.step(6 * DAY_S)
+    fixture.ledger.retry("retried", fixture.wall_s)
+    fixture.step(400 * DAY_S)
+    assert all(fixture.has(name) == (True, True) for name in ("queued", "running", "unreported", "retried"))
 
 
-def test_a_job_that_was_begun_again_never_leaves(house: House) -> None:
+def test_a_job_that_was_begun_again_never_leaves(fixture: RetentionFixture) -> None:
     """Even if its time had begun: what is unfinished is protected twice."""
-    house.add("again", Status.QUEUED)
-    with house.ledger.writing("test") as db:
+    fixture.add("again", Status.QUEUED)
+    with fixture.ledger.writing("test") as db:
         db.execute("UPDATE jobs SET kept_since_s = 0")
-    house.step()
-    house.step(400 * DAY_S)
-    assert house.has("again") == (True, True)
+    fixture.step()
+    fixture.step(400 * DAY_S)
+    assert fixture.has("again") == (True, True)
 
 
-def test_an_upload_that_stands_in_inputs_is_not_touched(house: House) -> None:
-    (house.config.inputs / "a").mkdir()
-    house.ledger.find_or_create_unclaimed("a", 1.0)
-    house.ledger.cancel("a", 1.0)
-    assert all(house.ledger.confirm_report(job) for job in house.ledger.unreported())
-    house.step()
-    house.step(400 * DAY_S)
-    assert (house.config.inputs / "a").is_dir()
+def test_an_upload_that_stands_in_inputs_is_not_touched(fixture: RetentionFixture) -> None:
+    (fixture.config.inputs / "a").mkdir()
+    fixture.ledger.find_or_create_unclaimed("a", 1.0)
+    fixture.ledger.cancel("a", 1.0)
+    assert all(fixture.ledger.confirm_report(job) for job in fixture.ledger.unreported())
+    fixture.step()
+    fixture.step(400 * DAY_S)
+    assert (fixture.config.inputs / "a").is_dir()
 
 
 @pytest.mark.parametrize("jump_s", [DAY_S, 365 * DAY_S, -3600.0, -365 * DAY_S])
-def test_a_clock_that_jumps_removes_nothing_early_and_delays_nothing(house: House, jump_s: float) -> None:
-    house.add("a")
-    house.step()
-    house.step(60.0, wall_s=jump_s)
-    house.step(6 * DAY_S)
-    assert house.has("a") == (True, True)
-    house.step(DAY_S)
-    assert house.has("a") == (False, False)
+def test_a_clock_that_jumps_removes_nothing_early_and_delays_nothing(fixture: RetentionFixture, jump_s: float) -> None:
+    fixture.add("a")
+    fixture.step()
+    fixture.step(60.0, wall_s=jump_s)
+    fixture.step(6 * DAY_S)
+    assert fixture.has("a") == (True, True)
+    fixture.step(DAY_S)
+    assert fixture.has("a") == (False, False)
 
 
 def test_the_time_while_no_daemon_ran_counts_for_a_day_at_most(tmp_path: Path) -> None:
-    house = House(tmp_path)
-    house.add("a")
-    house.step()
-    house.close()
+    fixture = RetentionFixture(tmp_path)
+    fixture.add("a")
+    fixture.step()
+    fixture.close()
     for starts, wall_s in ((1, 1e9), (2, -1e9), (3, 1e9)):
-        house = House(tmp_path)
-        house.step(wall_s=wall_s)
-        assert house.has("a") == (True, True), f"after {starts} starts with a wrong clock"
-        house.close()
+        fixture = RetentionFixture(tmp_path)
+        fixture.step(wall_s=wall_s)
+        assert fixture.has("a") == (True, True), f"after {starts} starts with a wrong clock"
+        fixture.close()
 
 
-def test_a_folder_that_was_swapped_for_a_link_is_not_followed(house: House, tmp_path: Path) -> None:
+def test_a_folder_that_was_swapped_for_a_link_is_not_followed(fixture: RetentionFixture, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "precious").write_text("x")
-    house.add("a")
-    house.step()
-    (house.config.outputs / "a" / "link").symlink_to(other)
-    (house.spool.job_folder("a") / "upload" / "link").symlink_to(other)
-    house.add("b")
-    (house.config.outputs / "b" / "anna.l.png").unlink()
-    (house.config.outputs / "b").rmdir()
-    (house.config.outputs / "b").symlink_to(other)
-    house.step()
-    house.step(8 * DAY_S)
-    assert house.has("a") == (False, False)
-    assert (other / "precious").exists() and (house.config.outputs / "b").is_symlink()
+    fixture.add("a")
+    fixture.step()
+    (fixture.config.outputs / "a" / "link").symlink_to(other)
+    (fixture.spool.job_folder("a") / "upload" / "link").symlink_to(other)
+    fixture.add("b")
+    (fixture.config.outputs / "b" / "anna.l.png").unlink()
+    (fixture.config.outputs / "b").rmdir()
+    (fixture.config.outputs / "b").symlink_to(other)
+    fixture.step()
+    fixture.step(8 * DAY_S)
+    assert fixture.has("a") == (False, False)
+    assert (other / "precious").exists() and (fixture.config.outputs / "b").is_symlink()
 
 
 def test_a_tree_of_any_depth_is_removed(tmp_path: Path) -> None:
@@ -231,63 +231,65 @@ def test_a_tree_of_any_depth_is_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("visit", [1, 2, 4, 7])
 @pytest.mark.parametrize("place", ["retention.remove", "retention.removed"])
 def test_a_kill_while_removing_is_completed_by_the_next_start(tmp_path: Path, place: str, visit: int) -> None:
-    house = House(tmp_path)
-    house.add("a")
-    house.add("b", Status.FAILED)
-    house.close()
+    fixture = RetentionFixture(tmp_path)
+    fixture.add("a")
+    fixture.add("b", Status.FAILED)
+    fixture.close()
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path), str(Path(__file__).parents[2])],
         env={**os.environ, VARIABLE: f"{place}:{min(visit, 2) if place.endswith('d') else visit}"},
         check=False,
     )
     assert done.returncode == -signal.SIGKILL
-    house = House(tmp_path)
-    assert [job.status for job in house.ledger.jobs()] == [Status.DONE, Status.FAILED]
-    house.step()
-    assert house.has("a") == house.has("b") == (False, False), "at once, without waiting for their time again"
-    assert house.ledger.leaving("upload", 10) == house.ledger.leaving("results", 10) == []
-    house.close()
+    fixture = RetentionFixture(tmp_path)
+    assert [job.status for job in fixture.ledger.jobs()] == [Status.DONE, Status.FAILED]
+    fixture.step()
+    assert fixture.has("a") == fixture.has("b") == (False, False), "at once, without waiting for their time again"
+    assert fixture.ledger.leaving("upload", 10) == fixture.ledger.leaving("results", 10) == []
+    fixture.close()
 
 
-def test_a_folder_that_cannot_be_removed_holds_no_other_up(house: House) -> None:
-    house.add("a")
-    house.add("b")
-    house.step()
-    locked = house.config.outputs / "a"
+def test_a_folder_that_cannot_be_removed_holds_no_other_up(fixture: RetentionFixture) -> None:
+    fixture.add("a")
+    fixture.add("b")
+    fixture.step()
+    locked = fixture.config.outputs / "a"
     if subprocess.run(["chattr", "+i", str(locked)], capture_output=True, check=False).returncode:
         pytest.skip("this filesystem has no immutable flag, or we may not set it")
     try:
-        house.step(8 * DAY_S)
-        assert (house.has("a"), house.has("b")) == ((False, True), (False, False))
+        fixture.step(8 * DAY_S)
+        assert (fixture.has("a"), fixture.has("b")) == ((False, True), (False, False))
     finally:
         subprocess.run(["chattr", "-i", str(locked)], check=True)
-    house.step(DAY_S)
-    assert house.has("a") == (False, False)
+    fixture.step(DAY_S)
+    assert fixture.has("a") == (False, False)
 
 
 def test_room_is_made_only_if_asked_for_and_only_as_much_as_needed(tmp_path: Path) -> None:
     disk = os.statvfs(tmp_path)
     for make_room, expected in ((False, True), (True, False)):
-        house = House(tmp_path / str(make_room), keep_uploads="forever", keep_results="forever", make_room=make_room)
-        house.add("a")
-        house.add("queued", Status.QUEUED)
-        house.step()
-        assert house.has("a") == (True, True), "there is room"
-        house.spool.wanted_bytes = 2 * disk.f_blocks * disk.f_frsize
-        house.step()
-        assert house.has("a") == (expected, True), "results are never removed for room"
-        assert house.has("queued") == (True, True)
-        house.close()
+        fixture = RetentionFixture(
+            tmp_path / str(make_room), keep_uploads="forever", keep_results="forever", make_room=make_room
+        )
+        fixture.add("a")
+        fixture.add("queued", Status.QUEUED)
+        fixture.step()
+        assert fixture.has("a") == (True, True), "there is room"
+        fixture.spool.wanted_bytes = 2 * disk.f_blocks * disk.f_frsize
+        fixture.step()
+        assert fixture.has("a") == (expected, True), "results are never removed for room"
+        assert fixture.has("queued") == (True, True)
+        fixture.close()
 
 
 def test_the_oldest_go_first_for_room_and_no_more_than_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    house = House(tmp_path, keep_uploads="forever", keep_results="forever", make_room=True)
+    fixture = RetentionFixture(tmp_path, keep_uploads="forever", keep_results="forever", make_room=True)
     for number in range(12):
-        house.add(f"j{number:02}")
-        house.step(60.0)
+        fixture.add(f"j{number:02}")
+        fixture.step(60.0)
     shortages = iter([True, False])
-    monkeypatch.setattr(house.caretaker, "_is_short", lambda: next(shortages, False))
-    house.step()
-    left = [number for number in range(12) if house.has(f"j{number:02}")[0]]
+    monkeypatch.setattr(fixture.caretaker, "_is_short", lambda: next(shortages, False))
+    fixture.step()
+    left = [number for number in range(12) if fixture.has(f"j{number:02}")[0]]
     assert left == list(range(5, 12))
-    house.close()
+    fixture.close()

@@ -80,8 +80,8 @@ def make(mail: queue.SimpleQueue[Event | None]) -> Iterator[Make]:
         return made[-1]
 
     yield make
-    for resident in made:
-        resident.stop()
+    for worker in made:
+        worker.stop()
 
 
 def get(mail: queue.SimpleQueue[Event | None]) -> Event:
@@ -92,14 +92,14 @@ def get(mail: queue.SimpleQueue[Event | None]) -> Event:
 
 def start_ready(make: Make, mail: queue.SimpleQueue[Event | None], program: str = ECHO) -> tuple[WorkerProcess, int]:
     """A resident that said it is ready at second 1, and its process id."""
-    resident = make(program)
-    resident.start(0.0)
+    worker = make(program)
+    worker.start(0.0)
     event = get(mail)
     assert isinstance(event, WorkerMessage)
-    resident.handle_message(event.message, 1.0)
-    assert resident.is_resting
-    assert resident._process is not None
-    return resident, resident._process.pid
+    worker.handle_message(event.message, 1.0)
+    assert worker.is_resting
+    assert worker._process is not None
+    return worker, worker._process.pid
 
 
 @pytest.mark.parametrize(
@@ -128,14 +128,14 @@ def test_orders_survive_the_pipe() -> None:
 
 
 def test_a_look_is_handed_over_and_progress_comes_back(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
-    resident, _ = start_ready(make, mail)
-    resident.send(RECORD, ORDER, 2.0)
+    worker, _ = start_ready(make, mail)
+    worker.send(RECORD, ORDER, 2.0)
     event = get(mail)
     assert event == WorkerMessage("cpu", 1, LookStep(7, "s", 1, 2))
-    assert resident.knows(event)
-    assert resident.in_hand == {7: RECORD}
-    resident.handle_message(LookFailed(7, FailureKind.INPUT, "no"), 3.0)
-    assert resident.is_resting
+    assert worker.knows(event)
+    assert worker.in_hand == {7: RECORD}
+    worker.handle_message(LookFailed(7, FailureKind.INPUT, "no"), 3.0)
+    assert worker.is_resting
 
 
 def test_a_killed_process_is_noticed_at_once(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
@@ -147,84 +147,84 @@ def test_a_killed_process_is_noticed_at_once(make: Make, mail: queue.SimpleQueue
 
 
 def test_each_start_waits_twice_as_long_until_a_look_is_done(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
-    resident = make("raise SystemExit(1)")
+    worker = make("raise SystemExit(1)")
     clock_s = 0.0
     for pause_s in (10.0, 20.0, 30.0, 30.0):
-        resident.start(clock_s)
-        assert get(mail) == WorkerExited("cpu", resident._life, 1)
-        resident.handle_exit(1, clock_s)
-        resident.start(clock_s + pause_s - 0.1)
-        assert resident.state is WorkerState.OFF
+        worker.start(clock_s)
+        assert get(mail) == WorkerExited("cpu", worker._life, 1)
+        worker.handle_exit(1, clock_s)
+        worker.start(clock_s + pause_s - 0.1)
+        assert worker.state is WorkerState.OFF
         clock_s += pause_s
-    assert resident.load_failures == 4
-    assert "exit code 1" in resident.describe()
-    resident.handle_message(LookDone(1, LookResult("a.png", "", 1, 1, {}, None, "cpu")), clock_s)
-    resident.handle_exit(1, clock_s)
-    resident.start(clock_s + 10.0)
-    assert resident.state is WorkerState.LOADING
+    assert worker.load_failures == 4
+    assert "exit code 1" in worker.describe()
+    worker.handle_message(LookDone(1, LookResult("a.png", "", 1, 1, {}, None, "cpu")), clock_s)
+    worker.handle_exit(1, clock_s)
+    worker.start(clock_s + 10.0)
+    assert worker.state is WorkerState.LOADING
 
 
 def test_only_a_process_without_progress_is_ended(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
-    resident, _ = start_ready(make, mail)
+    worker, _ = start_ready(make, mail)
     for clock_s in range(2, 300, 5):
-        resident.check(float(clock_s))  # idle for long: nothing is wrong
-    resident.send(RECORD, ORDER, 300.0)
+        worker.check(float(clock_s))  # idle for long: nothing is wrong
+    worker.send(RECORD, ORDER, 300.0)
     assert isinstance(get(mail), WorkerMessage)
     for clock_s in range(300, 351, 5):
-        resident.check(float(clock_s))
+        worker.check(float(clock_s))
     assert mail.empty()
-    assert not resident.is_fresh(351.0)
-    resident.check(351.0)
+    assert not worker.is_fresh(351.0)
+    worker.check(351.0)
     assert get(mail) == WorkerExited("cpu", 1, -signal.SIGKILL)
 
 
 def test_a_daemon_that_slept_blames_no_one(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
-    resident, _ = start_ready(make, mail)
-    resident.send(RECORD, ORDER, 2.0)
+    worker, _ = start_ready(make, mail)
+    worker.send(RECORD, ORDER, 2.0)
     assert isinstance(get(mail), WorkerMessage)
-    resident.check(3.0)
-    resident.check(1000.0)
+    worker.check(3.0)
+    worker.check(1000.0)
     with pytest.raises(queue.Empty):
         mail.get(timeout=0.5)
 
 
 def test_loading_too_long_is_ended_and_explained(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
-    resident = make("import time; time.sleep(60)")
-    resident.start(0.0)
+    worker = make("import time; time.sleep(60)")
+    worker.start(0.0)
     for clock_s in range(0, 110, 5):
-        resident.check(float(clock_s))
+        worker.check(float(clock_s))
     assert isinstance(get(mail), WorkerExited)
-    assert resident.describe() == "cpu cannot load the engine: loading took longer than 100 s"
+    assert worker.describe() == "cpu cannot load the engine: loading took longer than 100 s"
 
 
 def test_a_process_that_cannot_be_started_is_explained_and_tried_again(mail: queue.SimpleQueue[Event | None]) -> None:
-    resident = WorkerProcess("cpu", ["/nowhere/python"], SETTINGS, mail)
-    resident.start(0.0)
-    assert resident.state is WorkerState.OFF and resident.load_failures == 1
-    assert "cannot be started: No such file or directory" in resident.describe()
-    resident.start(9.9)
-    assert resident.load_failures == 1, "the next start waits for backoff_s"
-    resident.start(10.1)
-    assert resident.load_failures == 2
+    worker = WorkerProcess("cpu", ["/nowhere/python"], SETTINGS, mail)
+    worker.start(0.0)
+    assert worker.state is WorkerState.OFF and worker.load_failures == 1
+    assert "cannot be started: No such file or directory" in worker.describe()
+    worker.start(9.9)
+    assert worker.load_failures == 1, "the next start waits for backoff_s"
+    worker.start(10.1)
+    assert worker.load_failures == 2
 
 
 def test_what_a_former_process_said_is_ignored(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
-    resident, pid = start_ready(make, mail)
+    worker, pid = start_ready(make, mail)
     os.kill(pid, signal.SIGKILL)
     get(mail)
-    resident.handle_exit(-9, 2.0)
-    assert not resident.knows(WorkerMessage("cpu", 1, Loading("late")))
-    resident.start(100.0)
-    assert not resident.knows(WorkerExited("cpu", 1, -9))
-    assert resident.knows(get(mail))
+    worker.handle_exit(-9, 2.0)
+    assert not worker.knows(WorkerMessage("cpu", 1, Loading("late")))
+    worker.start(100.0)
+    assert not worker.knows(WorkerExited("cpu", 1, -9))
+    assert worker.knows(get(mail))
 
 
 def test_noise_is_logged_at_its_level_and_does_no_harm(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
     lines: list[str] = []
     sink = logger.add(lambda text: lines.append(str(text).strip()), format="{level} {message}")
     noise = "import sys; print('babble'); print('ERROR: bad', file=sys.stderr); print('hm', file=sys.stderr)\n"
-    resident, _ = start_ready(make, mail, noise + ECHO)
-    resident.stop()
+    worker, _ = start_ready(make, mail, noise + ECHO)
+    worker.stop()
     assert isinstance(get(mail), WorkerExited)
     deadline_s = time.monotonic() + 5
     while "INFO cpu: hm" not in lines and time.monotonic() < deadline_s:
@@ -234,8 +234,8 @@ def test_noise_is_logged_at_its_level_and_does_no_harm(make: Make, mail: queue.S
 
 
 def test_closing_its_input_ends_the_process(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
-    resident, _ = start_ready(make, mail)
-    resident.stop()
+    worker, _ = start_ready(make, mail)
+    worker.stop()
     assert get(mail) == WorkerExited("cpu", 1, 0)
 
 

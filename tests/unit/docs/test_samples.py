@@ -20,7 +20,7 @@ from fastfit_watch.domain.look import Category, Look, SamplingOptions
 from fastfit_watch.imaging.provenance import picture_marks, what_runs
 from fastfit_watch.reporting.metrics import MetricsExporter
 from fastfit_watch.reporting.notifications.hook import run_hook
-from fastfit_watch.reporting.notifications.payload import write_letter
+from fastfit_watch.reporting.notifications.payload import write_notification
 from fastfit_watch.reporting.notifications.webhook import sign
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.outbox import HOOK, WEBHOOK, Notification
@@ -97,7 +97,7 @@ def test_the_letter_shown_has_the_keys_of_a_real_one(ledger: Ledger, tmp_path: P
     assert done is not None and done.status is Status.DONE
     records = ledger.looks(job.id)
     assert records[0].status is LookStatus.DONE
-    real = json.loads(write_letter(WEBHOOK, Config(outputs=tmp_path), done, records, 6.0).body)
+    real = json.loads(write_notification(WEBHOOK, Config(outputs=tmp_path), done, records, 6.0).body)
     (shown,) = _all("json")
     assert list(json.loads(shown)) == list(real)
     assert list(json.loads(shown)["pictures"][0]) == list(real["pictures"][0])
@@ -118,8 +118,8 @@ def test_the_table_of_metrics_is_complete(ledger: Ledger, tmp_path: Path) -> Non
 
 def test_the_hook_s_variables_are_complete(tmp_path: Path) -> None:
     told = dict.fromkeys(("id", "event", "job", "upload", "status", "reason", "report"), "x")
-    letter = Notification(HOOK, "1", "spring", "job.done", json.dumps({**told, "folder": str(tmp_path)}), 1.0)
-    outcome = run_hook(HookSettings(command=("/usr/bin/env",)), letter)
+    notification = Notification(HOOK, "1", "spring", "job.done", json.dumps({**told, "folder": str(tmp_path)}), 1.0)
+    outcome = run_hook(HookSettings(command=("/usr/bin/env",)), notification)
     real = set(re.findall(r"^(FASTFIT_[A-Z]+)=", outcome.output, re.MULTILINE))
     assert real == set(re.findall(r"`(FASTFIT_[A-Z]+)`", read("telling-others.md")))
 

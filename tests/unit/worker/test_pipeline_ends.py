@@ -50,8 +50,8 @@ def run(root: Path, error: str, max_rss_bytes: int = 0) -> tuple[int, list[Messa
     picture = root / "anna.png"
     Image.new("RGB", (48, 64)).save(picture)
     options = SamplingOptions(steps=2, seed=5)
-    garments, places = {Category.UPPER: picture}, (root / "o.png", root / "r.json")
-    orders = [LookOrder(token, picture, garments, options, *places, {}, (Rung.FULL,), root / "w") for token in range(3)]
+    garments, paths = {Category.UPPER: picture}, (root / "o.png", root / "r.json")
+    orders = [LookOrder(token, picture, garments, options, *paths, {}, (Rung.FULL,), root / "w") for token in range(3)]
     program = PROGRAM.format(error=error, max_rss_bytes=max_rss_bytes)
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -50,15 +50,15 @@ class Screen(io.StringIO):
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Paths:
-    places = Paths(tmp_path / "inputs", tmp_path / "outputs", tmp_path / "logs")
-    places.spool.mkdir(parents=True)
-    return places
+def paths(tmp_path: Path) -> Paths:
+    paths = Paths(tmp_path / "inputs", tmp_path / "outputs", tmp_path / "logs")
+    paths.spool.mkdir(parents=True)
+    return paths
 
 
 @pytest.fixture
-def ledger(places: Paths) -> Ledger:
-    return Ledger(places.ledger)
+def ledger(paths: Paths) -> Ledger:
+    return Ledger(paths.ledger)
 
 
 def claim(ledger: Ledger, name: str, looks: int, steps: int = 10, now_s: float = 100.0) -> None:
@@ -77,7 +77,7 @@ def finish(ledger: Ledger, name: str, look: int, now_s: float = 110.0) -> None:
 
 
 @pytest.fixture
-def busy(ledger: Ledger, places: Paths) -> Ledger:
+def busy(ledger: Ledger, paths: Paths) -> Ledger:
     """A daemon at work: `spring` is running, 1 of 4 made and the second half way; `summer` waits; `autumn` is done."""
     claim(ledger, "autumn", 1)
     finish(ledger, "autumn", 0, 105.0)
@@ -91,14 +91,12 @@ def busy(ledger: Ledger, places: Paths) -> Ledger:
     ledger.put_note(SECONDS_NOTE, "0.5")
     note = {"state": "running", "pid": 1, "heartbeat_s": NOW_S - 5, "engine": "cuda:0 ready (mini)", "watch": "events"}
     ledger.put_note("daemon", json.dumps(note))
-    save_pace(
-        places.spool / PACE_FILE, LiveProgress(NOW_S, 1, {"spring": LookProgress("anna.look1", "denoise", 5, 10)})
-    )
+    save_pace(paths.spool / PACE_FILE, LiveProgress(NOW_S, 1, {"spring": LookProgress("anna.look1", "denoise", 5, 10)}))
     return ledger
 
 
-def table(ledger: Ledger, places: Paths, stream: io.StringIO, columns: int | None = None) -> list[str]:
-    return draw(take_overview(ledger, places, NOW_S, limit=30), stream, columns, 30)
+def table(ledger: Ledger, paths: Paths, stream: io.StringIO, columns: int | None = None) -> list[str]:
+    return draw(take_overview(ledger, paths, NOW_S, limit=30), stream, columns, 30)
 
 
 @pytest.fixture(autouse=True)
@@ -109,8 +107,8 @@ def heeded_ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def test_the_table_has_bars_and_time_left_from_measured_speed(busy: Ledger, places: Paths) -> None:
-    lines = table(busy, places, Screen())
+def test_the_table_has_bars_and_time_left_from_measured_speed(busy: Ledger, paths: Paths) -> None:
+    lines = table(busy, paths, Screen())
     plain = [re.sub(r"\x1b\[\d*m", "", line) for line in lines]
     assert plain[0] == "daemon: running, cuda:0 ready (mini), watching by events"
     assert plain[1] == "1 invalid, 1 queued, 1 running, 1 done; about 18 s left"
@@ -123,46 +121,46 @@ def test_the_table_has_bars_and_time_left_from_measured_speed(busy: Ledger, plac
     assert re.search(r"done     █{20}  1/1", jobs["autumn"])
 
 
-def test_no_time_is_promised_while_nothing_moves(busy: Ledger, places: Paths) -> None:
+def test_no_time_is_promised_while_nothing_moves(busy: Ledger, paths: Paths) -> None:
     busy.pause("lunch", NOW_S)
-    assert take_overview(busy, places, NOW_S).time_left_s is None
-    assert "paused: lunch" in "\n".join(table(busy, places, Screen()))
+    assert take_overview(busy, paths, NOW_S).time_left_s is None
+    assert "paused: lunch" in "\n".join(table(busy, paths, Screen()))
     busy.resume(NOW_S)
-    assert take_overview(busy, places, NOW_S).time_left_s == 17.5
-    lost = take_overview(busy, places, NOW_S + 100)
+    assert take_overview(busy, paths, NOW_S).time_left_s == 17.5
+    lost = take_overview(busy, paths, NOW_S + 100)
     assert (lost.daemon.state, lost.time_left_s) == ("lost", None)
     assert "not running (last sign of life 105 s ago)" in draw(lost, Screen(), None, 30)[0].replace("2 min", "105 s")
 
 
 @pytest.mark.parametrize("columns", [200, 80, 60, 50, 40, 30, 20, 12])
-def test_no_line_is_longer_than_the_terminal(busy: Ledger, places: Paths, columns: int) -> None:
+def test_no_line_is_longer_than_the_terminal(busy: Ledger, paths: Paths, columns: int) -> None:
     claim(busy, "a very long name of a job that nobody should have given it", 2)
     claim(busy, "日本語のとても長い名前のジョブ", 2)
-    for line in table(busy, places, Screen(), columns):
+    for line in table(busy, paths, Screen(), columns):
         assert width(re.sub(r"\x1b\[\d*m", "", line)) <= columns
-    text = "\n".join(table(busy, places, Screen(), columns))
+    text = "\n".join(table(busy, paths, Screen(), columns))
     assert "spring" in text
     if columns >= 30:
         assert "1/4" in text and "running" in text
 
 
 def test_colours_are_for_terminals_only_and_no_color_is_obeyed(
-    busy: Ledger, places: Paths, monkeypatch: pytest.MonkeyPatch
+    busy: Ledger, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    assert "\x1b[33mrunning" in "\n".join(table(busy, places, Screen()))
-    assert "\x1b" not in "\n".join(table(busy, places, io.StringIO()))
+    assert "\x1b[33mrunning" in "\n".join(table(busy, paths, Screen()))
+    assert "\x1b" not in "\n".join(table(busy, paths, io.StringIO()))
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b" not in "\n".join(table(busy, places, Screen()))
+    assert "\x1b" not in "\n".join(table(busy, paths, Screen()))
     assert not wants_colour(Screen(), {"TERM": "dumb"})
 
 
-def test_a_name_cannot_speak_to_the_terminal(ledger: Ledger, places: Paths) -> None:
+def test_a_name_cannot_speak_to_the_terminal(ledger: Ledger, paths: Paths) -> None:
     ledger.set_unclaimed_status(
         ledger.find_or_create_unclaimed("a\x1b[31m\nb", 1.0).id, Status.INVALID, "bad \x1b]0;title\x07", 2.0
     )
-    lines = table(ledger, places, io.StringIO())
+    lines = table(ledger, paths, io.StringIO())
     assert "\x1b" not in "".join(lines) and "\x07" not in "".join(lines)
     assert r"a\x1b[31m\nb" in lines[-1]
 
@@ -191,9 +189,9 @@ def test_a_stale_or_broken_pace_is_ignored(tmp_path: Path) -> None:
     assert read_pace(path, NOW_S) == LiveProgress(NOW_S, 1)
 
 
-def test_json_is_what_its_schema_says(busy: Ledger, places: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_what_its_schema_says(busy: Ledger, paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    assert status.show(places, as_json=True) == 0
+    assert status.show(paths, as_json=True) == 0
     shown = json.loads(capsys.readouterr().out)
     jsonschema.validate(shown, SCHEMA)
     assert [job["id"] for job in shown["jobs"]] == ["spring", "summer", "half", "autumn"]
@@ -210,9 +208,9 @@ def test_json_is_what_its_schema_says(busy: Ledger, places: Paths, capsys: pytes
 
 
 def test_json_of_an_empty_ledger_is_what_its_schema_says(
-    ledger: Ledger, places: Paths, capsys: pytest.CaptureFixture[str]
+    ledger: Ledger, paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert status.show(places, as_json=True) == 0
+    assert status.show(paths, as_json=True) == 0
     jsonschema.validate(json.loads(capsys.readouterr().out), SCHEMA)
 
 
@@ -221,35 +219,35 @@ def test_without_a_ledger_it_says_what_to_do(tmp_path: Path) -> None:
         status.show(Paths(tmp_path))
 
 
-def test_it_counts_all_and_shows_the_newest(ledger: Ledger, places: Paths) -> None:
+def test_it_counts_all_and_shows_the_newest(ledger: Ledger, paths: Paths) -> None:
     for number in range(40):
         ledger.set_unclaimed_status(
             ledger.find_or_create_unclaimed(f"job{number}", number).id, Status.INVALID, "no manifest", number + 1
         )
-    overview: Overview = take_overview(ledger, places, NOW_S, limit=30)
+    overview: Overview = take_overview(ledger, paths, NOW_S, limit=30)
     assert len(overview.jobs) == 30 and overview.counts == {Status.INVALID: 40}
     assert draw(overview, io.StringIO(), None, 30)[-1] == "(10 more: see --json)"
 
 
 @pytest.mark.parametrize("limit", [1, 3, 5, 8, 30])
-def test_the_first_jobs_of_all_are_shown(busy: Ledger, places: Paths, limit: int) -> None:
+def test_the_first_jobs_of_all_are_shown(busy: Ledger, paths: Paths, limit: int) -> None:
     """Those in work, then those in line, then uploads by state, each as they came; then the newest that ended."""
     for number, state in enumerate((Status.INVALID, Status.STALLED, Status.WAITING, Status.STALLED)):
         busy.set_unclaimed_status(busy.find_or_create_unclaimed(f"upload{number}", 50 - number).id, state, "why", NOW_S)
     for number in range(3):
         busy.cancel(busy.find_or_create_unclaimed(f"ended{number}", 1.0).id, NOW_S + number)
-    every = [state.job.id for state in take_overview(busy, places, NOW_S).jobs]
+    every = [state.job.id for state in take_overview(busy, paths, NOW_S).jobs]
     uploads = ["upload2", "upload3", "upload1", "upload0", "half"]
     assert every == ["spring", "summer", *uploads, "ended2", "ended1", "ended0", "autumn"]
-    assert [state.job.id for state in take_overview(busy, places, NOW_S, limit=limit).jobs] == every[:limit]
+    assert [state.job.id for state in take_overview(busy, paths, NOW_S, limit=limit).jobs] == every[:limit]
 
 
-def test_follow_draws_over_itself_and_ends_cleanly_at_ctrl_c(busy: Ledger, places: Paths) -> None:
+def test_follow_draws_over_itself_and_ends_cleanly_at_ctrl_c(busy: Ledger, paths: Paths) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 38, 0, 0))
         environment = {**{name: value for name, value in os.environ.items() if name != "COLUMNS"}, "TERM": "xterm"}
-        os.execve(sys.executable, [sys.executable, *command(places, "--follow")], environment)  # noqa: S606
+        os.execve(sys.executable, [sys.executable, *command(paths, "--follow")], environment)  # noqa: S606
     said = _read_until(terminal, lambda text: text.count("\x1b[H") >= 1 and "\x1b[J" in text)
     finish(busy, "summer", 0, NOW_S)
     said += _read_until(terminal, lambda text: re.search(r"summer +\x1b\[\d*mdone", text) is not None)
@@ -263,9 +261,9 @@ def test_follow_draws_over_itself_and_ends_cleanly_at_ctrl_c(busy: Ledger, place
         assert len(lines) <= 12 and max(map(width, lines)) <= 38
 
 
-def test_follow_ends_when_nobody_reads_any_more(busy: Ledger, places: Paths) -> None:
+def test_follow_ends_when_nobody_reads_any_more(busy: Ledger, paths: Paths) -> None:
     process = subprocess.Popen(
-        [sys.executable, *command(places, "--follow", "--json")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, *command(paths, "--follow", "--json")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdout is not None and process.stderr is not None
     jsonschema.validate(json.loads(process.stdout.readline()), SCHEMA)
@@ -275,8 +273,8 @@ def test_follow_ends_when_nobody_reads_any_more(busy: Ledger, places: Paths) -> 
     process.stderr.close()
 
 
-def test_follow_in_a_pipe_prints_only_what_changed(busy: Ledger, places: Paths) -> None:
-    process = subprocess.Popen([sys.executable, *command(places, "--follow")], stdout=subprocess.PIPE)
+def test_follow_in_a_pipe_prints_only_what_changed(busy: Ledger, paths: Paths) -> None:
+    process = subprocess.Popen([sys.executable, *command(paths, "--follow")], stdout=subprocess.PIPE)
     assert process.stdout is not None
     first = os.read(process.stdout.fileno(), 65536).decode()
     assert "spring" in first and "\x1b" not in first
@@ -288,40 +286,40 @@ def test_follow_in_a_pipe_prints_only_what_changed(busy: Ledger, places: Paths) 
     process.stdout.close()
 
 
-def test_a_pipe_that_closes_early_is_no_error(ledger: Ledger, places: Paths) -> None:
+def test_a_pipe_that_closes_early_is_no_error(ledger: Ledger, paths: Paths) -> None:
     for number in range(3000):
         ledger.find_or_create_unclaimed(f"a job with quite a long name to fill the pipe {number}", number)
-    script = f"{sys.executable} {' '.join(command(places, '--json'))} | head -n 1"
+    script = f"{sys.executable} {' '.join(command(paths, '--json'))} | head -n 1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {script}"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "{\n", "")
 
 
 @pytest.mark.parametrize("words", [["status"], ["status", "--json"], ["pause"], ["check", "job"]])
-def test_what_people_ask_often_starts_at_once(words: list[str], busy: Ledger, places: Paths, tmp_path: Path) -> None:
+def test_what_people_ask_often_starts_at_once(words: list[str], busy: Ledger, paths: Paths, tmp_path: Path) -> None:
     """Processor time, children included: it hardly grows on a busy machine. The best of three, as others disturb."""
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / "outfit.yaml").write_text("person: anna.png\nupper: shirt.png\n")
     for name in ("anna.png", "shirt.png"):
         Image.new("RGB", (300, 400), "navy").save(tmp_path / "job" / name)
-    arguments = [sys.executable, "-m", "fastfit_watch", *words, "--inputs", str(places.inputs)]
+    arguments = [sys.executable, "-m", "fastfit_watch", *words, "--inputs", str(paths.inputs)]
     assert min(_cpu_seconds(arguments, tmp_path) for _ in range(3)) < CPU_LIMIT_S
 
 
 @pytest.mark.parametrize("options", [["status"], ["status", "--json"], ["logs", "--no-follow"], ["cancel", "summer"]])
-def test_what_reads_the_ledger_loads_no_settings(options: list[str], busy: Ledger, places: Paths) -> None:
+def test_what_reads_the_ledger_loads_no_settings(options: list[str], busy: Ledger, paths: Paths) -> None:
     """The guard of the start-up time: these libraries cost more than all the rest."""
     heavy = "{'pydantic', 'yaml', 'loguru', 'PIL', 'numpy', 'torch', 'watchdog'}"
     program = (
         "import sys; from fastfit_watch.cli.main import main; main(sys.argv[1:]);"
         f"sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
     )
-    arguments = [sys.executable, "-c", program, *options, "--inputs", str(places.inputs)]
+    arguments = [sys.executable, "-c", program, *options, "--inputs", str(paths.inputs)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def command(places: Paths, *options: str) -> list[str]:
-    return ["-m", "fastfit_watch", "status", "--inputs", str(places.inputs), *options]
+def command(paths: Paths, *options: str) -> list[str]:
+    return ["-m", "fastfit_watch", "status", "--inputs", str(paths.inputs), *options]
 
 
 def _cpu_seconds(arguments: list[str], folder: Path) -> float:

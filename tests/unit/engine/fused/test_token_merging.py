@@ -62,8 +62,8 @@ def test_what_convolutions_make_odd(length: int, strides: tuple[int, ...]) -> No
         assert (axis.begin, axis.end) == (odd.index(False), odd[::-1].index(False))
     else:
         assert axis.begin + axis.end >= axis.length
-    places, counts = zip(*axis.distinct, strict=True)
-    assert sum(counts) == axis.length and len(set(places)) == len(places)
+    paths, counts = zip(*axis.distinct, strict=True)
+    assert sum(counts) == axis.length and len(set(paths)) == len(paths)
     assert all(not odd[place] for place, count in axis.distinct if count > 1)
 
 

@@ -24,42 +24,42 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> GalleryFixture:
+def fixture(tmp_path: Path) -> GalleryFixture:
     """One job in work, one done, one that failed, one with a nasty name, one that cannot be used."""
-    house = GalleryFixture(tmp_path)
-    house.claim("winter", people=("ben.jpg",), looks=("casual", "storm"))
-    house.complete("winter")
-    house.claim(NASTY, people=(f"{NASTY}.jpg",), looks=(NASTY,))
-    house.complete(NASTY)
-    house.claim("autumn", looks=("casual",))
-    house.ledger.start_attempt("autumn", "anna.casual", 1_700_000_200.0)
-    house.ledger.fail_look("autumn", "anna.casual", "nobody was found in the picture", 1_700_000_201.0)
-    house.ledger.settle_job("autumn", 1_700_000_202.0)
-    (house.config.outputs / "autumn").mkdir()
-    house.ledger.find_or_create_unclaimed("broken", 90.0)
-    house.ledger.set_unclaimed_status(
+    fixture = GalleryFixture(tmp_path)
+    fixture.claim("winter", people=("ben.jpg",), looks=("casual", "storm"))
+    fixture.complete("winter")
+    fixture.claim(NASTY, people=(f"{NASTY}.jpg",), looks=(NASTY,))
+    fixture.complete(NASTY)
+    fixture.claim("autumn", looks=("casual",))
+    fixture.ledger.start_attempt("autumn", "anna.casual", 1_700_000_200.0)
+    fixture.ledger.fail_look("autumn", "anna.casual", "nobody was found in the picture", 1_700_000_201.0)
+    fixture.ledger.settle_job("autumn", 1_700_000_202.0)
+    (fixture.config.outputs / "autumn").mkdir()
+    fixture.ledger.find_or_create_unclaimed("broken", 90.0)
+    fixture.ledger.set_unclaimed_status(
         "broken", Status.INVALID, "outfit.yaml:1: no 'people'. Add them.; outfit.yaml:4: 'uper'.", 91.0
     )
-    house.claim("spring", people=("anna.jpg", "ben.jpg", "chloe.jpg"), looks=("casual", "gala"))
+    fixture.claim("spring", people=("anna.jpg", "ben.jpg", "chloe.jpg"), looks=("casual", "gala"))
     for key in ("anna.casual", "anna.gala"):
-        house.finish("spring", key)
-    return house
+        fixture.finish("spring", key)
+    return fixture
 
 
 @pytest.fixture
-def gallery(house: GalleryFixture) -> Gallery:
-    gallery = Gallery(house.config, house.ledger)
+def gallery(fixture: GalleryFixture) -> Gallery:
+    gallery = Gallery(fixture.config, fixture.ledger)
     gallery.publish({"spring": LookProgress("ben.casual", "denoise", 4, 30, eta_s=40.0)}, "", 1e6)
     return gallery
 
 
-def _more(house: GalleryFixture, gallery: Gallery, key: str, at_s: float) -> None:
-    house.finish("spring", key, at_s)
+def _more(fixture: GalleryFixture, gallery: Gallery, key: str, at_s: float) -> None:
+    fixture.finish("spring", key, at_s)
     gallery.publish({}, "", 1e6)
 
 
-def _address(house: GalleryFixture, served: str, way: str) -> str:
-    return served if way == "http" else house.config.outputs.as_uri()
+def _address(fixture: GalleryFixture, served: str, way: str) -> str:
+    return served if way == "http" else fixture.config.outputs.as_uri()
 
 
 def _shown_jobs(page: Page) -> set[str]:
@@ -74,9 +74,9 @@ def _clean(seen: Visit, address: str) -> None:
 
 @pytest.mark.usefixtures("gallery")
 @pytest.mark.parametrize("way", ["http", "file"])
-def test_all_pages_load_cleanly(house: GalleryFixture, browser: Browser, way: str) -> None:
-    with serve(house.config.outputs) as served:
-        address = _address(house, served, way)
+def test_all_pages_load_cleanly(fixture: GalleryFixture, browser: Browser, way: str) -> None:
+    with serve(fixture.config.outputs) as served:
+        address = _address(fixture, served, way)
         for path in ("index.html", "spring/index.html", "gallery/page-1.html"):
             with visit(browser, f"{address}/{path}") as seen:
                 seen.page.wait_for_load_state("networkidle")
@@ -89,8 +89,8 @@ def test_all_pages_load_cleanly(house: GalleryFixture, browser: Browser, way: st
 
 
 @pytest.mark.usefixtures("gallery")
-def test_markup_in_names_is_text(house: GalleryFixture, browser: Browser) -> None:
-    with visit(browser, f"{house.config.outputs.as_uri()}/index.html") as seen:
+def test_markup_in_names_is_text(fixture: GalleryFixture, browser: Browser) -> None:
+    with visit(browser, f"{fixture.config.outputs.as_uri()}/index.html") as seen:
         job = seen.page.locator(".job").filter(has_text=NASTY)
         expect(job.locator("h3")).to_have_text(NASTY)
         job.locator("h3 a").click()
@@ -104,9 +104,11 @@ def test_markup_in_names_is_text(house: GalleryFixture, browser: Browser) -> Non
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("path", ["index.html", "spring/index.html", "autumn/index.html", "gallery/page-1.html"])
-def test_axe_finds_nothing_serious(house: GalleryFixture, browser: Browser, path: str, width: int, scheme: str) -> None:
+def test_axe_finds_nothing_serious(
+    fixture: GalleryFixture, browser: Browser, path: str, width: int, scheme: str
+) -> None:
     window = {"viewport": {"width": width, "height": 740}, "color_scheme": scheme}
-    with visit(browser, f"{house.config.outputs.as_uri()}/{path}", **window) as seen:
+    with visit(browser, f"{fixture.config.outputs.as_uri()}/{path}", **window) as seen:
         for details in seen.page.locator("details").all():
             details.evaluate("part => { part.open = true; }")
         assert seen.audit() == []
@@ -114,17 +116,17 @@ def test_axe_finds_nothing_serious(house: GalleryFixture, browser: Browser, path
 
 
 @pytest.mark.usefixtures("gallery")
-def test_colours_follow_the_reader(house: GalleryFixture, browser: Browser) -> None:
+def test_colours_follow_the_reader(fixture: GalleryFixture, browser: Browser) -> None:
     papers = []
     for scheme in ("light", "dark"):
-        with visit(browser, f"{house.config.outputs.as_uri()}/index.html", color_scheme=scheme) as seen:
+        with visit(browser, f"{fixture.config.outputs.as_uri()}/index.html", color_scheme=scheme) as seen:
             papers.append(seen.page.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert papers == ["rgb(250, 249, 247)", "rgb(23, 22, 21)"]
 
 
 @pytest.mark.usefixtures("gallery")
-def test_filters_by_state_and_look(house: GalleryFixture, browser: Browser) -> None:
-    with visit(browser, f"{house.config.outputs.as_uri()}/index.html") as seen:
+def test_filters_by_state_and_look(fixture: GalleryFixture, browser: Browser) -> None:
+    with visit(browser, f"{fixture.config.outputs.as_uri()}/index.html") as seen:
         page = seen.page
         assert _shown_jobs(page) == {"winter", NASTY, "autumn", "broken", "spring"}
         page.locator("label[for=state-failed]").click()
@@ -144,8 +146,8 @@ def test_filters_by_state_and_look(house: GalleryFixture, browser: Browser) -> N
 
 
 @pytest.mark.usefixtures("gallery")
-def test_keys_move_slider_and_filters(house: GalleryFixture, browser: Browser) -> None:
-    with visit(browser, f"{house.config.outputs.as_uri()}/spring/index.html") as seen:
+def test_keys_move_slider_and_filters(fixture: GalleryFixture, browser: Browser) -> None:
+    with visit(browser, f"{fixture.config.outputs.as_uri()}/spring/index.html") as seen:
         page = seen.page
         page.keyboard.press("Tab")
         expect(page.locator(".skip")).to_be_focused()
@@ -161,8 +163,8 @@ def test_keys_move_slider_and_filters(house: GalleryFixture, browser: Browser) -
 
 
 @pytest.mark.usefixtures("gallery")
-def test_the_slider_follows_the_pointer(house: GalleryFixture, browser: Browser) -> None:
-    with visit(browser, f"{house.config.outputs.as_uri()}/spring/index.html") as seen:
+def test_the_slider_follows_the_pointer(fixture: GalleryFixture, browser: Browser) -> None:
+    with visit(browser, f"{fixture.config.outputs.as_uri()}/spring/index.html") as seen:
         box = seen.page.locator("#look-0 .compare").bounding_box()
         assert box is not None
         seen.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
@@ -171,9 +173,9 @@ def test_the_slider_follows_the_pointer(house: GalleryFixture, browser: Browser)
 
 @pytest.mark.usefixtures("gallery")
 @pytest.mark.parametrize("has_clipboard", [True, False])
-def test_the_command_is_copied(house: GalleryFixture, browser: Browser, has_clipboard: bool) -> None:
+def test_the_command_is_copied(fixture: GalleryFixture, browser: Browser, has_clipboard: bool) -> None:
     with (
-        serve(house.config.outputs) as served,
+        serve(fixture.config.outputs) as served,
         visit(browser, f"{served}/spring/index.html", permissions=["clipboard-read", "clipboard-write"]) as seen,
     ):
         page = seen.page
@@ -188,11 +190,11 @@ def test_the_command_is_copied(house: GalleryFixture, browser: Browser, has_clip
 
 @pytest.mark.parametrize("way", ["http", "file"])
 def test_a_refresh_keeps_what_the_reader_did(
-    house: GalleryFixture, gallery: Gallery, browser: Browser, way: str
+    fixture: GalleryFixture, gallery: Gallery, browser: Browser, way: str
 ) -> None:
     with (
-        serve(house.config.outputs) as served,
-        visit(browser, f"{_address(house, served, way)}/spring/index.html") as seen,
+        serve(fixture.config.outputs) as served,
+        visit(browser, f"{_address(fixture, served, way)}/spring/index.html") as seen,
     ):
         page = seen.page
         page.get_by_label("Look").select_option("gala")
@@ -204,7 +206,7 @@ def test_a_refresh_keeps_what_the_reader_did(
         page.evaluate("scrollTo(0, 333)")
         button = page.locator("#look-1 [data-copy]")
         place = button.evaluate("part => part.getBoundingClientRect().top")
-        _more(house, gallery, "ben.gala", 1_700_000_300.0)
+        _more(fixture, gallery, "ben.gala", 1_700_000_300.0)
         expect(page.locator("#title")).to_contain_text("3 of 6", timeout=REFRESH_MS)
         expect(page.locator("#look-3 .compare")).to_be_visible()
         assert page.get_by_label("Look").input_value() == "gala"
@@ -215,16 +217,18 @@ def test_a_refresh_keeps_what_the_reader_did(
         assert seen.complaints == []
 
 
-def test_a_refresh_leaves_alone_what_did_not_change(house: GalleryFixture, gallery: Gallery, browser: Browser) -> None:
-    with serve(house.config.outputs) as served, visit(browser, f"{served}/index.html") as seen:
+def test_a_refresh_leaves_alone_what_did_not_change(
+    fixture: GalleryFixture, gallery: Gallery, browser: Browser
+) -> None:
+    with serve(fixture.config.outputs) as served, visit(browser, f"{served}/index.html") as seen:
         page = seen.page
         page.evaluate("document.querySelector('#newest .job').mine = true")
         page.locator("#newest h3 a").first.focus()
         mark = page.locator("#newest .job").first
         mark.evaluate("part => scrollBy(0, part.getBoundingClientRect().top - 5)")
         before = mark.evaluate("part => part.getBoundingClientRect().top")
-        _more(house, gallery, "ben.casual", 1_700_000_300.0)
-        house.claim("summer", now_s=1_700_000_400.0)
+        _more(fixture, gallery, "ben.casual", 1_700_000_300.0)
+        fixture.claim("summer", now_s=1_700_000_400.0)
         gallery.publish({}, "", 1e6)
         expect(page.locator(".job").filter(has_text="summer")).to_have_count(1, timeout=REFRESH_MS)
         assert mark.evaluate("part => part.mine") is True
@@ -235,11 +239,11 @@ def test_a_refresh_leaves_alone_what_did_not_change(house: GalleryFixture, galle
         assert seen.complaints == []
 
 
-def test_the_reader_can_stop_the_refreshing(house: GalleryFixture, gallery: Gallery, browser: Browser) -> None:
-    with serve(house.config.outputs) as served, visit(browser, f"{served}/spring/index.html") as seen:
+def test_the_reader_can_stop_the_refreshing(fixture: GalleryFixture, gallery: Gallery, browser: Browser) -> None:
+    with serve(fixture.config.outputs) as served, visit(browser, f"{served}/spring/index.html") as seen:
         seen.page.locator("#live").click()
         expect(seen.page.locator("#live")).to_have_attribute("aria-pressed", "false")
-        _more(house, gallery, "ben.gala", 1_700_000_300.0)
+        _more(fixture, gallery, "ben.gala", 1_700_000_300.0)
         fetched = len(seen.requests)
         seen.page.wait_for_timeout(7000)
         assert len(seen.requests) == fetched
@@ -248,8 +252,8 @@ def test_the_reader_can_stop_the_refreshing(house: GalleryFixture, gallery: Gall
 
 
 @pytest.mark.usefixtures("gallery")
-def test_without_scripts_everything_is_still_there(house: GalleryFixture, browser: Browser) -> None:
-    with visit(browser, f"{house.config.outputs.as_uri()}/spring/index.html", java_script_enabled=False) as seen:
+def test_without_scripts_everything_is_still_there(fixture: GalleryFixture, browser: Browser) -> None:
+    with visit(browser, f"{fixture.config.outputs.as_uri()}/spring/index.html", java_script_enabled=False) as seen:
         assert seen.page.locator(".figure").count() == 6
         expect(seen.page.locator("#filters")).to_be_hidden()
         expect(seen.page.locator("#look-0 .compare input")).to_be_hidden()

@@ -32,7 +32,7 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
     outbox.close()
 
 
-def letter(folder: Path, job: str = "spring") -> Notification:
+def notification(folder: Path, job: str = "spring") -> Notification:
     folder.mkdir(parents=True, exist_ok=True)
     told = {
         "id": "1",
@@ -55,7 +55,7 @@ def script(tmp_path: Path, text: str) -> tuple[str, ...]:
 
 def test_it_knows_the_job_and_stands_in_its_folder(tmp_path: Path) -> None:
     program = "import os; print({k: v for k, v in os.environ.items() if k.startswith('FASTFIT')}, os.getcwd())"
-    outcome = run_hook(HookSettings(command=script(tmp_path, program)), letter(tmp_path / "out"))
+    outcome = run_hook(HookSettings(command=script(tmp_path, program)), notification(tmp_path / "out"))
     assert outcome.exit_code == 0
     for fact in ("'FASTFIT_JOB': 'spring'", "'FASTFIT_STATUS': 'done'", f"'{tmp_path / 'out'}/report.json'", "`rm` $x"):
         assert fact in outcome.output
@@ -69,7 +69,7 @@ def test_it_inherits_neither_secrets_nor_open_files(tmp_path: Path, monkeypatch:
     os.set_inheritable(kept, True)
     try:
         program = "import os; print(dict(os.environ)); print('open:', sorted(map(int, os.listdir('/proc/self/fd'))))"
-        outcome = run_hook(HookSettings(command=script(tmp_path, program)), letter(tmp_path / "out"))
+        outcome = run_hook(HookSettings(command=script(tmp_path, program)), notification(tmp_path / "out"))
     finally:
         os.close(kept)
     assert "very secret" not in outcome.output and "PATH" in outcome.output
@@ -79,7 +79,7 @@ def test_it_inherits_neither_secrets_nor_open_files(tmp_path: Path, monkeypatch:
 
 def test_no_shell_comes_near_its_arguments(tmp_path: Path) -> None:
     command = (*script(tmp_path, "import sys; print(sys.argv[1:])"), "$(touch broken); `id`", "a b")
-    outcome = run_hook(HookSettings(command=command), letter(tmp_path / "out"))
+    outcome = run_hook(HookSettings(command=command), notification(tmp_path / "out"))
     assert outcome.output.strip() == "['$(touch broken); `id`', 'a b']"
 
 
@@ -88,7 +88,7 @@ def test_one_that_takes_too_long_is_ended_with_all_it_started(tmp_path: Path) ->
         "import subprocess, sys, time; child = subprocess.Popen(['sleep', '600']);"
         "print(child.pid, flush=True); time.sleep(600)"
     )
-    outcome = run_hook(HookSettings(command=script(tmp_path, program), timeout_s=1.5), letter(tmp_path / "out"))
+    outcome = run_hook(HookSettings(command=script(tmp_path, program), timeout_s=1.5), notification(tmp_path / "out"))
     assert outcome.exit_code == -9 and "longer than 1.5 s" in outcome.trouble
     _wait_until_gone(int(outcome.output))
 
@@ -96,25 +96,27 @@ def test_one_that_takes_too_long_is_ended_with_all_it_started(tmp_path: Path) ->
 def test_what_it_leaves_running_is_ended_and_not_waited_for(tmp_path: Path) -> None:
     program = "import subprocess; print(subprocess.Popen(['sleep', '600']).pid, flush=True)"
     began_s = time.monotonic()
-    outcome = run_hook(HookSettings(command=script(tmp_path, program), timeout_s=PATIENCE_S), letter(tmp_path / "out"))
+    outcome = run_hook(
+        HookSettings(command=script(tmp_path, program), timeout_s=PATIENCE_S), notification(tmp_path / "out")
+    )
     assert outcome.exit_code == 0 and time.monotonic() - began_s < PATIENCE_S / 2
     _wait_until_gone(int(outcome.output))
 
 
 def test_one_that_closes_its_output_early_is_waited_for(tmp_path: Path) -> None:
     program = "import os, time, pathlib; os.close(1); os.close(2); time.sleep(0.5); pathlib.Path('late').touch()"
-    outcome = run_hook(HookSettings(command=script(tmp_path, program)), letter(tmp_path / "out"))
+    outcome = run_hook(HookSettings(command=script(tmp_path, program)), notification(tmp_path / "out"))
     assert outcome.exit_code == 0 and (tmp_path / "out" / "late").exists()
 
 
 def test_only_the_first_part_of_endless_words_is_kept(tmp_path: Path) -> None:
     program = "import sys\nwhile True: sys.stdout.write('x' * 10000)"
-    outcome = run_hook(HookSettings(command=script(tmp_path, program), timeout_s=1.0), letter(tmp_path / "out"))
+    outcome = run_hook(HookSettings(command=script(tmp_path, program), timeout_s=1.0), notification(tmp_path / "out"))
     assert len(outcome.output) == 64 * 1024 and outcome.trouble
 
 
 def test_a_program_that_is_not_there_is_no_catastrophe(tmp_path: Path) -> None:
-    outcome = run_hook(HookSettings(command=("/nowhere/deliver",)), letter(tmp_path / "out"))
+    outcome = run_hook(HookSettings(command=("/nowhere/deliver",)), notification(tmp_path / "out"))
     assert outcome.exit_code is None and "/nowhere/deliver cannot be started" in outcome.trouble
 
 
@@ -122,7 +124,7 @@ def test_its_words_go_to_the_job_s_log_and_it_runs_once(tmp_path: Path, outbox: 
     set_up_logs(LogSettings(), tmp_path, tmp_path / "outputs", io.StringIO())
     program = "import pathlib, sys; pathlib.Path('ran').open('a').write('x'); print('copied\\x1b[31m'); sys.exit(3)"
     carrier = HookRunner(HookSettings(command=script(tmp_path, program)), outbox)
-    outbox.post([letter(tmp_path / "outputs" / "spring")])
+    outbox.post([notification(tmp_path / "outputs" / "spring")])
     assert carrier.step(NOW_S) == 0.0
     assert carrier.step(NOW_S) > 0.0
     log = (tmp_path / "outputs" / "spring" / JOB_LOG).read_text()
@@ -132,7 +134,7 @@ def test_its_words_go_to_the_job_s_log_and_it_runs_once(tmp_path: Path, outbox: 
 
 def test_one_that_was_cut_short_with_the_daemon_runs_again(tmp_path: Path, outbox: Outbox) -> None:
     """A process like the daemon is killed while its hook runs."""
-    outbox.post([letter(tmp_path / "outputs" / "spring")])
+    outbox.post([notification(tmp_path / "outputs" / "spring")])
     hook = script(tmp_path, "import pathlib, time; pathlib.Path('begun').open('a').write('x'); time.sleep(2)")
     program = (
         "import sys; from pathlib import Path; from fastfit_watch.config.settings import HookSettings;"

@@ -19,7 +19,7 @@ from fastfit_watch.config.settings import Config, WebhookSettings
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.job import LookResult
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
-from fastfit_watch.reporting.notifications.payload import write_letter, write_letters
+from fastfit_watch.reporting.notifications.payload import write_notification, write_notifications
 from fastfit_watch.reporting.notifications.webhook import (
     SIGNATURE_HEADER,
     Answer,
@@ -104,7 +104,7 @@ def outbox(ledger: Ledger) -> Iterator[Outbox]:
     outbox.close()
 
 
-def letter(job: str, number: int = 0) -> Notification:
+def notification(job: str, number: int = 0) -> Notification:
     return Notification(WEBHOOK, f"{job}-{number}", job, "job.done", json.dumps({"job": job, "number": number}), NOW_S)
 
 
@@ -130,9 +130,9 @@ def test_a_letter_is_written_with_the_report_and_says_what_became_of_each_pictur
     finish_job(ledger, "spring")
     finish_job(ledger, "summer", fail=True)
     for job in ledger.unreported():
-        ledger.confirm_report(job, write_letters(config, job, ledger.looks(job.id), NOW_S))
+        ledger.confirm_report(job, write_notifications(config, job, ledger.looks(job.id), NOW_S))
     outbox = Outbox(ledger.path)
-    spring, summer = (json.loads(posted.letter.body) for posted in outbox.posted(WEBHOOK, 9))
+    spring, summer = (json.loads(posted.notification.body) for posted in outbox.posted(WEBHOOK, 9))
     outbox.close()
     assert (spring["event"], spring["job"], spring["status"]) == ("job.done", "spring", "done")
     assert spring["folder"] == str(config.outputs / "spring")
@@ -152,15 +152,15 @@ def test_a_letter_is_written_with_the_report_and_says_what_became_of_each_pictur
 def test_nobody_is_told_what_nobody_wants_to_know(config: Config, ledger: Ledger) -> None:
     finish_job(ledger, "spring")
     (job,) = ledger.unreported()
-    assert write_letters(Config(), job, (), NOW_S) == []
+    assert write_notifications(Config(), job, (), NOW_S) == []
     deaf = config.model_copy(update={"webhook": config.webhook.model_copy(update={"events": ("failed",)})})
-    assert write_letters(deaf, job, (), NOW_S) == []
+    assert write_notifications(deaf, job, (), NOW_S) == []
 
 
 def test_a_letter_is_signed_and_the_signature_dies_with_time_and_change(
     receiver: Receiver, settings: WebhookSettings
 ) -> None:
-    assert post(settings, letter("spring"), NOW_S) == Answer(200, "HTTP 200")
+    assert post(settings, notification("spring"), NOW_S) == Answer(200, "HTTP 200")
     headers, body = receiver.heard[0]
     signature = headers[SIGNATURE_HEADER]
     assert headers["FastFit-Event"] == "job.done" and headers["FastFit-Delivery"] == "spring-0"
@@ -182,7 +182,7 @@ def test_the_signature_is_the_one_that_openssl_makes() -> None:
 @pytest.mark.parametrize("code", [301, 302, 307])
 def test_redirects_are_not_followed(code: int, receiver: Receiver, settings: WebhookSettings) -> None:
     receiver.codes = [code]
-    assert post(settings, letter("spring"), NOW_S).code == code
+    assert post(settings, notification("spring"), NOW_S).code == code
     assert len(receiver.heard) == 1
 
 
@@ -237,7 +237,7 @@ def test_an_outage_of_an_hour_loses_nothing_and_keeps_the_order(
     world = World(settings, outbox)
     world.away = away_until(NOW_S + 3600, code)
     for number in range(50):
-        outbox.post([letter(f"job{number % 5}", number)])
+        outbox.post([notification(f"job{number % 5}", number)])
     world.run_until(NOW_S + 3600 + 301)
     assert [number for _, _, number in world.taken] == list(range(50))
     assert len(world.tried) - 50 < 25, "the pauses grow: it does not knock at the door all the time"
@@ -251,7 +251,7 @@ def test_a_letter_that_is_refused_holds_up_its_own_job_only(settings: WebhookSet
     world.away = lambda now_s, body: (
         Answer(500, "HTTP 500") if body["number"] == 0 and now_s < NOW_S + 60 else Answer(200, "HTTP 200")
     )
-    outbox.post([letter("a", 0), letter("b", 1), letter("a", 2), letter("b", 3)])
+    outbox.post([notification("a", 0), notification("b", 1), notification("a", 2), notification("b", 3)])
     world.run_until(NOW_S + 1)
     assert [number for _, _, number in world.taken] == [1, 3]
     world.run_until(NOW_S + 200)
@@ -263,7 +263,7 @@ def test_after_three_days_a_letter_is_given_up_and_replay_still_sends_it(
 ) -> None:
     world = World(settings, outbox)
     world.away = away_until(NOW_S + 4 * 86400)
-    outbox.post([letter("spring", 0)])
+    outbox.post([notification("spring", 0)])
     world.run_until(NOW_S + 4 * 86400)
     assert outbox.pending() == {} and world.taken == []
     assert "given up: away" in list_messages(outbox.path)[0]
@@ -281,7 +281,7 @@ def test_replay_keeps_the_order_and_writes_what_was_never_written(
 ) -> None:
     world = World(settings, outbox)
     finish_job(ledger, "spring")
-    outbox.post([letter("spring", 0), letter("spring", 1)])
+    outbox.post([notification("spring", 0), notification("spring", 1)])
     world.run_until(NOW_S + 1)
     assert replay(config, "spring", world.now_s) == 2
     world.run_until(world.now_s + 3)
@@ -301,7 +301,7 @@ def test_replay_keeps_the_order_and_writes_what_was_never_written(
 def test_a_clock_that_is_set_back_delays_nothing(settings: WebhookSettings, outbox: Outbox) -> None:
     world = World(settings, outbox)
     world.away = lambda now_s, body: Answer(500, "HTTP 500")
-    outbox.post([letter("spring", 0)])
+    outbox.post([notification("spring", 0)])
     world.run_until(NOW_S + 1)
     world.away = lambda now_s, body: Answer(200, "HTTP 200")
     world.now_s = NOW_S - 86400
@@ -311,7 +311,7 @@ def test_a_clock_that_is_set_back_delays_nothing(settings: WebhookSettings, outb
 
 def test_delivered_letters_are_forgotten_after_a_while(settings: WebhookSettings, outbox: Outbox) -> None:
     world = World(settings, outbox)
-    outbox.post([letter("spring", 0)])
+    outbox.post([notification("spring", 0)])
     world.run_until(NOW_S + 10)
     world.now_s = NOW_S + settings.keep_s + 7200
     world.run_until(world.now_s + 1)
@@ -319,24 +319,24 @@ def test_delivered_letters_are_forgotten_after_a_while(settings: WebhookSettings
 
 
 def test_a_letter_in_the_outbox_survives_its_process(settings: WebhookSettings, outbox: Outbox) -> None:
-    outbox.post([letter("spring", 0)])
+    outbox.post([notification("spring", 0)])
     outbox.close()
     again = Outbox(outbox.path)
-    found = again.next_letter(WEBHOOK, NOW_S, 300.0)
+    found = again.next_notification(WEBHOOK, NOW_S, 300.0)
     again.close()
-    assert found is not None and replace(found, serial=0) == letter("spring", 0)
+    assert found is not None and replace(found, serial=0) == notification("spring", 0)
 
 
 def test_a_letter_about_a_job_says_the_same_every_time_it_is_sent(config: Config, ledger: Ledger) -> None:
     finish_job(ledger, "spring")
     (job,) = ledger.unreported()
-    written = write_letter(WEBHOOK, config, job, ledger.looks("spring"), NOW_S)
+    written = write_notification(WEBHOOK, config, job, ledger.looks("spring"), NOW_S)
     ledger.confirm_report(job, [written])
     outbox = Outbox(ledger.path)
-    first = outbox.next_letter(WEBHOOK, NOW_S, 300.0)
+    first = outbox.next_notification(WEBHOOK, NOW_S, 300.0)
     assert first is not None
     outbox.put_off(first, "HTTP 500", 0.0)
-    second = outbox.next_letter(WEBHOOK, NOW_S, 300.0)
+    second = outbox.next_notification(WEBHOOK, NOW_S, 300.0)
     outbox.close()
     assert second is not None
     assert (second.id, second.body, second.attempts) == (first.id, first.body, 1)

@@ -31,7 +31,7 @@ class Sample:
     values: dict[str, float]
 
 
-class SoakHouse:
+class SoakRun:
     """Folders of one daemon, and the process; it is started again whenever it is gone."""
 
     def __init__(self, home: Path) -> None:
