@@ -48,6 +48,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "pydantic": ("config/settings", "intake/manifest", "domain/limits", "domain/worker_protocol"),
     "c2pa": ("imaging/content_credentials",),
     "prometheus_client": (),
+    "rich": ("cli/progress_bar",),
     "loguru": ("daemon", "intake", "reporting"),
 }
 LIGHT = ("cli.main", "cli.check", "cli.status.view", "daemon.daemon", "reporting.report", "intake.loop")

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from fastfit_watch.cli.progress_bar import WorkProgress
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import ConfigError, FastFitError
 from fastfit_watch.domain.job import Job, LookStatus, Status
@@ -97,32 +98,29 @@ def _refuse_real_uploads(config: Config) -> None:
 
 
 def _follow(daemon: subprocess.Popen[bytes], config: Config) -> Job | None:
-    """Show one progress line until the daemon ends; returns the demo's job."""
-    started_s = time.monotonic()
-    shown, job = "", None
+    """Show how far the demo is until the daemon ends; returns the demo's job."""
+    job: Job | None = None
     ledger: Ledger | None = None
-    while True:
-        ended = daemon.poll() is not None
-        if ledger is None and (config.spool / "ledger.db").exists():
-            ledger = Ledger(config.spool / "ledger.db")
-        if ledger is not None:
-            job = next((each for each in reversed(ledger.jobs()) if each.name == _UPLOAD), None)
-            line = _progress(ledger, job)
-            if line != shown:
-                print(f"{time.monotonic() - started_s:5.0f} s  {line}", flush=True)
-                shown = line
-        if ended:
+    with WorkProgress("demo") as progress:
+        while True:
+            ended = daemon.poll() is not None
+            if ledger is None and (config.spool / "ledger.db").exists():
+                ledger = Ledger(config.spool / "ledger.db")
             if ledger is not None:
-                ledger.close()
-            return job
-        time.sleep(_POLL_S)
+                job = next((each for each in reversed(ledger.jobs()) if each.name == _UPLOAD), None)
+                _show(progress, ledger, job)
+            if ended:
+                if ledger is not None:
+                    ledger.close()
+                return job
+            time.sleep(_POLL_S)
 
 
-def _progress(ledger: Ledger, job: Job | None) -> str:
-    if job is None:
-        return "looking for the upload"
-    looks = ledger.looks(job.id)
-    if not looks:
-        return f"{job.status.value}: {job.reason}"
+def _show(progress: WorkProgress, ledger: Ledger, job: Job | None) -> None:
+    looks = ledger.looks(job.id) if job is not None else []
+    if job is None or not looks:
+        progress.update(0, None, f"{job.status.value}: {job.reason}" if job else "waiting for the upload to be found")
+        return
     made = [record.look.key for record in looks if record.status is LookStatus.DONE]
-    return f"{len(made)} of {len(looks)} pictures" + (f", newest {made[-1]}" if made else ", loading the engine")
+    newest = f"newest {made[-1]}" if made else "loading the engine"
+    progress.update(len(made), len(looks), f"{len(made)} of {len(looks)} pictures, {newest}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastfit_watch.bundles.provision import provide_bundle
-from fastfit_watch.cli.download_bar import TerminalProgress
+from fastfit_watch.cli.progress_bar import DownloadReporter
 from fastfit_watch.domain.errors import BundleError
 from fastfit_watch.domain.look import Category, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung
@@ -49,7 +49,7 @@ class LocalEngine:
 
 def open_studio(bundle: str, models: Path, device: str, dtype: str = "", rung: Rung = Rung.FULL) -> LocalEngine:
     """Load a bundle onto a device. dtype: such as bfloat16; empty lets the device choose. Raises BundleError."""
-    root = provide_bundle(bundle, models, TerminalProgress())
+    root = provide_bundle(bundle, models, DownloadReporter())
     import torch
 
     from fastfit_watch.engine.bundle import Bundle

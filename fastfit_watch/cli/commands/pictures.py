@@ -155,14 +155,14 @@ def bench(arguments: Arguments) -> int:
 
     from fastfit_watch.bench.run import PARTS, Bench, BenchOptions
     from fastfit_watch.bundles.provision import provide_bundle
-    from fastfit_watch.cli.download_bar import TerminalProgress
+    from fastfit_watch.cli.progress_bar import DownloadReporter
     from fastfit_watch.system.devices import find_devices
 
     unknown = set(arguments.parts) - set(PARTS)
     if unknown:
         raise ConfigError(f"bench has no part {', '.join(sorted(unknown))}.", hint=f"Known: {', '.join(PARTS)}.")
     config = read_config(arguments)
-    bundle = provide_bundle(arguments.bundle, config.models, TerminalProgress()) if arguments.bundle else None
+    bundle = provide_bundle(arguments.bundle, config.models, DownloadReporter()) if arguments.bundle else None
     options = BenchOptions(
         find_devices(config.engine.devices)[0],
         bundle,

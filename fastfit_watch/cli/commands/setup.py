@@ -99,11 +99,11 @@ def models_pull(arguments: Arguments) -> int:
     example: fastfit-watch models pull
     example: fastfit-watch models pull fastfit-sr-1024 --models /data/Models
     """
-    from fastfit_watch.cli.download_bar import TerminalProgress
     from fastfit_watch.cli.models import pull_bundles
+    from fastfit_watch.cli.progress_bar import DownloadReporter
 
     config = read_config(arguments)
-    pull_bundles(arguments.names or [config.bundle], config.models, TerminalProgress(), update=arguments.update)
+    pull_bundles(arguments.names or [config.bundle], config.models, DownloadReporter(), update=arguments.update)
     return ExitCode.OK
 
 
@@ -112,10 +112,10 @@ def models_verify(arguments: Arguments) -> int:
 
     example: fastfit-watch models verify
     """
-    from fastfit_watch.cli.download_bar import TerminalProgress
     from fastfit_watch.cli.models import verify_bundles
+    from fastfit_watch.cli.progress_bar import DownloadReporter
 
-    verify_bundles(arguments.names, read_config(arguments).models, TerminalProgress())
+    verify_bundles(arguments.names, read_config(arguments).models, DownloadReporter())
     return ExitCode.OK
 
 
