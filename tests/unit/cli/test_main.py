@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import subprocess
@@ -194,3 +195,56 @@ def test_a_missing_bundle_is_said_in_words(
     options = ["--person", str(pictures / "anna.png"), "--upper", str(pictures / "shirt.png"), "--device", "cpu"]
     assert main(["try-on", *options, "--models", str(pictures), "--output", str(pictures / "x.png")]) == ExitCode.ENGINE
     assert "fastfit-mr-1024 is not complete. Unset it." in capsys.readouterr().err
+
+
+def test_a_bare_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == ExitCode.OK
+    assert "exit codes:" in capsys.readouterr().out
+
+
+def test_help_with_a_command_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["help", "models", "pull"])
+    assert ended.value.code == 0
+    assert "example: fastfit-watch models pull" in capsys.readouterr().out
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert re.fullmatch(r"fastfit-watch \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["stauts"], "did you mean 'status'?"),
+        (["models", "pul"], "did you mean 'pull'?"),
+        (["priority", "spring", "urgnt"], "did you mean 'urgent'?"),
+        (["xyzzy"], "known: run, try-on"),
+    ],
+)
+def test_a_wrong_word_gets_a_suggestion(words: list[str], advice: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == ExitCode.USAGE
+    assert advice in capsys.readouterr().err.replace("'run', 'try-on'", "run, try-on")
+
+
+@pytest.mark.parametrize("command", [["status"], ["status", "--json"], ["--help"], ["doctor"]], ids=" ".join)
+def test_a_terminal_without_unicode_gets_plain_characters(command: list[str], inputs: Path) -> None:
+    options = [] if command == ["--help"] else ["--inputs", str(inputs)]
+    ledger = Ledger(inputs / ".spool" / "ledger.db")
+    ledger.find_or_create_unclaimed("frühling…", 3.0)
+    ledger.close()
+    done = subprocess.run(
+        [sys.executable, "-m", "fastfit_watch", *command, *options],
+        capture_output=True,
+        cwd=inputs.parent,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"},
+        check=False,
+    )
+    assert b"Traceback" not in done.stderr
+    assert done.stdout.isascii()
+    assert done.stdout
