@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 import unicodedata
+from functools import cache
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,11 +24,22 @@ def read(text: str | bytes, names: tuple[str, ...] = NAMES) -> Manifest:
     return read_manifest(text.encode() if isinstance(text, str) else text, "outfit.yaml", names)
 
 
+@cache
+def honest_s() -> float:
+    """Seconds of processor time that the YAML library takes to scan a manifest of the greatest length."""
+    share = 10  # a tenth of it, for a tenth of the time
+    line = "  look: {upper: shirt.jpg, lower: jeans.jpg}\n"
+    text = "person: anna.jpg\nlooks:\n" + line * (MAX_BYTES // share // len(line))
+    began_s = time.thread_time()
+    assert sum(1 for _ in yaml.scan(text)) > MAX_BYTES // share // len(line)
+    return share * (time.thread_time() - began_s)
+
+
 def faults_of(text: str | bytes, names: tuple[str, ...] = NAMES) -> tuple[Fault, ...]:
-    began_s = time.perf_counter()
+    began_s = time.thread_time()
     with pytest.raises(ManifestError) as caught:
         read(text, names)
-    assert time.perf_counter() - began_s < 3
+    assert time.thread_time() - began_s < 5 * honest_s()
     for fault in caught.value.faults:
         assert fault.file == "outfit.yaml" and fault.message and fault.fix
         assert str(fault).isprintable()
@@ -330,7 +343,7 @@ def flow(tree: object) -> str:
 
 def survives(text: bytes) -> None:
     """Whatever it is: a manifest that keeps its promises, or faults in words; soon."""
-    began_s = time.perf_counter()
+    began_s = time.thread_time()
     try:
         manifest = read(text)
     except ManifestError as error:
@@ -341,7 +354,7 @@ def survives(text: bytes) -> None:
             assert "/" not in name and not name.startswith(".") and name.isprintable()
         assert {look.person for look in manifest.looks} <= set(manifest.files)
         assert set(manifest.files) - set(NAMES) <= set(manifest.missing)
-    assert time.perf_counter() - began_s < 1
+    assert time.thread_time() - began_s < honest_s()
 
 
 @settings(max_examples=150, derandomize=True, deadline=None, database=None)
