@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -24,6 +25,7 @@ from fastfit_watch.intake.decoder import Decoder
 from fastfit_watch.system.failpoints import VARIABLE
 
 FACTS = ImageFacts("JPEG", 64, 48)
+PATIENCE_S = 60.0
 
 
 @pytest.fixture
@@ -51,10 +53,16 @@ def page_faults(pid: int) -> int:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
+
+
+def kill_with(child: psutil.Process, picture: Path) -> None:
+    """Kill a child as soon as it has that picture open."""
+    wait_until(lambda: str(picture) in (file.path for file in child.open_files()))
+    child.kill()
 
 
 def test_faults_are_told_beside_their_neighbours(folder: Path, decoder: Decoder) -> None:
@@ -93,31 +101,43 @@ def test_odd_names_and_folders(tmp_path: Path, decoder: Decoder) -> None:
 def test_one_child_serves_thousands_of_pictures_in_little_memory(folder: Path, decoder: Decoder) -> None:
     decoder.inspect(folder, ["anna.jpg"])
     child = the_child()
-    began_s = time.monotonic()
+    start_s, before_bytes = sum(child.cpu_times()[:2]), child.memory_full_info().uss
     for _ in range(1000):
         assert decoder.inspect(folder, ["anna.jpg"])["anna.jpg"] == FACTS
-    assert time.monotonic() - began_s < 10, "a process for each picture would take minutes"
     assert the_child().pid == child.pid
-    assert child.memory_info().rss < 80e6 and child.num_fds() < 10
+    assert sum(child.cpu_times()[:2]) - start_s < 100 * start_s, "a process for each picture would take 1000 starts"
+    assert child.memory_full_info().uss - before_bytes < 5e6, "these pictures are 9 MB"
+    assert child.num_fds() < 10
+    program = "import os, PIL.Image; PIL.Image.preinit(); print(open('/proc/self/statm').read().split()[1])"
+    pillow = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert child.memory_info().rss < 2 * int(pillow.stdout) * os.sysconf("SC_PAGE_SIZE"), "it is Pillow, and no more"
 
 
 def test_the_memory_of_a_small_picture_is_kept_for_the_next(folder: Path, decoder: Decoder) -> None:
     Image.new("RGB", (1200, 900)).save(folder / "shirt.png")
     decoder.inspect(folder, ["shirt.png"])
-    before = page_faults(the_child().pid)
-    decoder.inspect(folder, ["shirt.png"] * 10)
-    assert page_faults(the_child().pid) - before < 10 * 400, "a picture and its copy are more than 1500 pages"
+    counts = [page_faults(the_child().pid)]
+    for _ in range(5):  # short of memory, the kernel takes pages away and gives them again: not always
+        decoder.inspect(folder, ["shirt.png"] * 10)
+        counts.append(page_faults(the_child().pid))
+    faults = min(later - sooner for sooner, later in pairwise(counts))
+    assert faults < 10 * 400, "a picture and its copy are more than 1500 pages"
 
 
 def test_the_memory_of_a_large_picture_is_given_back(folder: Path, decoder: Decoder) -> None:
     Image.new("RGB", (5000, 5000)).save(folder / "large.webp")
+    decoder.inspect(folder, ["anna.jpg"])
+    before_bytes = the_child().memory_info().rss
     assert decoder.inspect(folder, ["large.webp"])["large.webp"] == ImageFacts("WEBP", 5000, 5000)
-    assert the_child().memory_info().rss < 80e6
+    assert the_child().memory_info().rss - before_bytes < 50e6, "the picture alone is 75 MB"
 
 
-def test_a_picture_that_needs_too_much_memory_costs_nothing_else(folder: Path) -> None:
+def test_a_picture_that_needs_too_much_memory_costs_nothing_else(folder: Path, inspector: Inspector) -> None:
     Image.new("RGB", (6000, 6000)).save(folder / "large.png")
-    with closing(Decoder(Limits(decode_memory_bytes=150 * 2**20))) as decoder:
+    decoder.inspect(folder, ["anna.jpg"])
+    needed = the_child().memory_info().vms
+    decoder.close()
+    with closing(Decoder(Limits(decode_memory_bytes=needed + 100_000_000))) as decoder:  # the picture is 108 MB
         found = decoder.inspect(folder, ["anna.jpg"])
         child = the_child()
         found = decoder.inspect(folder, ["large.png", "anna.jpg"])
@@ -126,14 +146,14 @@ def test_a_picture_that_needs_too_much_memory_costs_nothing_else(folder: Path) -
 
 
 def test_a_picture_that_takes_too_long_is_named_and_the_child_replaced(folder: Path) -> None:
-    with closing(Decoder(Limits(decode_s=1.0))) as decoder:
+    with closing(Decoder(Limits(decode_s=3.0))) as decoder:
         decoder.inspect(folder, ["anna.jpg"])
         child = the_child()
         child.send_signal(signal.SIGSTOP)
         began_s = time.monotonic()
         fault = decoder.inspect(folder, ["anna.jpg"])["anna.jpg"]
-        assert 0.9 < time.monotonic() - began_s < 5
-        assert "takes more than 1 s to decode" in str(fault)
+        assert 2.9 < time.monotonic() - began_s < Limits().decode_s
+        assert "takes more than 3 s to decode" in str(fault)
         wait_until(lambda: not child.is_running())
         assert decoder.inspect(folder, ["anna.jpg"])["anna.jpg"] == FACTS
 
@@ -159,7 +179,7 @@ def test_a_child_that_was_killed_by_others_blames_no_picture(folder: Path, decod
     wait_until(lambda: idle.status() == psutil.STATUS_ZOMBIE)
     assert decoder.inspect(folder, ["anna.jpg"])["anna.jpg"] == FACTS
     busy = the_child()
-    killer = threading.Timer(0.05, busy.kill)
+    killer = threading.Thread(target=kill_with, args=(busy, folder / "slow.png"))
     killer.start()
     assert decoder.inspect(folder, ["slow.png"])["slow.png"] == ImageFacts("PNG", 5000, 5000)
     killer.join()
