@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
-from support.daemon_process import DaemonProcess, wait_for
+from support.daemon_process import PATIENCE_S, DaemonProcess, wait_for
 
 from fastfit_watch.domain.job import LookStatus
 from fastfit_watch.system.exit_codes import ExitCode
@@ -117,5 +117,5 @@ def test_without_inotify_uploads_are_found_by_scanning_and_the_status_says_so(da
     note = json.loads(daemon.read(lambda ledger: ledger.note("daemon")))
     assert note["watch"].startswith("polling: the limit of inotify watches is reached")
     command = [sys.executable, "-m", "fastfit_watch", "status", "--config", str(daemon.root / "settings.yaml")]
-    status = subprocess.run(command, cwd=daemon.root, capture_output=True, text=True, timeout=60, check=False)
+    status = subprocess.run(command, cwd=daemon.root, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert "polling: the limit of inotify watches is reached" in status.stdout

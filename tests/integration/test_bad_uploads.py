@@ -68,7 +68,6 @@ def test_a_bad_folder_says_why_and_the_next_good_one_runs(
     daemon.wait(
         lambda: daemon.status(name).startswith(state) and all(word in daemon.status(name) for word in words),
         f"{name} to be {state} with {words}; it says {daemon.status(name)!r}",
-        patience_s=20,
     )
     good = draw_upload(tmp_path / f"good-{name}")
     good.rename(daemon.inputs / good.name)
@@ -82,7 +81,7 @@ def test_a_mended_upload_is_taken(daemon: RunningDaemon, tmp_path: Path) -> None
     right = (folder / "outfit.yaml").read_bytes()
     _unknown_key(folder)
     folder.rename(daemon.inputs / "mended")
-    daemon.wait(lambda: daemon.status("mended").startswith("invalid"), "the fault to be told", patience_s=20)
+    daemon.wait(lambda: daemon.status("mended").startswith("invalid"), "the fault to be told")
     (daemon.inputs / "mended" / "outfit.yaml").write_bytes(right)
     daemon.wait_done("mended")
     assert daemon.report("mended")["status"] == "done"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
-from support.daemon_process import DaemonProcess, wait_for
+from support.daemon_process import PATIENCE_S, DaemonProcess, wait_for
 from support.loopback_ssh import LoopbackSsh, serve_ssh
 
 from fastfit_watch.domain.job import Status
@@ -50,7 +50,7 @@ def prepare(folder: Path, size: int = 64) -> Path:
 
 
 def run(command: list[str], **options: object) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, **options)  # type: ignore[call-overload]
     assert done.returncode == 0, done.stderr
 
 
@@ -157,7 +157,7 @@ def test_an_upload_stopped_midway_waits_stalls_and_is_taken_when_it_goes_on(
     daemon.upload("other", "look")
     wait_for(lambda: daemon.is_final("other"), daemon)
     upload.send_signal(signal.SIGCONT)
-    assert upload.wait(60) == 0
+    assert upload.wait(PATIENCE_S) == 0
     wait_for(lambda: daemon.is_final("slow"), daemon)
     assert daemon.status("slow").startswith("done")
 
@@ -184,13 +184,15 @@ def test_a_daemon_restarted_in_the_middle_of_an_upload_takes_no_half_picture(
 ) -> None:
     first = daemon.start()
     upload = _slow_scp(ssh, prepare(tmp_path / "mine" / "across", 1200), daemon)
+    upload.send_signal(signal.SIGSTOP)  # however long the next daemon takes to start
     first.kill()
     first.wait()
     daemon.start()
     wait_for(lambda: daemon.status("across").startswith("waiting"), daemon)
     time.sleep(1.0)
     assert daemon.status("across").startswith("waiting"), daemon.status("across")
-    assert upload.wait(60) == 0
+    upload.send_signal(signal.SIGCONT)
+    assert upload.wait(PATIENCE_S) == 0
     wait_for(lambda: daemon.is_final("across"), daemon)
     assert daemon.status("across").startswith("done")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.daemon_process import DaemonProcess, wait_for
+from support.daemon_process import PATIENCE_S, DaemonProcess, wait_for
 
 from fastfit_watch.domain.job import Status
 from fastfit_watch.storage.ledger import Ledger
@@ -183,7 +183,7 @@ def test_strange_names_keep_logs_pages_and_json_well_formed(daemon: DaemonProces
     wait_for(settled, daemon)
     time.sleep(1.0)  # until the pages have followed
     process.terminate()
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE_S) == 0
 
     lines = (daemon.root / "stderr").read_text(encoding="utf-8").splitlines()
     assert lines and all(LOG_LINE.match(line) and _is_plain(line) for line in lines), lines
@@ -209,7 +209,7 @@ def test_strange_names_keep_logs_pages_and_json_well_formed(daemon: DaemonProces
         "--config",
         str(daemon.root / "settings.yaml"),
     ]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     assert json.loads(answer.stdout)
 
 

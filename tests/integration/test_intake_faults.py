@@ -137,9 +137,9 @@ def test_one_kill_after_the_other_loses_and_doubles_no_upload(intake: IntakeFixt
         assert list((intake.inputs / f"job{number}").iterdir()) == []
 
 
-def test_the_running_loop_greets_within_two_seconds_and_claims_a_slow_upload(tmp_path: Path) -> None:
+def test_the_running_loop_answers_soon_and_claims_a_slow_upload(tmp_path: Path) -> None:
     intake = IntakeFixture(
-        tmp_path / "inputs", WatchSettings(settle_s=1.0, scan_s=0.5, quiet_scan_s=30.0), events="auto"
+        tmp_path / "inputs", WatchSettings(settle_s=1.0, scan_s=0.5, quiet_scan_s=600.0), events="auto"
     )
     intake.inputs.mkdir()
     intake.open()
@@ -151,7 +151,7 @@ def test_the_running_loop_greets_within_two_seconds_and_claims_a_slow_upload(tmp
         began_s = time.monotonic()
         folder = intake.upload(files={"outfit.yaml": MANIFEST, "shirt.jpg": FILES["shirt.jpg"]})
         while not intake.told:
-            assert time.monotonic() - began_s < 2.0
+            assert time.monotonic() - began_s < 60.0, "long before the next scan of quiet folders"
             time.sleep(0.01)
         with (folder / "anna.jpg").open("wb", buffering=0) as file:
             data = FILES["anna.jpg"]
@@ -160,14 +160,14 @@ def test_the_running_loop_greets_within_two_seconds_and_claims_a_slow_upload(tmp
                 time.sleep(0.3)
                 assert intake.job().status is Status.WAITING
         while intake.job().status is Status.WAITING:
-            assert time.monotonic() - began_s < 15.0
+            assert time.monotonic() - began_s < 240.0
             time.sleep(0.05)
         assert intake.job().status is Status.QUEUED
         assert (intake.spool.snapshot_folder("spring") / "anna.jpg").read_bytes() == data
     finally:
         stop.set()
         intake.doorbell.ring()
-        loop.join(10)
+        loop.join(120)
         intake.close()
     assert not loop.is_alive()
 

@@ -138,13 +138,14 @@ def test_a_second_signal_stops_at_once(
     process = daemon.start()
     wait_for(reached, daemon)
     engine = psutil.Process(int((daemon.notes / "pid").read_text()))
+    process.send_signal(signal.SIGTERM)
+    wait_for(lambda: "stopping: a look in hand" in _said(daemon), daemon)
     began_s = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(PATIENCE_S) == ExitCode.OK
     # Without the second signal, an engine that does not listen is given 5 s, and a look its time.
+    wait_for(lambda: not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE, daemon)
     assert time.monotonic() - began_s < 4
+    assert process.wait(PATIENCE_S) == ExitCode.OK
     assert not engine.is_running()
     assert all(look.deaths == 0 and look.status is LookStatus.QUEUED for look in daemon.looks("spring").values())
 

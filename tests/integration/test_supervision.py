@@ -57,7 +57,7 @@ def test_a_frozen_engine_is_ended_within_its_limit_and_its_look_made_again(daemo
     frozen = psutil.Process(int(engines_of(daemon)[0]))
     began_s = time.monotonic()
     wait_for(lambda: not frozen.is_running() or frozen.status() == psutil.STATUS_ZOMBIE, daemon)
-    assert time.monotonic() - began_s < 2.0 + 10.0, "the limit, and what a busy machine adds"
+    assert time.monotonic() - began_s < 30, "its own limit, not the one of other tests"
     wait_for(lambda: daemon.is_final("spring"), daemon)
     looks = daemon.looks("spring")
     assert {name: (look.status, look.deaths) for name, look in looks.items()} == {

@@ -87,7 +87,7 @@ def test_an_engine_that_loads_without_a_sign_gets_no_more_time(daemon: DaemonPro
 def test_progress_keeps_the_watchdog_quiet_and_a_hang_that_nothing_ends_does_not(
     daemon: DaemonProcess, systemd: Systemd
 ) -> None:
-    daemon.configure(stall_s=1.0)
+    daemon.configure(stall_s=3.0)
     daemon.upload("spring", "steps", "stuck")
     daemon.start(environment=systemd.environment)
     wait_for(lambda: "spring/anna.stuck" in daemon.begun(), daemon)
@@ -97,7 +97,7 @@ def test_progress_keeps_the_watchdog_quiet_and_a_hang_that_nothing_ends_does_not
     wait_for(lambda: "no progress for" in _said(daemon), daemon)
     assert max(later - sooner for sooner, later in itertools.pairwise(pings)) < 3, "3 s of progress: no gap"
     time.sleep(3)
-    late = [clock_s for clock_s in systemd.times("WATCHDOG=1") if clock_s > stuck_s + 2.0]
+    late = [clock_s for clock_s in systemd.times("WATCHDOG=1") if clock_s > stuck_s + 4.0]
     assert late == [], "signs of life although nothing moves"
 
 

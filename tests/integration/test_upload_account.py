@@ -68,7 +68,7 @@ def scp(home: Path, tmp_path: Path) -> Iterator[list[str]]:
     )
     Path("/run/sshd").mkdir(exist_ok=True)
     sshd = subprocess.Popen([str(SSHD), "-D", "-f", str(tmp_path / "sshd.conf"), "-E", str(tmp_path / "sshd.log")])
-    for _ in range(100):
+    for _ in range(600):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 break

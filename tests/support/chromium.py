@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 AXE = resources.files("axe_playwright_python") / "axe.min.js"  # axe-core itself, of the package that brings it
 NEEDED = "FASTFIT_TESTS_NEED_BROWSER"
+PATIENCE_MS = 240_000
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -53,7 +54,9 @@ def launch() -> Iterator[Browser]:
             pytest.fail(reason)
         pytest.skip(reason)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        browser = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"], timeout=PATIENCE_MS
+        )
         yield browser
         browser.close()
 
@@ -62,7 +65,7 @@ def launch() -> Iterator[Browser]:
 def visit(browser: Browser, address: str, **options: Any) -> Iterator[Visit]:
     """Open a page in a window of its own."""
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     seen = Visit(page)
     page.on("console", lambda message: seen.complaints.append(f"{message.type}: {message.text}"))

@@ -17,7 +17,7 @@ from fastfit_watch.domain.job import Job, LookRecord
 from fastfit_watch.storage.ledger import Ledger
 
 PROGRAM = Path(__file__).with_name("protocol_daemon.py")
-PATIENCE_S = 40.0
+PATIENCE_S = 240.0
 
 
 class DaemonProcess:

@@ -21,7 +21,7 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 PICKLE = "DensePose/model_final_162be9.pkl"
 NAME = "fastfit-mr-1024"
 TOKEN = "hf_secretOfAnna"  # noqa: S105 - it opens nothing
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 
 
 def _content(name: str, size: int) -> bytes:

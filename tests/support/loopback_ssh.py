@@ -57,7 +57,7 @@ def serve_ssh(folder: Path) -> Iterator[LoopbackSsh]:
     (folder / "sshd.conf").write_text(settings, encoding="ascii")
     sshd = subprocess.Popen([server, "-D", "-f", str(folder / "sshd.conf"), "-E", str(folder / "sshd.log")])
     try:
-        for _ in range(100):
+        for _ in range(600):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break

@@ -17,7 +17,7 @@ from PIL import Image
 from fastfit_watch.domain.look import Category
 from fastfit_watch.mini.drawing.figures import draw_garment, draw_person
 
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 
 
 class RunningDaemon:
@@ -59,7 +59,7 @@ class RunningDaemon:
         """End the daemon with SIGTERM; returns its exit code."""
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(timeout=60)
+        return self.process.wait(PATIENCE_S)
 
     def status(self, job: str) -> str:
         """The job's status line, empty before there is one."""
@@ -70,13 +70,13 @@ class RunningDaemon:
         """The job's report."""
         return dict(json.loads((self.outputs / job / "report.json").read_text(encoding="utf-8")))
 
-    def wait(self, condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
+    def wait(self, condition: Callable[[], bool], what: str) -> None:
         """Wait for a condition; fails with the daemon's last words."""
-        deadline_s = time.monotonic() + patience_s
+        deadline_s = time.monotonic() + PATIENCE_S
         while not condition():
             if time.monotonic() > deadline_s:
                 words = (self.home / "daemon.log").read_text(encoding="utf-8", errors="replace")[-3000:]
-                raise AssertionError(f"waited {patience_s:.0f} s for {what}\n{words}")
+                raise AssertionError(f"waited {PATIENCE_S:.0f} s for {what}\n{words}")
             time.sleep(0.1)
 
     def wait_done(self, job: str) -> None:

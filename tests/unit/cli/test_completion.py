@@ -17,7 +17,7 @@ from fastfit_watch.cli.completion import ASK, FILES, SHELLS, answer, answer_quie
 from fastfit_watch.cli.main import build_parser, main
 from fastfit_watch.storage.ledger import Ledger
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
 from fastfit_watch.storage.ledger import Ledger
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 @pytest.fixture

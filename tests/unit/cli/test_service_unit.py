@@ -31,6 +31,7 @@ from fastfit_watch.domain.errors import ConfigError
 ROOT = Path(__file__).parents[3]
 ANALYZE = shutil.which("systemd-analyze")
 MOST_EXPOSED = 1.5
+PATIENCE_S = 120.0
 BOTH = pytest.mark.parametrize("installation", [CONVENTIONAL, CONVENTIONAL_PER_DEVICE], ids=["one", "per-device"])
 
 
@@ -197,7 +198,7 @@ def test_the_start_line_starts_restarts_and_ends(tmp_path: Path, monkeypatch: py
         Config(), ("--bundle", "mini"), user="nobody", group="nogroup", per_device=False, home=tmp_path
     )
     text = write_start_line(replace(installation, program=(str(program),))).replace("sleep 10", "sleep 0.1")
-    started = subprocess.run(["sh", "-c", text], timeout=20, check=True)
+    started = subprocess.run(["sh", "-c", text], timeout=PATIENCE_S, check=True)
     assert started.returncode == 0
     lock = tmp_path / "inputs" / ".spool" / "lock"
     _wait(lambda: lock.exists() and lock.read_text().strip())
@@ -215,7 +216,9 @@ def test_the_start_line_does_not_insist(code: int, tmp_path: Path, monkeypatch: 
     program = _tool(tmp_path, monkeypatch, "quits", f"echo x >> {tmp_path}/calls; exit {code}")
     installation = inspect_installation(Config(), (), user="nobody", group="nogroup", per_device=False, home=tmp_path)
     text = write_start_line(replace(installation, program=(str(program),))).replace("sleep 10", "sleep 0.1")
-    subprocess.run(["sh", "-c", text.replace("</dev/null >>", "</dev/null >").replace("2>&1 &", "2>&1")], timeout=20)
+    subprocess.run(
+        ["sh", "-c", text.replace("</dev/null >>", "</dev/null >").replace("2>&1 &", "2>&1")], timeout=PATIENCE_S
+    )
     time.sleep(0.5)
     assert (tmp_path / "calls").read_text() == "x\n"
 
@@ -231,7 +234,7 @@ def _tool(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, script: str)
 
 
 def _wait(condition: object) -> None:
-    deadline_s = time.monotonic() + 20
+    deadline_s = time.monotonic() + PATIENCE_S
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline_s
         time.sleep(0.05)

@@ -199,7 +199,7 @@ def test_a_line_about_a_job_has_it_as_its_key() -> None:
 
 
 def _wait_for(text: str, path: Path) -> None:
-    deadline_s = time.monotonic() + 20
+    deadline_s = time.monotonic() + 120
     while not path.read_text().endswith(text):
         assert time.monotonic() < deadline_s, f"{text!r} was never seen"
         time.sleep(0.005)

@@ -85,7 +85,7 @@ def make(mail: queue.SimpleQueue[Event | None]) -> Iterator[Make]:
 
 
 def get(mail: queue.SimpleQueue[Event | None]) -> Event:
-    event = mail.get(timeout=10)
+    event = mail.get(timeout=120)
     assert event is not None
     return event
 
@@ -139,11 +139,12 @@ def test_a_look_is_handed_over_and_progress_comes_back(make: Make, mail: queue.S
 
 
 def test_a_killed_process_is_noticed_at_once(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
-    _, pid = start_ready(make, mail)
     began_s = time.monotonic()
+    _, pid = start_ready(make, mail)
+    start_s, killed_s = time.monotonic() - began_s, time.monotonic()
     os.kill(pid, signal.SIGKILL)
     assert get(mail) == WorkerExited("cpu", 1, -signal.SIGKILL)
-    assert time.monotonic() - began_s < 1.0
+    assert time.monotonic() - killed_s < 10 * start_s, "one that asked now and then would be later"
 
 
 def test_each_start_waits_twice_as_long_until_a_look_is_done(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:
@@ -226,7 +227,7 @@ def test_noise_is_logged_at_its_level_and_does_no_harm(make: Make, mail: queue.S
     worker, _ = start_ready(make, mail, noise + ECHO)
     worker.stop()
     assert isinstance(get(mail), WorkerExited)
-    deadline_s = time.monotonic() + 5
+    deadline_s = time.monotonic() + 120
     while "INFO cpu: hm" not in lines and time.monotonic() < deadline_s:
         time.sleep(0.01)
     logger.remove(sink)

@@ -375,8 +375,14 @@ def test_two_writers_never_start_one_look_twice(ledger: Ledger) -> None:
     assert len(started) == len(set(started)) == 40
 
 
-def test_ten_thousand_jobs_stay_fast(ledger: Ledger) -> None:
-    count = 10_000
+def test_ten_thousand_jobs_stay_fast(tmp_path: Path) -> None:
+    """One deal among them costs hardly more than one between two jobs."""
+    few_s, many_s = (_deals_s(Ledger(tmp_path / f"{count}.db"), count) for count in (2, 10_000))
+    assert many_s < 10 * few_s
+
+
+def _deals_s(ledger: Ledger, count: int) -> float:
+    """Processor time of 100 deals in a ledger of so many jobs, in seconds."""
     with ledger.writing("test") as db:
         db.executemany(
             "INSERT INTO jobs (id, name, status, reason, first_seen_s, changed_s, claimed_s, holds_name, turn, batch)"
@@ -390,7 +396,9 @@ def test_ten_thousand_jobs_stay_fast(ledger: Ledger) -> None:
             ' "seed": 1, "guidance": 2.5, "mask": "full", "framing": "crop", "format": "png"}}\', \'queued\')',
             [(f"j{n}",) for n in range(count)],
         )
-    began_s = time.perf_counter()
+    began_s = time.thread_time()
     for _ in range(100):
         assert [record.job_id for record in ledger.next_looks(2.0, 2)] == ["j0", "j1"]
-    assert (time.perf_counter() - began_s) / 100 < 0.01, "one deal takes far less than a picture"
+    spent_s = time.thread_time() - began_s
+    ledger.close()
+    return spent_s

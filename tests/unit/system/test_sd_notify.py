@@ -18,7 +18,7 @@ def test_a_message_arrives(tmp_path: Path, abstract: bool) -> None:
     address = f"@{name}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(f"\0{name}" if abstract else address)
-        receiver.settimeout(5)
+        receiver.settimeout(60)
         assert notify("READY=1\nSTATUS=größer", {"NOTIFY_SOCKET": address})
         assert receiver.recv(100).decode() == "READY=1\nSTATUS=größer"
 

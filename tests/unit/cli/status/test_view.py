@@ -34,7 +34,7 @@ from fastfit_watch.storage.ledger import Ledger
 
 SCHEMA = json.loads((Path(__file__).parents[4] / "docs" / "status.schema.json").read_text(encoding="utf-8"))
 NOW_S = 1000.0
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 class Screen(io.StringIO):

@@ -363,8 +363,19 @@ def test_no_page_is_larger_than_300_kb(fixture: GalleryFixture, letter: str) -> 
     assert fixture.read(f"{long}0", "index.html").count('class="figure"') == 40
 
 
+def _update_s(fixture: GalleryFixture, gallery: Gallery, keys: list[str]) -> float:
+    """CPU time of the update after one more picture of the job `live`: the median of these."""
+    spent_s = []
+    for key in keys:
+        fixture.finish("live", key)
+        before_s = time.thread_time()
+        _publish(fixture, gallery)
+        spent_s.append(time.thread_time() - before_s)
+    return sorted(spent_s)[len(spent_s) // 2]
+
+
 @pytest.mark.alone
-def test_one_picture_among_5000_jobs_takes_under_100_ms(fixture: GalleryFixture) -> None:
+def test_one_picture_among_5000_jobs_costs_little_more_than_among_40(fixture: GalleryFixture) -> None:
     """CPU time of the whole update: the thumbnail, the job's page, its shelf and the front page."""
     looks = ("casual", "gala", "city", "night")
     people = ("a.jpg", "b.jpg", "c.jpg")
@@ -372,17 +383,13 @@ def test_one_picture_among_5000_jobs_takes_under_100_ms(fixture: GalleryFixture)
     fixture.complete("old")
     _publish(fixture)
     fixture.multiply("old", 40, with_folders=True)
-    fixture.multiply("old.1", 4958, with_folders=False)
     fixture.claim("live", people, looks)
+    keys = [record.look.key for record in fixture.ledger.looks("live")]
+    among_40_s = _update_s(fixture, _publish(fixture), keys[:6])
+    fixture.multiply("old.1", 4958, with_folders=False)
     gallery = _publish(fixture)
     assert sum(fixture.ledger.counts().values()) == 5000
-    spent_s = []
-    for record in fixture.ledger.looks("live"):
-        fixture.finish("live", record.look.key)
-        before_s = time.thread_time()
-        _publish(fixture, gallery)
-        spent_s.append(time.thread_time() - before_s)
-    assert sorted(spent_s)[len(spent_s) // 2] < 0.1, spent_s
+    assert _update_s(fixture, gallery, keys[6:]) < 6 * among_40_s
     front = (fixture.config.outputs / "index.html").stat().st_size
     assert front < LIMIT_BYTES
 

@@ -21,7 +21,7 @@ from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.outbox import HOOK, Notification, Outbox
 
 NOW_S = 1000.0
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 @pytest.fixture
@@ -84,12 +84,9 @@ def test_no_shell_comes_near_its_arguments(tmp_path: Path) -> None:
 
 
 def test_one_that_takes_too_long_is_ended_with_all_it_started(tmp_path: Path) -> None:
-    program = (
-        "import subprocess, sys, time; child = subprocess.Popen(['sleep', '600']);"
-        "print(child.pid, flush=True); time.sleep(600)"
-    )
-    outcome = run_hook(HookSettings(command=script(tmp_path, program), timeout_s=1.5), notification(tmp_path / "out"))
-    assert outcome.exit_code == -9 and "longer than 1.5 s" in outcome.trouble
+    command = ("/bin/sh", "-c", "sleep 600 & echo $!; sleep 600")  # a shell starts many times sooner than the limit
+    outcome = run_hook(HookSettings(command=command, timeout_s=3.0), notification(tmp_path / "out"))
+    assert outcome.exit_code == -9 and "longer than 3 s" in outcome.trouble
     _wait_until_gone(int(outcome.output))
 
 
@@ -110,8 +107,8 @@ def test_one_that_closes_its_output_early_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_only_the_first_part_of_endless_words_is_kept(tmp_path: Path) -> None:
-    program = "import sys\nwhile True: sys.stdout.write('x' * 10000)"
-    outcome = run_hook(HookSettings(command=script(tmp_path, program), timeout_s=1.0), notification(tmp_path / "out"))
+    command = ("/bin/sh", "-c", "exec yes")
+    outcome = run_hook(HookSettings(command=command, timeout_s=3.0), notification(tmp_path / "out"))
     assert len(outcome.output) == 64 * 1024 and outcome.trouble
 
 
