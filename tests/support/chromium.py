@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 AXE = resources.files("axe_playwright_python") / "axe.min.js"  # axe-core itself, of the package that brings it
 NEEDED = "FASTFIT_TESTS_NEED_BROWSER"
 PATIENCE_MS = 240_000
+expect.set_options(timeout=PATIENCE_MS)
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -62,10 +63,12 @@ def launch() -> Iterator[Browser]:
 
 
 @contextmanager
-def visit(browser: Browser, address: str, **options: Any) -> Iterator[Visit]:
-    """Open a page in a window of its own."""
+def visit(browser: Browser, address: str, *, refreshing: bool = False, **options: Any) -> Iterator[Visit]:
+    """Open a page in a window of its own. Without `refreshing` it stays as it is, however long it is looked at."""
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
     context.set_default_timeout(PATIENCE_MS)
+    if not refreshing:  # a page that nobody sees does not refresh itself
+        context.add_init_script("Object.defineProperty(document, 'hidden', { value: true })")
     page = context.new_page()
     seen = Visit(page)
     page.on("console", lambda message: seen.complaints.append(f"{message.type}: {message.text}"))

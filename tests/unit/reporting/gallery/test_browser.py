@@ -13,7 +13,6 @@ from support.gallery_fixture import GalleryFixture
 from fastfit_watch.domain.job import LookProgress, Status
 from fastfit_watch.reporting.gallery import Gallery
 
-REFRESH_MS = 60_000
 NASTY = "<img src=x onerror=alert(1)>\"'&"
 
 
@@ -194,7 +193,7 @@ def test_a_refresh_keeps_what_the_reader_did(
 ) -> None:
     with (
         serve(fixture.config.outputs) as served,
-        visit(browser, f"{_address(fixture, served, way)}/spring/index.html") as seen,
+        visit(browser, f"{_address(fixture, served, way)}/spring/index.html", refreshing=True) as seen,
     ):
         page = seen.page
         page.get_by_label("Look").select_option("gala")
@@ -207,7 +206,7 @@ def test_a_refresh_keeps_what_the_reader_did(
         button = page.locator("#look-1 [data-copy]")
         place = button.evaluate("part => part.getBoundingClientRect().top")
         _more(fixture, gallery, "ben.gala", 1_700_000_300.0)
-        expect(page.locator("#title")).to_contain_text("3 of 6", timeout=REFRESH_MS)
+        expect(page.locator("#title")).to_contain_text("3 of 6")
         expect(page.locator("#look-3 .compare")).to_be_visible()
         assert page.get_by_label("Look").input_value() == "gala"
         assert page.locator("#look-0").is_hidden() and page.locator("#look-1-more").get_attribute("open") is not None
@@ -220,7 +219,7 @@ def test_a_refresh_keeps_what_the_reader_did(
 def test_a_refresh_leaves_alone_what_did_not_change(
     fixture: GalleryFixture, gallery: Gallery, browser: Browser
 ) -> None:
-    with serve(fixture.config.outputs) as served, visit(browser, f"{served}/index.html") as seen:
+    with serve(fixture.config.outputs) as served, visit(browser, f"{served}/index.html", refreshing=True) as seen:
         page = seen.page
         page.evaluate("document.querySelector('#newest .job').mine = true")
         page.locator("#newest h3 a").first.focus()
@@ -230,7 +229,7 @@ def test_a_refresh_leaves_alone_what_did_not_change(
         _more(fixture, gallery, "ben.casual", 1_700_000_300.0)
         fixture.claim("summer", now_s=1_700_000_400.0)
         gallery.publish({}, "", 1e6)
-        expect(page.locator(".job").filter(has_text="summer")).to_have_count(1, timeout=REFRESH_MS)
+        expect(page.locator(".job").filter(has_text="summer")).to_have_count(1)
         assert mark.evaluate("part => part.mine") is True
         assert abs(mark.evaluate("part => part.getBoundingClientRect().top") - before) <= 1, (
             "new parts above move nothing"
@@ -240,7 +239,10 @@ def test_a_refresh_leaves_alone_what_did_not_change(
 
 
 def test_the_reader_can_stop_the_refreshing(fixture: GalleryFixture, gallery: Gallery, browser: Browser) -> None:
-    with serve(fixture.config.outputs) as served, visit(browser, f"{served}/spring/index.html") as seen:
+    with (
+        serve(fixture.config.outputs) as served,
+        visit(browser, f"{served}/spring/index.html", refreshing=True) as seen,
+    ):
         seen.page.locator("#live").click()
         expect(seen.page.locator("#live")).to_have_attribute("aria-pressed", "false")
         _more(fixture, gallery, "ben.gala", 1_700_000_300.0)
@@ -248,7 +250,7 @@ def test_the_reader_can_stop_the_refreshing(fixture: GalleryFixture, gallery: Ga
         seen.page.wait_for_timeout(7000)
         assert len(seen.requests) == fetched
         seen.page.locator("#live").click()
-        expect(seen.page.locator("#title")).to_contain_text("3 of 6", timeout=REFRESH_MS)
+        expect(seen.page.locator("#title")).to_contain_text("3 of 6")
 
 
 @pytest.mark.usefixtures("gallery")
