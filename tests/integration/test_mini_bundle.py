@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from fastfit_watch.engine.bundle import SHIPPED_MINI, Bundle
 from fastfit_watch.engine.tryon import FastFitEngine
 from fastfit_watch.mini.drawing.figures import draw_look
-from fastfit_watch.mini.evaluate import Evaluation, evaluate, identity
+from fastfit_watch.mini.evaluate import Evaluation, evaluate, identity, inputs, options_of
 from fastfit_watch.mini.feed import HELD_OUT_SEEDS
 
 LOOKS = 24
 
 
 @pytest.fixture(scope="module")
-def evaluation() -> Evaluation:
-    engine = FastFitEngine.load(Bundle.open(SHIPPED_MINI), "cpu")
+def engine() -> FastFitEngine:
+    return FastFitEngine.load(Bundle.open(SHIPPED_MINI), "cpu")
+
+
+@pytest.fixture(scope="module")
+def evaluation(engine: FastFitEngine) -> Evaluation:
     return evaluate(engine, range(HELD_OUT_SEEDS, HELD_OUT_SEEDS + LOOKS), steps=10)[0]
 
 
@@ -53,5 +60,24 @@ def test_the_truth_itself_is_always_nearest_to_its_own_garment() -> None:
         assert own == judged >= 20, slot
 
 
-def test_a_picture_takes_at_most_eight_seconds(evaluation: Evaluation) -> None:
-    assert evaluation.seconds_median <= 8
+@pytest.mark.alone
+def test_a_picture_takes_at_most_eight_seconds(engine: FastFitEngine) -> None:
+    """Eight seconds where ten convolutions take a tenth of one, as they do on one core of an ordinary machine."""
+    look = draw_look(HELD_OUT_SEEDS)
+    pixels, weights = torch.zeros(1, 64, 128, 96), torch.zeros(64, 64, 3, 3)
+
+    def convolve() -> None:
+        for _ in range(10):
+            torch.nn.functional.conv2d(pixels, weights, padding=1)
+
+    def make() -> None:
+        engine.try_on(*inputs(look), options_of(look, HELD_OUT_SEEDS, steps=10))
+
+    convolutions_s, picture_s = (min(_cpu_seconds(work) for _ in range(3)) for work in (convolve, make))
+    assert picture_s <= 80 * convolutions_s
+
+
+def _cpu_seconds(work: Callable[[], None]) -> float:
+    began_s = time.process_time()
+    work()
+    return time.process_time() - began_s

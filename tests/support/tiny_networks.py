@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from accelerate import init_empty_weights
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from safetensors.torch import save_file
@@ -22,7 +24,8 @@ from fastfit_watch.engine.parsers.parsing import Parsing
 from fastfit_watch.engine.tryon import FastFitEngine
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-fill = runpy.run_path(str(GOLDEN / "fill_recipe.py"))["fill"]
+_recipe = runpy.run_path(str(GOLDEN / "fill_recipe.py"))
+fill, _draw_value = _recipe["fill"], _recipe["draw_value"]
 
 PERSON_SIZE = (96, 72)
 _PARSER_WIDTHS = (8, 8, 8, 8, 8, 8)
@@ -42,9 +45,12 @@ def read_meta(vectors: Vectors) -> dict[str, Any]:
 
 
 def make_unet(config: dict[str, Any], seed: int) -> FastFitUNet:
-    """A UNet with recipe weights."""
-    unet = FastFitUNet.from_config_dict(config)
-    fill(unet, seed)
+    """A UNet with recipe weights, which are drawn once: torch draws none of its own before."""
+    with init_empty_weights():
+        unet = FastFitUNet.from_config_dict(config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in unet.state_dict().items()}
+    weights = {name: torch.from_numpy(_draw_value(name, shape, seed)) for name, shape in shapes.items()}
+    unet.load_state_dict(weights, assign=True)
     unet.eval().requires_grad_(False)
     return unet
 
