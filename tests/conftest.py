@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-# Threads of several tests would wait for each other. Set before anything imports torch; children inherit it.
+# Threads of several tests would wait for each other; where somebody asks for more than one, those that wait leave the
+# processor to others instead of turning in circles. Set before anything imports torch; children inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @contextmanager
