@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_axe_finds_nothing_serious(laptop: Path, browser: Browser, width: int, s
     pages = sorted(laptop.rglob("*.html"))
     assert len(pages) == 5
     for path in pages:
-        window = {"viewport": {"width": width, "height": 740}, "color_scheme": scheme}
+        window: dict[str, Any] = {"viewport": {"width": width, "height": 740}, "color_scheme": scheme}
         with visit(browser, path.as_uri(), **window) as seen:
             assert seen.audit() == [] and seen.complaints == []
 

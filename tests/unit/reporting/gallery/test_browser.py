@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -106,7 +107,7 @@ def test_markup_in_names_is_text(fixture: GalleryFixture, browser: Browser) -> N
 def test_axe_finds_nothing_serious(
     fixture: GalleryFixture, browser: Browser, path: str, width: int, scheme: str
 ) -> None:
-    window = {"viewport": {"width": width, "height": 740}, "color_scheme": scheme}
+    window: dict[str, Any] = {"viewport": {"width": width, "height": 740}, "color_scheme": scheme}
     with visit(browser, f"{fixture.config.outputs.as_uri()}/{path}", **window) as seen:
         for details in seen.page.locator("details").all():
             details.evaluate("part => { part.open = true; }")
