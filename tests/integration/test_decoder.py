@@ -208,8 +208,8 @@ def test_the_child_ends_with_close_and_can_be_had_again(folder: Path, decoder: D
 def test_the_child_dies_with_its_parent(folder: Path, stopped: bool) -> None:
     program = (
         "import sys, time; from pathlib import Path; from fastfit_watch.domain.limits import Limits;"
-        "from fastfit_watch.intake.decoder import Decoder; inspector = Inspector(Limits());"
-        "print(inspector.inspect(Path(sys.argv[1]), ['anna.jpg']), flush=True); time.sleep(60)"
+        "from fastfit_watch.intake.decoder import Decoder; decoder = Decoder(Limits());"
+        "print(decoder.inspect(Path(sys.argv[1]), ['anna.jpg']), flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None and "ImageFacts" in parent.stdout.readline()

@@ -149,7 +149,7 @@ def test_polling_on_request(inputs: Path, doorbell: Doorbell) -> None:
 def test_the_limit_of_inotify_is_said_and_is_no_error(inputs: Path, limit: str, said: str) -> None:
     program = (
         "import sys, threading; from pathlib import Path; from fastfit_watch.intake.watcher import Doorbell, Watcher;"
-        "watcher = Watcher(Path(sys.argv[1]), Bell()); watcher.start(); watcher.revive(); print(watcher.mode);"
+        "watcher = Watcher(Path(sys.argv[1]), Doorbell()); watcher.start(); watcher.revive(); print(watcher.mode);"
         "watcher.stop(); print(threading.active_count())"
     )
     # The limits count per user namespace, so this one's limit can be 0 without harm to others.

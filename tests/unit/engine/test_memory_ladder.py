@@ -44,7 +44,7 @@ STAGES = ("parse", "encode", "references", "denoise", "step", "decode")
 TOUCHES = """
 import ctypes, resource
 ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: where the kernel gives huge pages, there are few to count
-from fastfit_watch.allocator import keep_freed_memory
+from fastfit_watch.system.malloc import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -137,7 +137,7 @@ def test_one_that_was_cut_short_with_the_daemon_runs_again(tmp_path: Path, outbo
         "import sys; from pathlib import Path; from fastfit_watch.config.settings import HookSettings;"
         "from fastfit_watch.reporting.notifications.hook import HookRunner;"
         "from fastfit_watch.storage.outbox import Outbox;"
-        f"HookRunner(Hook(command={hook!r}), Outbox(Path({str(outbox.path)!r}))).step(1000.0)"
+        f"HookRunner(HookSettings(command={hook!r}), Outbox(Path({str(outbox.path)!r}))).step(1000.0)"
     )
     begun = tmp_path / "outputs" / "spring" / "begun"
     with subprocess.Popen([sys.executable, "-c", program]) as process:
