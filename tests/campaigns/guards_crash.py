@@ -39,7 +39,7 @@ CRASH = (
         "crash",
         "copies are synced before the claim",
         "intake/upload_folder.py",
-        "        unsynced.add(copy_fd)",
+        "        batch.add(copy_fd)",
         "        os.close(copy_fd)",
         f"{_DURABILITY}::test_the_copies_are_durable_before_the_claim_and_the_move_before_the_queue",
     ),

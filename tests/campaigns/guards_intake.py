@@ -141,7 +141,7 @@ HOSTILE = (
     Guard(
         "hostile",
         "links are never followed (O_NOFOLLOW)",
-        "intake/upload_folder.py",
+        "system/folders.py",
         "os.O_NOFOLLOW | os.O_NONBLOCK",
         "os.O_NONBLOCK",
         f"{_SPOOL}::test_a_link_is_never_opened",

@@ -55,7 +55,7 @@ MEMORY = (
     _memory(
         "also in a preparation beside another look",
         "worker/pipeline.py",
-        "            except OutOfMemory as error:\n                say(",
+        "            except OutOfMemory as error:\n                log_line(",
         "            except ZeroDivisionError as error:\n                say(",
         f"{_ANY_STAGE}[parse]",
     ),
@@ -118,7 +118,7 @@ MEMORY = (
     _memory(
         "the daemon is told before the next rung is tried",
         "worker/pipeline.py",
-        "        self._channel.send(Lowered(order.token, tried, rung, error.message))\n",
+        "        self._channel.send(RungLowered(order.token, tried, rung, error.message))\n",
         "",
         _ANY_STAGE,
     ),
@@ -146,7 +146,7 @@ MEMORY = (
     _memory(
         "and where it did not work either",
         "daemon/dispatcher.py",
-        "self._unwritten.append(lambda now_s: self._rung_notes.forget(resident.device))",
+        "self._unwritten.append(lambda now_s: self._rung_store.forget(worker.device))",
         "pass",
         f"{_NOTES}::test_after_a_shortage_on_every_rung_the_next_attempt_begins_at_the_top",
     ),

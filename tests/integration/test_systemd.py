@@ -154,4 +154,4 @@ def test_the_watchdog_of_systemd_learns_where_every_thread_stood(daemon: DaemonP
     said = _said(daemon)
     assert "Fatal Python error: Aborted" in said
     assert "in _loop" in said, "the daemon's own thread, wherever it is just now"
-    assert "uptake.py" in said
+    assert "thread.py" in said

@@ -131,8 +131,9 @@ def refuse(*arguments, **keywords):
     raise SystemExit("the network was asked")
 
 socket.getaddrinfo = socket.socket.connect = socket.socket.connect_ex = refuse
-from fastfit_watch.models import Console, provide_bundle
-print(provide_bundle(sys.argv[1], Path("Models"), Console()))
+from fastfit_watch.bundles.provision import provide_bundle
+from fastfit_watch.cli.progress_bar import DownloadReporter
+print(provide_bundle(sys.argv[1], Path("Models"), DownloadReporter()))
 assert "huggingface_hub" not in sys.modules
 """
 

@@ -16,11 +16,11 @@ from fastfit_watch.domain.worker_protocol import LookFailed, LookOrder, Message,
 # Its engine raises ERROR for every look, and notes that it was asked. After the answer to the third it ends with 99.
 PROGRAM = """
 import argparse, os, queue, sys
-from fastfit_watch.channel import Channel
-from fastfit_watch.finish import Finish
-from fastfit_watch.protocol import read_order
-from fastfit_watch.rungs import Rung
-from fastfit_watch.workbench import LookPipeline
+from fastfit_watch.worker.channel import DaemonChannel
+from fastfit_watch.imaging.finishing import Finishing
+from fastfit_watch.domain.worker_protocol import read_order
+from fastfit_watch.domain.memory_ladder import Rung
+from fastfit_watch.worker.pipeline import LookPipeline
 
 class Engine:
     rung = Rung.FULL
@@ -31,14 +31,14 @@ class Engine:
         with open("asked", "a") as file: file.write("look\\n")
         raise {error}
 
-class Answers(Channel):
+class Answers(DaemonChannel):
     count = 0
     def send(self, message):
         super().send(message)
-        self.count += type(message).__name__ == "Failed"
+        self.count += type(message).__name__ == "LookFailed"
         if self.count == 3: os._exit(99)
 
-settings = argparse.Namespace(device="cpu", finish=Finish(), max_rss_bytes={max_rss_bytes})
+settings = argparse.Namespace(device="cpu", finish=Finishing(), max_rss_bytes={max_rss_bytes})
 orders = queue.SimpleQueue()
 for line in sys.stdin: orders.put(read_order(line))
 os._exit(LookPipeline(Engine(), None, Answers(), settings, {{}}).work(orders))

@@ -178,7 +178,7 @@ def refuse(*arguments, **keywords):
     raise SystemExit("the network was asked")
 
 socket.getaddrinfo = socket.socket.connect = socket.socket.connect_ex = refuse
-from fastfit_watch.cli import main
+from fastfit_watch.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
 
