@@ -37,7 +37,7 @@ def paint(text: str, colour: Colour, *, wanted: bool) -> str:
 
 def width(text: str) -> int:
     """Columns that `text` takes: wide characters two, combining ones none."""
-    return sum(_columns(letter) for letter in text)
+    return sum(_columns(character) for character in text)
 
 
 def truncate(text: str, columns: int) -> str:
@@ -45,11 +45,11 @@ def truncate(text: str, columns: int) -> str:
     if width(text) <= columns:
         return text
     kept, taken = "", 0
-    for letter in text:
-        taken += _columns(letter)
+    for character in text:
+        taken += _columns(character)
         if taken > columns - 1:
             break
-        kept += letter
+        kept += character
     return f"{kept}…"[: max(0, columns)]
 
 
@@ -59,7 +59,7 @@ def pad_to(text: str, columns: int) -> str:
 
 
 def bar(share: float, columns: int, stream: TextIO) -> str:
-    """A bar of so many columns, `share` (0..1) of it filled; of plain letters where the stream has no others."""
+    """A bar of so many columns, `share` (0..1) of it filled; of plain characters where the stream has no others."""
     eighths = round(max(0.0, min(1.0, share)) * columns * 8)
     full, part = divmod(eighths, 8)
     if not speaks_unicode(stream):
@@ -88,7 +88,7 @@ def reader_has_gone(stream: TextIO, wait_s: float) -> bool:
     return bool(poller.poll(wait_s * 1000))
 
 
-def _columns(letter: str) -> int:
-    if unicodedata.combining(letter):
+def _columns(character: str) -> int:
+    if unicodedata.combining(character):
         return 0
-    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1

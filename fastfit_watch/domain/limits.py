@@ -1,4 +1,4 @@
-"""What an upload may be. A room of its own, so that `check` need not load the one that reads settings."""
+"""The limits of an upload. They stand apart from the settings so that `check` need not load the settings reader."""
 
 from __future__ import annotations
 

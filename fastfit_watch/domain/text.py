@@ -5,7 +5,9 @@ from __future__ import annotations
 
 def one_line(text: str) -> str:
     """`text` with everything that is not printable escaped: line breaks, terminal codes, direction marks."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
 
 
 def duration(seconds: float) -> str:

@@ -1,1 +1,1 @@
-"""The commands, in rooms by what they are for: each beside its options, and what it needs is loaded when it runs."""
+"""The commands of the command line. Each stands beside its options, and loads what it needs only when it runs."""

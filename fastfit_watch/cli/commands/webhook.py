@@ -12,9 +12,9 @@ from fastfit_watch.system.exit_codes import ExitCode
 def add_webhook(commands: Any) -> None:
     """fastfit-watch webhook replay and list."""
     about = "See, and send again, the messages about finished jobs."
-    letters = add_group(commands, "webhook", about, "fastfit-watch webhook list")
-    add_command(letters, webhook_replay, "replay").add_argument("job", metavar="JOB", help="name of the job")
-    add_command(letters, webhook_list, "list")
+    messages = add_group(commands, "webhook", about, "fastfit-watch webhook list")
+    add_command(messages, webhook_replay, "replay").add_argument("job", metavar="JOB", help="name of the job")
+    add_command(messages, webhook_list, "list")
 
 
 def webhook_replay(arguments: Arguments) -> int:

@@ -19,7 +19,7 @@ from fastfit_watch.config.paths import Paths
 from fastfit_watch.domain.errors import FastFitError
 from fastfit_watch.storage.ledger import Ledger
 
-_SHOWN = 30  # jobs in the table, unless a terminal has room for more or fewer
+_SHOWN = 30  # jobs in the table, unless a terminal has rows for more or fewer
 _FRAME_ROWS = 7  # lines of the table that are no jobs
 _FOLLOW_S = 1.0
 _TOP, _CLEAR_LINE, _CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
@@ -59,13 +59,15 @@ def _follow(ledger: Ledger, paths: Paths, stream: TextIO, *, as_json: bool) -> N
     while not reader_has_gone(stream, 0.0 if shown is None else _FOLLOW_S):
         is_screen = stream.isatty() and not as_json
         columns, rows = shutil.get_terminal_size()
-        room = max(1, rows - _FRAME_ROWS) if is_screen else _SHOWN
-        overview = take_overview(ledger, paths, time.time(), limit=None if as_json else room)
+        rows_shown = max(1, rows - _FRAME_ROWS) if is_screen else _SHOWN
+        overview = take_overview(ledger, paths, time.time(), limit=None if as_json else rows_shown)
         if is_screen:
-            lines = draw(overview, stream, columns, room)[: rows - 1]
+            lines = draw(overview, stream, columns, rows_shown)[: rows - 1]
             stream.write(_TOP + "".join(f"{line}{_CLEAR_LINE}\n" for line in lines) + _CLEAR_REST)
         elif shown is None or replace(overview, at_s=0.0) != replace(shown, at_s=0.0):
-            text = json.dumps(as_data(overview)) if as_json else "\n".join([*draw(overview, stream, None, room), ""])
+            text = (
+                json.dumps(as_data(overview)) if as_json else "\n".join([*draw(overview, stream, None, rows_shown), ""])
+            )
             stream.write(f"{text}\n")
         stream.flush()
         shown = overview
