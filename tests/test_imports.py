@@ -47,7 +47,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "yaml": ("config/settings", "intake/safe_yaml"),
     "pydantic": ("config/settings", "intake/manifest", "domain/limits", "domain/worker_protocol"),
     "c2pa": ("imaging/content_credentials",),
-    "prometheus_client": (),
+    "prometheus_client": ("reporting/metrics",),
     "rich": ("cli/progress_bar",),
     "loguru": ("daemon", "intake", "reporting"),
 }

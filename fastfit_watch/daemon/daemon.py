@@ -48,7 +48,7 @@ _EXTENSION_S = 120
 _STATUS_PAUSE_S = 2.0
 _JOIN_S = 10.0
 _JOIN_AT_ONCE_S = 1.0
-_TELL_LAST_S = 5.0  # for letters to others; what is left goes out after the next start
+_TELL_LAST_S = 5.0  # for notifications; what is left is sent after the next start
 _LOAD_ATTEMPTS_ONCE = 3
 _ACTIVE = (Status.QUEUED, Status.RUNNING)
 
@@ -147,7 +147,7 @@ class Daemon:
         while True:
             events = self._wait()
             now_s, clock_s = time.time(), time.monotonic()
-            self._others.hear(events)
+            self._others.count(events)
             if self._lost_thread:
                 logger.critical("the thread '{}' is gone: ending, the next start goes on", self._lost_thread)
                 return ExitCode.FAILED
@@ -215,7 +215,7 @@ class Daemon:
             worker.stop()
         self._retention.stop()
         self._publisher.finish()
-        self._others.finish(_TELL_LAST_S if self._stops < 2 else 0.0)
+        self._others.stop(_TELL_LAST_S if self._stops < 2 else 0.0)
         try:
             self._ledger.put_note(
                 NOTE, json.dumps({"state": "stopped", "pid": os.getpid(), "heartbeat_s": time.time()})

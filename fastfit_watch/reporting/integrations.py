@@ -1,54 +1,60 @@
-"""Everyone outside who is told: webhook, hook and metrics, each in threads of its own, each off unless it is wanted."""
+"""Integrations with other programs: webhook, hook and metrics, each in threads of its own and off by default."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.worker_protocol import Event
-from fastfit_watch.reporting.metrics import MetricsExporter
 from fastfit_watch.reporting.notifications.delivery import DeliveryThread
 from fastfit_watch.reporting.notifications.hook import HookRunner
 from fastfit_watch.reporting.notifications.webhook import WebhookDeliverer, read_secret
 from fastfit_watch.storage.outbox import Outbox
 
+if TYPE_CHECKING:
+    from fastfit_watch.reporting.metrics import MetricsExporter
+
 
 class Integrations:
-    """Starts, feeds and stops those who carry news out of the house. None of it makes the daemon's loops wait."""
+    """Starts, feeds and stops the integrations. None of them makes the daemon's loops wait."""
 
     def __init__(self, config: Config, ledger_path: Path) -> None:
-        """Raises ConfigError if the webhook's secret or the metrics' address cannot be had."""
+        """Raises ConfigError if the webhook's secret cannot be read or the metrics' address cannot be bound."""
         self._outboxes: list[Outbox] = []
-        self._couriers: list[DeliveryThread] = []
+        self._deliveries: list[DeliveryThread] = []
         if config.webhook.url:
             read_secret(config.webhook)
-            self._add("webhook", WebhookDeliverer(config.webhook, self._open(ledger_path)))
+            webhook = WebhookDeliverer(config.webhook, self._open(ledger_path))
+            self._deliveries.append(DeliveryThread("webhook", webhook))
         if config.hook.command:
-            self._add("hook", HookRunner(config.hook, self._open(ledger_path)))
-        wanted = config.metrics.textfile or config.metrics.listen
-        self._metrics = MetricsExporter(config, ledger_path) if wanted else None
+            hook = HookRunner(config.hook, self._open(ledger_path))
+            self._deliveries.append(DeliveryThread("hook", hook))
+        self._metrics = _make_exporter(config, ledger_path)
 
     def start(self) -> None:
-        """Begin to tell."""
-        for delivery in self._couriers:
+        """Start the threads."""
+        for delivery in self._deliveries:
             delivery.start()
         if self._metrics is not None:
             self._metrics.start()
 
-    def hear(self, events: Iterable[Event]) -> None:
-        """Take note of what the engine processes say."""
+    def count(self, events: Iterable[Event]) -> None:
+        """Count the events of the engine processes in the metrics."""
         if self._metrics is not None:
-            self._metrics.tally.hear(events)
+            self._metrics.counters.count(events)
 
-    def finish(self, patience_s: float) -> None:
-        """Tell what is due, for at most so long, and stop. Letters that are left go out after the next start."""
-        deadline_s = time.monotonic() + patience_s
-        for delivery in self._couriers:
-            delivery.finish(max(0.0, deadline_s - time.monotonic()))
+    def stop(self, timeout_s: float) -> None:
+        """Send what is due, for at most `timeout_s`, and stop. What is left is sent after the next start."""
+        deadline_s = time.monotonic() + timeout_s
+        for delivery in self._deliveries:
+            delivery.request_stop(timeout_s)
+        for delivery in self._deliveries:
+            delivery.stop(max(0.0, deadline_s - time.monotonic()))
         if self._metrics is not None:
-            self._metrics.finish()
+            self._metrics.stop()
         for outbox in self._outboxes:
             outbox.close()
 
@@ -56,5 +62,11 @@ class Integrations:
         self._outboxes.append(Outbox(ledger_path))
         return self._outboxes[-1]
 
-    def _add(self, name: str, carrier: WebhookDeliverer | HookRunner) -> None:
-        self._couriers.append(DeliveryThread(name, carrier))
+
+def _make_exporter(config: Config, ledger_path: Path) -> MetricsExporter | None:
+    """Make the exporter where the settings ask for one; nobody else waits for prometheus_client's import."""
+    if not (config.metrics.textfile or config.metrics.listen):
+        return None
+    from fastfit_watch.reporting.metrics import MetricsExporter
+
+    return MetricsExporter(config, ledger_path)

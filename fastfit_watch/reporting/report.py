@@ -29,11 +29,6 @@ def publish_final(config: Config, job: Job, looks: Sequence[LookRecord]) -> None
     write_json(folder / REPORT_FILE, build_report(job, looks, sheets))
 
 
-def has_report(config: Config, job: Job) -> bool:
-    """Has this final job been reported completely?"""
-    return (config.outputs / job.id / REPORT_FILE).is_file()
-
-
 def withdraw_report(config: Config, job: Job) -> None:
     """Take back `report.json` when a job is worked on again: it would no longer mean complete."""
     (config.outputs / job.id / REPORT_FILE).unlink(missing_ok=True)

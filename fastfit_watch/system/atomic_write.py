@@ -25,9 +25,10 @@ _DISK_ERRORS = {
 }
 
 
-def write_bytes(path: Path, data: bytes, mode: int = 0o644, *, durable: bool = True) -> None:
+def write_bytes(path: Path, data: bytes, *, mode: int | None = None, durable: bool = True) -> None:
     """Write a file whole and durably: temporary file beside it, fsync, rename, fsync of the folder.
 
+    mode: the file's permission bits, whatever the umask; None: 0644 as far as the umask lets.
     durable=False leaves both fsyncs out: still whole for every reader, but perhaps the old one after a power cut.
 
     Raises StorageError where the disk is full or failing; other OSErrors come out as they are.
@@ -37,8 +38,10 @@ def write_bytes(path: Path, data: bytes, mode: int = 0o644, *, durable: bool = T
     try:
         with _disk_errors(path):
             failpoint("write.create")
-            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
             with os.fdopen(handle, "wb") as file:
+                if mode is not None:
+                    os.fchmod(file.fileno(), mode)
                 file.write(data)
                 file.flush()
                 if durable:
@@ -54,9 +57,9 @@ def write_bytes(path: Path, data: bytes, mode: int = 0o644, *, durable: bool = T
         raise
 
 
-def write_text(path: Path, text: str, *, durable: bool = True) -> None:
-    """Write UTF-8 text whole; durably too, unless it need not be."""
-    write_bytes(path, text.encode(), durable=durable)
+def write_text(path: Path, text: str, *, mode: int | None = None, durable: bool = True) -> None:
+    """Write UTF-8 text as `write_bytes` does."""
+    write_bytes(path, text.encode(), mode=mode, durable=durable)
 
 
 def write_json(path: Path, value: Any) -> None:

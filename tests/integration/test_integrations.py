@@ -1,4 +1,4 @@
-"""The daemon as a process tells others: a receiver that is away, hangs or refuses, a hook, and Prometheus."""
+"""The daemon's integrations: a webhook receiver that is away, hangs or refuses, a hook, and Prometheus."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from standardwebhooks.webhooks import Webhook
 from support.daemon_process import DaemonProcess, wait_for
 
 from fastfit_watch.config.paths import LOG_FILE
-from fastfit_watch.reporting.notifications.webhook import SIGNATURE_HEADER, verify
 from fastfit_watch.storage.outbox import Outbox
 from fastfit_watch.system.exit_codes import ExitCode
 
-SECRET = b"0123456789abcdef0123456789abcdef"
+SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="  # noqa: S105 - of these tests alone
 JOBS = 12
 
 
@@ -32,7 +32,7 @@ class Receiver:
 
     def __init__(self) -> None:
         self.heard: list[dict[str, Any]] = []
-        self.knocks = 0
+        self.requests = 0
         self.answers = threading.Event()
         self.answers.set()
         self.code = 200
@@ -40,14 +40,13 @@ class Receiver:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                receiver.knocks += 1
+                receiver.requests += 1
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                assert verify(SECRET, body, self.headers[SIGNATURE_HEADER], time.time())
+                message = Webhook(SECRET).verify(body, dict(self.headers.items()))
                 receiver.answers.wait(60)
                 if receiver.code == 200:
-                    told = json.loads(body)
-                    told["complete"] = (Path(told["folder"]) / told["report"]).is_file()
-                    receiver.heard.append(told)
+                    message["complete"] = (Path(message["folder"]) / message["report"]).is_file()
+                    receiver.heard.append(message)
                 self.send_response(receiver.code)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -81,14 +80,14 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture
 def daemon(tmp_path: Path, receiver: Receiver) -> Iterator[DaemonProcess]:
     daemon = DaemonProcess(tmp_path)
-    (tmp_path / "secret").write_bytes(SECRET)
+    (tmp_path / "secret").write_text(SECRET)
     webhook = {"url": receiver.url, "secret_file": str(tmp_path / "secret"), "timeout_s": 60}
-    tell(daemon, webhook={**webhook, "backoff_s": 0.2, "backoff_max_s": 0.5})
+    add_settings(daemon, webhook={**webhook, "backoff_s": 0.2, "backoff_max_s": 0.5})
     yield daemon
     daemon.close()
 
 
-def tell(daemon: DaemonProcess, **sections: Any) -> None:
+def add_settings(daemon: DaemonProcess, **sections: Any) -> None:
     """Add sections to the daemon's settings."""
     path = daemon.root / "settings.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | sections))
@@ -108,29 +107,29 @@ def pending(daemon: DaemonProcess) -> int:
     return count
 
 
-def test_done_and_failed_jobs_are_told_of_once_their_report_is_there(daemon: DaemonProcess, receiver: Receiver) -> None:
+def test_done_and_failed_jobs_are_sent_once_their_report_is_there(daemon: DaemonProcess, receiver: Receiver) -> None:
     daemon.upload("spring", "casual", "gala")
     daemon.upload("bad", "input")
     assert daemon.drain() == ExitCode.FAILED
-    told = {notification["job"]: notification for notification in receiver.heard}
+    messages = {notification["job"]: notification for notification in receiver.heard}
     assert len(receiver.heard) == 2
-    assert (told["spring"]["event"], told["bad"]["event"]) == ("job.done", "job.failed")
-    assert [picture["file"] for picture in told["spring"]["pictures"]] == ["anna.casual.png", "anna.gala.png"]
-    assert told["bad"]["pictures"][0]["reason"] == "Nobody is in the picture."
+    assert (messages["spring"]["event"], messages["bad"]["event"]) == ("job.done", "job.failed")
+    assert [picture["file"] for picture in messages["spring"]["pictures"]] == ["anna.casual.png", "anna.gala.png"]
+    assert messages["bad"]["pictures"][0]["reason"] == "Nobody is in the picture."
     assert all(notification["complete"] for notification in receiver.heard)
     assert "webhook job.done delivered at attempt 1" in (daemon.outputs / "spring" / "job.log").read_text()
 
 
 def test_a_receiver_that_hangs_delays_no_picture(daemon: DaemonProcess, receiver: Receiver) -> None:
-    """It keeps the first letter waiting; meanwhile every job is made and reported."""
+    """It keeps the first message waiting; meanwhile every job is made and reported."""
     receiver.answers.clear()
     daemon.upload("first", "casual")
     daemon.start()
-    wait_for(lambda: receiver.knocks, daemon)
+    wait_for(lambda: receiver.requests, daemon)
     names = ["first", *upload_all(daemon)]
     wait_for(lambda: all(daemon.is_final(name) for name in names), daemon)
     wait_for(lambda: pending(daemon) == len(names), daemon)
-    assert receiver.knocks == 1 and receiver.heard == []
+    assert receiver.requests == 1 and receiver.heard == []
     receiver.answers.set()
     wait_for(lambda: len(receiver.heard) == len(names), daemon)
     assert sorted(notification["job"] for notification in receiver.heard) == sorted(names)
@@ -140,7 +139,7 @@ def test_a_receiver_that_hangs_does_not_keep_the_daemon_from_ending(daemon: Daem
     receiver.answers.clear()
     daemon.upload("spring", "casual")
     process = daemon.start()
-    wait_for(lambda: receiver.knocks, daemon)
+    wait_for(lambda: receiver.requests, daemon)
     process.terminate()
     assert process.wait(30) == ExitCode.OK
     receiver.answers.set()
@@ -148,12 +147,12 @@ def test_a_receiver_that_hangs_does_not_keep_the_daemon_from_ending(daemon: Daem
     assert {notification["job"] for notification in receiver.heard} == {"spring"}
 
 
-def test_kill_9_loses_no_letter_and_keeps_their_order(daemon: DaemonProcess, receiver: Receiver) -> None:
+def test_kill_9_loses_no_message_and_keeps_their_order(daemon: DaemonProcess, receiver: Receiver) -> None:
     receiver.code = 503
     names = upload_all(daemon)
     daemon.upload("twice", "engine")
     process = daemon.start()
-    wait_for(lambda: all(daemon.is_final(name) for name in [*names, "twice"]) and receiver.knocks > 2, daemon)
+    wait_for(lambda: all(daemon.is_final(name) for name in [*names, "twice"]) and receiver.requests > 2, daemon)
     daemon.read(lambda ledger: ledger.retry("twice", time.time()))
     wait_for(lambda: pending(daemon) == JOBS + 2, daemon)
     process.kill()
@@ -176,7 +175,7 @@ def test_a_webhook_without_its_secret_is_refused_at_the_start(daemon: DaemonProc
 
 def test_a_hook_runs_beside_the_work_and_speaks_in_the_job_s_log(daemon: DaemonProcess, tmp_path: Path) -> None:
     program = "import os, time; time.sleep(0.3); print('delivered', os.environ['FASTFIT_JOB'], os.listdir('.'))"
-    tell(daemon, webhook={}, hook={"command": [sys.executable, "-c", program]})
+    add_settings(daemon, webhook={}, hook={"command": [sys.executable, "-c", program]})
     daemon.upload("spring", "casual")
     daemon.upload("summer", "beach")
     assert daemon.drain() == ExitCode.OK
@@ -189,7 +188,7 @@ def test_prometheus_sees_what_the_daemon_does(daemon: DaemonProcess) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address, path = f"127.0.0.1:{probe.getsockname()[1]}", daemon.root / "fastfit.prom"
-    tell(daemon, webhook={}, metrics={"textfile": str(path), "listen": address, "every_s": 0.2})
+    add_settings(daemon, webhook={}, metrics={"textfile": str(path), "listen": address, "every_s": 0.2})
     daemon.upload("spring", "casual", "input")
     daemon.start()
     wait_for(lambda: daemon.is_final("spring"), daemon)
@@ -209,7 +208,7 @@ def test_prometheus_sees_what_the_daemon_does(daemon: DaemonProcess) -> None:
 
 
 def test_in_json_every_event_is_one_line_with_the_same_keys(daemon: DaemonProcess) -> None:
-    tell(daemon, webhook={}, log={"format": "json", "level": "DEBUG"})
+    add_settings(daemon, webhook={}, log={"format": "json", "level": "DEBUG"})
     daemon.upload("spring", "casual", "input")
     daemon.upload("bad name\n", "casual")
     assert daemon.drain() == ExitCode.FAILED

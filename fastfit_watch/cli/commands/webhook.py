@@ -20,7 +20,7 @@ def add_webhook(commands: Any) -> None:
 def webhook_replay(arguments: Arguments) -> int:
     """Send the messages about a job again, in their order. The daemon does it, at once or after its next start.
 
-    A receiver knows a message that it had before by its FastFit-Delivery header.
+    A receiver knows a message that it had before by its header webhook-id.
 
     example: fastfit-watch webhook replay spring --config settings.yaml
     """

@@ -1,4 +1,4 @@
-"""A thread that carries letters: it never makes anyone else wait, and no error ends it."""
+"""The thread that delivers notifications: it never makes another thread wait, and no error ends it."""
 
 from __future__ import annotations
 
@@ -11,36 +11,39 @@ from loguru import logger
 from fastfit_watch.domain.errors import FastFitError
 
 _AGAIN_S = 10.0
-_LONGEST_WAIT_S = 2.0  # letters come unannounced
+_LONGEST_WAIT_S = 2.0  # new notifications are found by asking the outbox
 
 
 class Deliverer(Protocol):
-    """Carries one letter at a time."""
+    """Delivers one notification at a time."""
 
     def step(self, now_s: float) -> float:
-        """Carry a letter that is due at this Unix time; return the seconds until there may be another."""
+        """Deliver a notification that is due at this Unix time; return the seconds until there may be another."""
 
 
 class DeliveryThread:
-    """Lets a carrier work in a thread of its own."""
+    """Runs a deliverer in a thread of its own."""
 
-    def __init__(self, name: str, carrier: Deliverer) -> None:
-        self._name, self._carrier = name, carrier
+    def __init__(self, name: str, deliverer: Deliverer) -> None:
+        self._name, self._deliverer = name, deliverer
         self._doorbell = threading.Event()
         self._deadline_s = float("inf")
         self._trouble = ""
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin to carry."""
+        """Start to deliver."""
         self._thread.start()
 
-    def finish(self, patience_s: float) -> None:
-        """Carry what is due, for at most so long, and stop. What is left is carried after the next start."""
-        self._deadline_s = time.monotonic() + patience_s
+    def request_stop(self, drain_s: float) -> None:
+        """Let the thread end once nothing is due any more, and after `drain_s` at the latest."""
+        self._deadline_s = time.monotonic() + drain_s
         self._doorbell.set()
+
+    def stop(self, timeout_s: float) -> None:
+        """Wait for the thread's end, for at most so long. What is left is delivered after the next start."""
         if self._thread.is_alive():
-            self._thread.join(patience_s)
+            self._thread.join(timeout_s)
 
     def _work(self) -> None:
         while True:
@@ -55,11 +58,11 @@ class DeliveryThread:
 
     def _step(self) -> float:
         try:
-            wait_s = self._carrier.step(time.time())
-        except Exception as error:  # noqa: BLE001 - telling others must never cost the daemon itself
+            wait_s = self._deliverer.step(time.time())
+        except Exception as error:  # noqa: BLE001 - no notification may cost the daemon itself
             if str(error) != self._trouble:
                 known = isinstance(error, FastFitError)
-                logger.opt(exception=None if known else error).error("the {} stands still: {}", self._name, error)
+                logger.opt(exception=None if known else error).error("the {} does not work: {}", self._name, error)
             self._trouble = str(error)
             return _AGAIN_S
         self._trouble = ""

@@ -33,7 +33,7 @@ _CLEAN_S = 3600.0
 class Outcome:
     """How a hook ended.
 
-    exit_code: negative for a signal, None where it could not be started. output: the first part of what it said.
+    exit_code: negative for a signal, None where it could not be started. output: the first part of what it printed.
     """
 
     exit_code: int | None
@@ -42,14 +42,14 @@ class Outcome:
 
 
 class HookRunner:
-    """Runs the hook for each letter of the outbox, one at a time, in order. Time is an argument."""
+    """Runs the hook for each notification of the outbox, one at a time, in order. Time is an argument."""
 
     def __init__(self, settings: HookSettings, outbox: Outbox) -> None:
         self._settings, self._outbox = settings, outbox
         self._clean_at_s = 0.0
 
     def step(self, now_s: float) -> float:
-        """Run the hook once if there is a letter; returns the seconds until there may be another.
+        """Run the hook once if there is a notification; returns the seconds until there may be another.
 
         A hook that fails is not run again: its log says so. One that the daemon's own end cut short is.
         """
@@ -75,14 +75,14 @@ class HookRunner:
 
 
 def run_hook(settings: HookSettings, notification: Notification) -> Outcome:
-    """Run the hook for a letter, in the job's folder, until it ends or its time is over."""
-    told = json.loads(notification.body)
-    folder = Path(told["folder"])
+    """Run the hook for a notification, in the job's folder, until it ends or its time is over."""
+    message = json.loads(notification.body)
+    folder = Path(message["folder"])
     try:
         process = subprocess.Popen(
             settings.command,
             cwd=folder if folder.is_dir() else "/",
-            env=_environment(told),
+            env=_environment(message),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -93,7 +93,7 @@ def run_hook(settings: HookSettings, notification: Notification) -> Outcome:
         return Outcome(None, "", f"{settings.command[0]} cannot be started: {error.strerror}")
     assert process.stdout is not None  # noqa: S101 - asked for above
     with process.stdout as stream:
-        output, ended = _listen(process, stream, time.monotonic() + settings.timeout_s)
+        output, ended = _read_output(process, stream, time.monotonic() + settings.timeout_s)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # what it left running, or itself
         exit_code = process.wait()
@@ -102,16 +102,16 @@ def run_hook(settings: HookSettings, notification: Notification) -> Outcome:
     return Outcome(exit_code, text, trouble)
 
 
-def _environment(told: Mapping[str, str]) -> dict[str, str]:
+def _environment(message: Mapping[str, str]) -> dict[str, str]:
     """Only what is named here: whatever secrets the daemon's own environment holds stay behind."""
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     facts = {"JOB": "job", "EVENT": "event", "STATUS": "status", "REASON": "reason", "FOLDER": "folder"}
     facts |= {"UPLOAD": "upload", "DELIVERY": "id"}
-    words = {f"FASTFIT_{name}": told[key].replace("\0", "") for name, key in facts.items()}
-    return environment | words | {"FASTFIT_REPORT": f"{told['folder']}/{told['report']}"}
+    values = {f"FASTFIT_{name}": message[key].replace("\0", "") for name, key in facts.items()}
+    return environment | values | {"FASTFIT_REPORT": f"{message['folder']}/{message['report']}"}
 
 
-def _listen(process: subprocess.Popen[bytes], stream: IO[bytes], deadline_s: float) -> tuple[bytes, bool]:
+def _read_output(process: subprocess.Popen[bytes], stream: IO[bytes], deadline_s: float) -> tuple[bytes, bool]:
     """Its output until it ends, of which the first part is kept; and whether it ended in time."""
     kept = b""
     while time.monotonic() < deadline_s:

@@ -1,4 +1,4 @@
-"""What others are told when a job is finished: one letter for each who wants to know, written when the report is."""
+"""Builds the notifications about a finished job: one for each channel that wants it, written with the report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def write_notifications(config: Config, job: Job, looks: Sequence[LookRecord], now_s: float) -> list[Notification]:
-    """The letters about a job that has just become final: none where nobody wants to know."""
+    """Build the notifications about a job that has just become final, one for each channel that wants the event."""
     wanted = ((WEBHOOK, config.webhook.url, config.webhook.events), (HOOK, config.hook.command, config.hook.events))
     return [
         write_notification(channel, config, job, looks, now_s)
@@ -28,7 +28,7 @@ def write_notifications(config: Config, job: Job, looks: Sequence[LookRecord], n
 def write_notification(
     channel: str, config: Config, job: Job, looks: Sequence[LookRecord], now_s: float
 ) -> Notification:
-    """One letter about a final job."""
+    """Build one notification about a final job. channel: `webhook` or `hook`."""
     number, event = str(uuid.uuid4()), f"job.{job.status.value}"
     body = {
         "id": number,

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,15 +16,14 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from fastfit_watch.cli.main import build_parser
-from fastfit_watch.config.settings import Config, HookSettings, load_config
-from fastfit_watch.config.settings import MetricsSettings as MetricsSettings
+from fastfit_watch.config.settings import Config, HookSettings, MetricsSettings, WebhookSettings, load_config
 from fastfit_watch.domain.job import LookResult, LookStatus, Status
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
 from fastfit_watch.imaging.provenance import picture_marks, what_runs
 from fastfit_watch.reporting.metrics import MetricsExporter
 from fastfit_watch.reporting.notifications.hook import run_hook
 from fastfit_watch.reporting.notifications.payload import write_notification
-from fastfit_watch.reporting.notifications.webhook import sign
+from fastfit_watch.reporting.notifications.webhook import post
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.outbox import HOOK, WEBHOOK, Notification
 
@@ -66,17 +68,31 @@ def _all(language: str) -> list[str]:
     return [text for page in PAGES for text in blocks(page, language)]
 
 
-def test_the_receiver_s_code_knows_a_true_letter_from_a_false_one() -> None:
+def test_the_receiver_shown_takes_true_messages_and_refuses_false_ones(tmp_path: Path) -> None:
+    """The page's own program, in a process of its own, gets real deliveries over the loopback address."""
     (code,) = _all("python")
-    names: dict[str, object] = {}
-    exec(compile(code, "telling-others.md", "exec"), names)  # noqa: S102 - the page's own sample
-    is_ours = names["is_ours"]
-    assert callable(is_ours)
-    secret, body, now_s = b"k" * 32, b'{"event": "job.done"}', time.time()
-    assert is_ours(secret, body, sign(secret, body, now_s))
-    assert not is_ours(secret, body + b" ", sign(secret, body, now_s))
-    assert not is_ours(b"another", body, sign(secret, body, now_s))
-    assert not is_ours(secret, body, sign(secret, body, now_s - 3600))
+    (tmp_path / "receiver.py").write_text(code, encoding="utf-8")
+    (tmp_path / "secret").write_text("whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n")
+    (tmp_path / "other").write_text("whsec_YW5vdGhlciBzZWNyZXQgb2YgdGhpcyBsZW5ndGg=\n")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = WebhookSettings(url=f"http://127.0.0.1:{port}/", secret_file=str(tmp_path / "secret"))
+    notification = Notification(WEBHOOK, "id-1", "spring", "job.done", '{"job": "spring", "status": "done"}', 1.0)
+    command = [sys.executable, "receiver.py", "secret", str(port)]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        while (answer := post(settings, notification, time.time())).code == 0:
+            assert process.poll() is None, "it ended"
+            time.sleep(0.05)
+        assert answer.code == 204
+        assert process.stdout is not None and process.stdout.readline() == "spring done\n"
+        forged = settings.model_copy(update={"secret_file": str(tmp_path / "other")})
+        assert post(forged, notification, time.time()).code == 400
+        assert post(settings, notification, time.time() - 3600).code == 400
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture
@@ -85,7 +101,7 @@ def ledger(tmp_path: Path) -> Ledger:
     return Ledger(tmp_path / "inputs" / ".spool" / "ledger.db")
 
 
-def test_the_letter_shown_has_the_keys_of_a_real_one(ledger: Ledger, tmp_path: Path) -> None:
+def test_the_message_shown_has_the_keys_of_a_real_one(ledger: Ledger, tmp_path: Path) -> None:
     job = ledger.find_or_create_unclaimed("spring", 1.0)
     look = Look("anna.jpg", "casual", {Category.UPPER: "shirt.jpg"}, SamplingOptions(seed=7))
     ledger.begin_claim(job.id, "outfit.yaml", [look], {}, "origin", 2.0)
@@ -109,11 +125,11 @@ def test_the_table_of_metrics_is_complete(ledger: Ledger, tmp_path: Path) -> Non
     metrics = MetricsExporter(config, ledger.path)
     text = metrics.text(1.0)
     metrics.start()
-    metrics.finish()
+    metrics.stop()
     ledger.close()
     real = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
     assert list(text_string_to_metric_families(text))
-    assert set(re.findall(r"`(fastfit_[a-z_]+)`", read("telling-others.md"))) == real
+    assert set(re.findall(r"`(fastfit_[a-z_]+)`", read("notifications.md"))) == real
 
 
 def test_the_hook_s_variables_are_complete(tmp_path: Path) -> None:
@@ -121,7 +137,7 @@ def test_the_hook_s_variables_are_complete(tmp_path: Path) -> None:
     notification = Notification(HOOK, "1", "spring", "job.done", json.dumps({**told, "folder": str(tmp_path)}), 1.0)
     outcome = run_hook(HookSettings(command=("/usr/bin/env",)), notification)
     real = set(re.findall(r"^(FASTFIT_[A-Z]+)=", outcome.output, re.MULTILINE))
-    assert real == set(re.findall(r"`(FASTFIT_[A-Z]+)`", read("telling-others.md")))
+    assert real == set(re.findall(r"`(FASTFIT_[A-Z]+)`", read("notifications.md")))
 
 
 def test_the_marks_shown_are_those_of_a_picture(tmp_path: Path) -> None:

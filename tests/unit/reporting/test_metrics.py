@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.job import LookResult, Status
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
 from fastfit_watch.domain.worker_protocol import FailureKind, LookDone, LookFailed, Ready, WorkerExited, WorkerMessage
-from fastfit_watch.reporting.metrics import Family, MetricsExporter, render
+from fastfit_watch.reporting.metrics import MetricsExporter
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.outbox import WEBHOOK, Notification, Outbox
 
@@ -46,7 +48,7 @@ def ledger(config: Config) -> Iterator[Ledger]:
 def metrics(config: Config, ledger: Ledger) -> Iterator[MetricsExporter]:
     metrics = MetricsExporter(config, ledger.path)
     yield metrics
-    metrics.finish()
+    metrics.stop()
 
 
 def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -58,7 +60,7 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     }
 
 
-def said(message: Any, device: str = "cuda:0") -> WorkerMessage:
+def sent(message: Any, device: str = "cuda:0") -> WorkerMessage:
     return WorkerMessage(device, 1, message)
 
 
@@ -90,25 +92,25 @@ def test_the_queue_in_numbers(metrics: MetricsExporter, ledger: Ledger) -> None:
     assert found["fastfit_looks", (("status", "running"),)] == 1
     assert found["fastfit_oldest_job_age_seconds", (("status", "queued"),)] == 60
     assert found["fastfit_oldest_job_age_seconds", (("status", "invalid"),)] == 50
-    assert found["fastfit_letters_pending", (("channel", "webhook"),)] == 1
-    assert found["fastfit_oldest_letter_age_seconds", (("channel", "webhook"),)] == 30
-    assert found["fastfit_free_bytes", (("place", "outputs"),)] > 0
+    assert found["fastfit_notifications_pending", (("channel", "webhook"),)] == 1
+    assert found["fastfit_oldest_notification_age_seconds", (("channel", "webhook"),)] == 30
+    assert found["fastfit_free_bytes", (("folder", "outputs"),)] > 0
 
 
-def test_what_the_engines_say_is_counted(metrics: MetricsExporter) -> None:
-    metrics.tally.hear([said(Ready("cuda:0", "mini", 1.0, {})), said(LookDone(1, result(cache={"person.hit": 2})))])
-    metrics.tally.hear([said(LookDone(2, result(cache={"person.hit": 1, "garment.miss": 1})))])
-    metrics.tally.hear(
-        [said(LookFailed(3, FailureKind.MEMORY, "full")), said(LookFailed(4, FailureKind.INPUT, "nobody"))]
+def test_messages_of_the_engines_are_counted(metrics: MetricsExporter) -> None:
+    metrics.counters.count([sent(Ready("cuda:0", "mini", 1.0, {})), sent(LookDone(1, result(cache={"person.hit": 2})))])
+    metrics.counters.count([sent(LookDone(2, result(cache={"person.hit": 1, "garment.miss": 1})))])
+    metrics.counters.count(
+        [sent(LookFailed(3, FailureKind.MEMORY, "full")), sent(LookFailed(4, FailureKind.INPUT, "nobody"))]
     )
-    metrics.tally.hear([said(LookFailed(5, FailureKind.MEMORY, "full")), WorkerExited("cuda:1", 1, -9)])
+    metrics.counters.count([sent(LookFailed(5, FailureKind.MEMORY, "full")), WorkerExited("cuda:1", 1, -9)])
     found = samples(metrics.text(NOW_S))
     assert found["fastfit_pictures_total", (("device", "cuda:0"),)] == 2
     assert found["fastfit_stage_seconds_sum", (("stage", "denoise"),)] == 3.0
     assert found["fastfit_stage_seconds_count", (("stage", "denoise"),)] == 2
     assert found["fastfit_failures_total", (("reason", "memory"),)] == 2
     assert found["fastfit_failures_total", (("reason", "input"),)] == 1
-    assert found["fastfit_engine_ends_total", (("device", "cuda:1"),)] == 1
+    assert found["fastfit_engine_exits_total", (("device", "cuda:1"),)] == 1
     assert found["fastfit_engine_ready", (("device", "cuda:0"),)] == 1
     assert found["fastfit_engine_ready", (("device", "cuda:1"),)] == 0
     assert found["fastfit_peak_vram_bytes", (("device", "cuda:0"),)] == 5 * 2**30
@@ -116,10 +118,12 @@ def test_what_the_engines_say_is_counted(metrics: MetricsExporter) -> None:
     assert found["fastfit_cache_lookups_total", (("kind", "garment"), ("outcome", "miss"))] == 1
 
 
-def test_labels_are_escaped() -> None:
+def test_labels_are_escaped(config: Config, ledger: Ledger) -> None:
     nasty = 'a"b\\c\nd'
-    text = render([Family("odd", "gauge", "Odd.", (("", (("name", nasty),), 1.0),))])
-    assert samples(text) == {("fastfit_odd", (("name", nasty),)): 1.0}
+    metrics = MetricsExporter(config.model_copy(update={"bundle": nasty}), ledger.path)
+    (info,) = [labels for name, labels in samples(metrics.text(NOW_S)) if name == "fastfit_build_info"]
+    assert dict(info)["bundle"] == nasty
+    metrics.stop()
 
 
 def test_every_family_has_help_and_a_type(metrics: MetricsExporter) -> None:
@@ -128,8 +132,12 @@ def test_every_family_has_help_and_a_type(metrics: MetricsExporter) -> None:
     assert all(family.documentation and family.type in ("gauge", "counter", "summary") for family in families)
 
 
-def test_the_file_is_whole_at_any_moment_and_says_in_the_end_that_it_is_over(config: Config, ledger: Ledger) -> None:
+def test_the_file_is_whole_at_any_moment_and_says_in_the_end_that_it_is_over(
+    config: Config, ledger: Ledger, request: pytest.FixtureRequest
+) -> None:
     path = Path(config.metrics.textfile)
+    umask = os.umask(0o027)  # as under the unit that `service` prints
+    request.addfinalizer(lambda: os.umask(umask))
     metrics = MetricsExporter(
         config.model_copy(update={"metrics": Settings(textfile=str(path), every_s=0.01)}), ledger.path
     )
@@ -140,7 +148,7 @@ def test_the_file_is_whole_at_any_moment_and_says_in_the_end_that_it_is_over(con
             text = path.read_text()
             assert text.endswith("\n") and samples(text)["fastfit_up", ()] == 1
             seen.add(path.stat().st_mtime_ns)
-    metrics.finish()
+    metrics.stop()
     assert samples(path.read_text())["fastfit_up", ()] == 0
     assert path.stat().st_mode & 0o777 == 0o644, "node_exporter is another user"
     assert [each.name for each in path.parent.iterdir() if each.name.startswith(".tmp")] == []
@@ -150,7 +158,7 @@ def test_a_file_that_cannot_be_written_stops_no_one(config: Config, ledger: Ledg
     nowhere = Settings(textfile=str(tmp_path / "none" / "x.prom"))
     metrics = MetricsExporter(config.model_copy(update={"metrics": nowhere}), ledger.path)
     metrics.start()
-    metrics.finish()
+    metrics.stop()
 
 
 def test_the_endpoint_answers_and_knows_nothing_else(config: Config, ledger: Ledger) -> None:
@@ -166,16 +174,31 @@ def test_the_endpoint_answers_and_knows_nothing_else(config: Config, ledger: Led
                 urllib.request.urlopen(f"http://{metrics.address}{path}", timeout=20)
             refused.value.close()
     finally:
-        metrics.finish()
+        metrics.stop()
 
 
-def test_an_address_that_is_taken_is_said_at_the_start(config: Config, ledger: Ledger) -> None:
+def test_silent_connections_delay_no_answer(config: Config, ledger: Ledger) -> None:
+    metrics = MetricsExporter(config.model_copy(update={"metrics": Settings(listen="127.0.0.1:0")}), ledger.path)
+    metrics.start()
+    assert metrics.address is not None
+    host, port = metrics.address.split(":")
+    silent = [socket.create_connection((host, int(port))) for _ in range(6)]
+    try:
+        with urllib.request.urlopen(f"http://{metrics.address}/metrics", timeout=4) as answer:
+            assert samples(answer.read().decode())["fastfit_up", ()] == 1
+    finally:
+        for connection in silent:
+            connection.close()
+        metrics.stop()
+
+
+def test_an_address_that_is_taken_is_refused_at_the_start(config: Config, ledger: Ledger) -> None:
     first = MetricsExporter(config.model_copy(update={"metrics": Settings(listen="127.0.0.1:0")}), ledger.path)
     first.start()
     taken = Settings(listen=first.address or "")
     with pytest.raises(ConfigError, match=r"metrics\.listen"):
         MetricsExporter(config.model_copy(update={"metrics": taken}), ledger.path)
-    first.finish()
+    first.stop()
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:9469", "192.168.1.2:9469", ":9469", "example.org:80", "127.0.0.1"])
@@ -185,7 +208,9 @@ def test_only_the_loopback_address_is_allowed(address: str) -> None:
 
 
 def test_the_dashboard_asks_only_for_what_there_is(metrics: MetricsExporter) -> None:
-    metrics.tally.hear([said(LookDone(1, result(cache={"person.hit": 1}))), said(LookFailed(2, FailureKind.INPUT, ""))])
+    metrics.counters.count(
+        [sent(LookDone(1, result(cache={"person.hit": 1}))), sent(LookFailed(2, FailureKind.INPUT, ""))]
+    )
     known = set(re.findall(r"^# TYPE (\S+)", metrics.text(NOW_S), re.MULTILINE))
     text = DASHBOARD.read_text(encoding="utf-8")
     board = json.loads(text)

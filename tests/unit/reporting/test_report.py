@@ -124,7 +124,7 @@ def test_a_result_that_was_spoilt_since_leaves_an_empty_place(config: Config, le
     final = ledger.settle_job(job.id, 113.0)
     assert final is not None
     report.publish_final(config, final, ledger.looks(job.id))
-    assert (config.outputs / job.id / "sheet.jpg").is_file() and report.has_report(config, final)
+    assert (config.outputs / job.id / "sheet.jpg").is_file() and (config.outputs / job.id / "report.json").is_file()
 
 
 def test_a_paused_queue_says_why(config: Config, ledger: Ledger) -> None:

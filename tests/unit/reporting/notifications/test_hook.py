@@ -1,4 +1,4 @@
-"""The hook: what it is told, what it cannot see, how it is ended, and where its words go."""
+"""The hook: its environment, what it cannot see, how it is ended, and where its output goes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 
 def notification(folder: Path, job: str = "spring") -> Notification:
     folder.mkdir(parents=True, exist_ok=True)
-    told = {
+    message = {
         "id": "1",
         "event": "job.done",
         "job": job,
@@ -43,7 +43,7 @@ def notification(folder: Path, job: str = "spring") -> Notification:
         "reason": "2 pictures; `rm` $x",
     }
     return Notification(
-        HOOK, "1", job, "job.done", json.dumps({**told, "folder": str(folder), "report": "report.json"}), NOW_S
+        HOOK, "1", job, "job.done", json.dumps({**message, "folder": str(folder), "report": "report.json"}), NOW_S
     )
 
 
