@@ -214,7 +214,7 @@ class Daemon:
         for worker in self._workers:
             worker.stop()
         self._retention.stop()
-        self._publisher.finish()
+        self._publisher.stop()
         self._others.stop(_TELL_LAST_S if self._stops < 2 else 0.0)
         try:
             self._ledger.put_note(

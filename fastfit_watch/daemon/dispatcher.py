@@ -74,7 +74,7 @@ class Dispatcher:
         self._saving: set[int] = set()
         # What is still to be written down, oldest first. A full disk delays it; every entry may be repeated.
         self._unwritten: deque[Callable[[float], None]] = deque([self.recover])
-        self._hold = DiskGuard((config.outputs, spool.root), publisher.note_hold)
+        self._hold = DiskGuard((config.outputs, spool.root), publisher.note_halt)
         self._stopping = False
 
     def recover(self, now_s: float) -> None:

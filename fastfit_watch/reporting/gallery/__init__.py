@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from fastfit_watch.reporting.gallery.frontpage import SHELF_FOLDER
 from fastfit_watch.reporting.gallery.publish import Gallery
+from fastfit_watch.reporting.gallery.thread import GalleryThread
 
-__all__ = ["SHELF_FOLDER", "Gallery"]
+__all__ = ["SHELF_FOLDER", "Gallery", "GalleryThread"]

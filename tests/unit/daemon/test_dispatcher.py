@@ -136,12 +136,12 @@ def test_people_are_told_the_time_left_and_the_end(stage: DispatcherFixture) -> 
     stage.step(stage.engine.makes("a"), after_s=6.0)
     token = stage.engine.orders["x"].token
     stage.step(stage.engine.says(LookStep(token, "denoise", 15, 30)))
-    stage.publisher.finish()
+    stage.publisher.stop()
     assert (stage.config.outputs / "spring" / "status.txt").read_text().startswith("running: 1 of 2")
     # 6 s for a look of 30 steps; half of `x` is left, and `b` takes turns with it
     assert (stage.config.outputs / "summer" / "status.txt").read_text() == "running: 0 of 1, about 6 s left\n"
     stage.step(stage.engine.makes("x"))
-    stage.publisher.finish()
+    stage.publisher.stop()
     assert (stage.config.outputs / "summer" / "report.json").is_file()
     assert stage.ledger.unreported() == []
     assert "summer" in (stage.config.outputs / "index.html").read_text()
@@ -155,7 +155,7 @@ def test_one_job_that_cannot_be_told_of_silences_no_other(stage: DispatcherFixtu
     assert "cannot be made" in stage.look("a", "autumn").reason
     stage.step()
     stage.step(stage.engine.makes("a"))
-    stage.publisher.finish()
+    stage.publisher.stop()
     assert (stage.config.outputs / "spring" / report.REPORT_FILE).exists()
     assert [job.id for job in stage.ledger.unreported()] == ["autumn"]
 
@@ -164,9 +164,9 @@ def test_a_retry_takes_the_old_report_back(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a")
     stage.step()
     stage.step(stage.engine.fails("a", FailureKind.INPUT))
-    stage.publisher.finish()
+    stage.publisher.stop()
     path = stage.config.outputs / "spring" / report.REPORT_FILE
     assert path.exists()
     stage.ledger.retry("spring", stage.now_s)
-    stage.publisher.finish()
+    stage.publisher.stop()
     assert not path.exists()

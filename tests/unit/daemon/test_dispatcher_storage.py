@@ -81,7 +81,7 @@ def test_recovery_keeps_whole_pictures_and_queues_the_rest(tmp_path: Path) -> No
     after = DispatcherFixture(tmp_path)
     after.publisher.start()
     after.step()
-    after.publisher.finish()
+    after.publisher.stop()
     assert after.look("a").status is LookStatus.DONE
     assert after.in_hand() == ["b"]
     assert after.look("b").attempts == 2
