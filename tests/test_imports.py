@@ -73,7 +73,8 @@ def _arrows() -> set[tuple[str, str]]:
     for path in SOURCES:
         package = path.relative_to(PACKAGE).parts[0]
         imported = {name.split(".")[1] for name in _imports(path) if name.startswith("fastfit_watch.")}
-        found |= {(package, each) for each in imported - {package}}
+        # Of the package itself only what its public face offers, such as __version__: no package of a stage.
+        found |= {(package, each) for each in imported - {package} if (PACKAGE / each).is_dir()}
     return found
 
 
