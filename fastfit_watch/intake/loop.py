@@ -45,7 +45,8 @@ CHUNK = 250
 class IntakeLoop:
     """`step` is one scan; `run` repeats it until told to stop.
 
-    on_change is called with a job after every change of its state or reason.
+    on_change is called with a job after every change of its state or reason. has_judged_all: the last step left no
+    upload that needs only a little more time to be taken.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class IntakeLoop:
         self._greeted_s = 0.0
         self._look_took_s = 0.0
         self._noted: str | None = None
+        self.has_judged_all = False
 
     @property
     def is_behind(self) -> bool:
@@ -96,6 +98,7 @@ class IntakeLoop:
         or failing disk is noted under "intake" in the ledger, and the next step tries again.
         """
         steady_s = now_s if clock_s is None else clock_s
+        self.has_judged_all = False
         try:
             folders = self._scan(now_s, steady_s)
             self._note_pause("")
@@ -106,6 +109,7 @@ class IntakeLoop:
         except Exception:
             self._start_over()
             raise
+        self.has_judged_all = not self.is_behind and not self._uploads.may_settle(steady_s)
         return SHORTEST_WAIT_S if self.is_behind else self._next_wait_s(folders, steady_s)
 
     def tidy(self) -> None:
@@ -235,6 +239,7 @@ class IntakeLoop:
         changed = upload.stillness is not None and upload.stillness.digest != digest
         upload.came_whole = came_whole or (upload.came_whole and not changed)
         upload.stillness = observe(upload.stillness, digest, clock_s)
+        upload.news_s = clock_s if upload.news_s is None else upload.news_s
         if changed:
             upload.verdict, upload.has_changed = None, True
         verdict = upload.verdict

@@ -9,12 +9,10 @@ from collections.abc import Callable
 from loguru import logger
 
 from fastfit_watch.config.settings import Config
-from fastfit_watch.domain.job import Job, Status
+from fastfit_watch.domain.job import Job
 from fastfit_watch.intake.claim import UploadClaimer
 from fastfit_watch.intake.decoder_pool import DecoderPool
-from fastfit_watch.intake.loop import NOTE as INTAKE_NOTE
 from fastfit_watch.intake.loop import IntakeLoop
-from fastfit_watch.intake.uploads import REMOTE_SETTLE_S
 from fastfit_watch.intake.watcher import Doorbell, Watcher
 from fastfit_watch.storage.ledger import Ledger
 
@@ -29,8 +27,7 @@ class IntakeThread:
         self._adopted: Config | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="intake", daemon=True)
-        self._in_step = False
-        self._last_step_s: float | None = None
+        self._has_judged_all = False
 
     @property
     def mode(self) -> str:
@@ -63,12 +60,8 @@ class IntakeThread:
             self._thread.join(patience_s)
 
     def has_judged_all(self) -> bool:
-        """Did a scan look at every upload that stands in `inputs/` after it had time to settle?"""
-        if self._in_step or self._last_step_s is None or self._ledger.note(INTAKE_NOTE):
-            return False
-        settle_s = max(self._config.watch.settle_s, REMOTE_SETTLE_S if self._watcher.is_remote else 0.0)
-        waiting = [job for job in self._ledger.unclaimed_jobs() if job.status is Status.WAITING]
-        return all(job.changed_s + settle_s < self._last_step_s for job in waiting)
+        """Did the last scan, by all that this process could observe, take every upload that is complete?"""
+        return self._has_judged_all
 
     def _work(self) -> None:
         self._watcher.start()
@@ -86,17 +79,13 @@ class IntakeThread:
             self._watcher.stop()
 
     def _step(self, intake: IntakeLoop) -> float:
-        began_s = time.time()
-        self._in_step = True
+        self._has_judged_all = False
         try:
-            wait_s = intake.step(began_s, time.monotonic())
+            wait_s = intake.step(time.time(), time.monotonic())
         except Exception:  # noqa: BLE001 - one scan that fails must not leave all later uploads unseen
             logger.exception("a scan of {} failed", self._config.inputs)
             return self._config.watch.scan_s
-        finally:
-            self._in_step = False
-        if not intake.is_behind:
-            self._last_step_s = began_s
+        self._has_judged_all = intake.has_judged_all
         return wait_s
 
     def _make(self) -> tuple[DecoderPool, IntakeLoop]:

@@ -28,13 +28,18 @@ REMOTE_SETTLE_S = 30.0
 
 @dataclass
 class Upload:
-    """What is remembered of one upload. `verdict` is one on exactly `stillness.digest`."""
+    """What is remembered of one upload.
+
+    verdict: one on exactly `stillness.digest`. news_s: steady seconds when this process first observed the upload, or
+    its state last changed.
+    """
 
     job: Job
     stillness: Stillness | None = None
     verdict: Verdict | None = None
     came_whole: bool = False
     has_changed: bool = False
+    news_s: float | None = None
 
 
 class UploadTracker:
@@ -114,12 +119,25 @@ class UploadTracker:
             self._ledger.set_unclaimed_status(upload.job.id, verdict.status, verdict.reason, now_s),
         )
         if upload.job != before:
+            upload.news_s = clock_s
             self.queue_event(upload.job)
+
+    @property
+    def settle_s(self) -> float:
+        """For how long an upload must not change before it counts as complete."""
+        return max(self._settings.settle_s, REMOTE_SETTLE_S if self._watcher.is_remote else 0.0)
+
+    def may_settle(self, clock_s: float) -> bool:
+        """Is there an upload that this process has not observed for long enough to see whether it stands still?
+
+        One that keeps growing is not waited for. What an earlier process saw of an upload does not count.
+        """
+        open_uploads = (each for each in self.known.values() if each.job.status in (Status.WAITING, Status.STALLED))
+        return any(each.news_s is None or clock_s <= each.news_s + self.settle_s for each in open_uploads)
 
     def is_whole(self, upload: Upload, clock_s: float) -> bool:
         """Has it not changed for long enough, or did it come whole?"""
-        settle_s = max(self._settings.settle_s, REMOTE_SETTLE_S if self._watcher.is_remote else 0.0)
-        still = upload.stillness is not None and is_still(upload.stillness, settle_s, clock_s)
+        still = upload.stillness is not None and is_still(upload.stillness, self.settle_s, clock_s)
         return still or upload.came_whole
 
     def is_settled(self, upload: Upload, clock_s: float) -> bool:
@@ -129,7 +147,7 @@ class UploadTracker:
     def next_moment_s(self, clock_s: float) -> float | None:
         """In how many seconds the verdict on an unchanged upload can change; None: not before one is touched."""
         stills = [upload.stillness for upload in self.known.values() if upload.stillness is not None]
-        limits_s = (self._settings.settle_s, self._settings.stalled_after_s)
+        limits_s = (self.settle_s, self._settings.stalled_after_s)
         moments = (next_observation_s(stillness, *limits_s, clock_s) for stillness in stills)
         return min((moment for moment in moments if moment is not None), default=None)
 
