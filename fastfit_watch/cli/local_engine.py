@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from fastfit_watch.bundles.provision import provide_bundle
 from fastfit_watch.cli.progress_bar import DownloadReporter
 from fastfit_watch.domain.errors import BundleError
+from fastfit_watch.domain.finishing import Finishing
 from fastfit_watch.domain.look import Category, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung
-from fastfit_watch.imaging.finishing import Finishing, finish_picture
+from fastfit_watch.imaging.finishing import finish_picture
 from fastfit_watch.imaging.provenance import picture_marks, what_runs
 
 if TYPE_CHECKING:

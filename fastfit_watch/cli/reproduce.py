@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from fastfit_watch.cli.try_on import format_of, open_all, progress_line
 from fastfit_watch.config.paths import Paths
 from fastfit_watch.domain.errors import UploadError
+from fastfit_watch.domain.finishing import Finishing
 from fastfit_watch.domain.look import Category
 from fastfit_watch.domain.memory_ladder import Rung
-from fastfit_watch.imaging.finishing import Finishing
 from fastfit_watch.imaging.provenance import differences, hash_of, read_options, wanted_hashes
 from fastfit_watch.imaging.xmp import read_marks
 from fastfit_watch.system.devices import find_devices

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastfit_watch.domain.errors import ConfigError, OutOfMemory, UploadError
+from fastfit_watch.domain.finishing import Finishing
 from fastfit_watch.domain.limits import Limits
 from fastfit_watch.domain.look import Category, ImageFormat, SamplingOptions, outfit_conflict
 from fastfit_watch.domain.memory_ladder import Rung, ladder
-from fastfit_watch.imaging.finishing import Finishing
 from fastfit_watch.system.devices import find_devices
 
 if TYPE_CHECKING:

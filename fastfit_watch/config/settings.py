@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fastfit_watch.config.paths import SPOOL, Paths
-from fastfit_watch.domain.errors import ConfigError
-from fastfit_watch.domain.limits import Count, Limits, Seconds
+from fastfit_watch.config.safe_yaml import (
+    SHOWN,
+    Faults,
+    Node,
+    YamlList,
+    YamlMap,
+    YamlScalar,
+    explain_lookalikes,
+    read_yaml,
+)
+from fastfit_watch.domain.errors import ConfigError, Fault
+from fastfit_watch.domain.finishing import Finishing, SigningIdentity
+from fastfit_watch.domain.limits import Count, Limits, Seconds, Size
 from fastfit_watch.domain.memory_ladder import Rung, ladder
-from fastfit_watch.imaging.content_credentials import SigningIdentity
-from fastfit_watch.imaging.finishing import Finishing
 
 EventName = Literal["done", "failed", "cancelled"]
 
-# As `retention.seconds_of` reads it.
+# In the form that daemon/retention.py reads.
 Duration = Annotated[str, Field(pattern=r"^(forever|\d{1,5}(min|h|d|w))$")]
+
+
+MAX_BYTES = 1024 * 1024
+"""Largest settings file that is read."""
+
+
+def _has_port(address: str) -> str:
+    if address and not 0 < int(address.rpartition(":")[2]) < 2**16:
+        raise ValueError("a port is a number from 1 to 65535")
+    return address
 
 
 class _Section(BaseModel):
@@ -44,13 +63,13 @@ class EngineSettings(_Section):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     pose: Literal["cpu", "gpu"] = "cpu"
     densepose: Literal["builtin", "detectron2"] = "builtin"
-    memory_bytes: Annotated[int, Field(ge=0)] = 0
-    threads: Annotated[int, Field(ge=0)] = 0
-    gpu_cache_bytes: Annotated[int, Field(ge=0)] = 8 * 1024**3
-    cache_bytes: Annotated[int, Field(ge=0)] = 1024**3
+    memory_bytes: Size = 0
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    gpu_cache_bytes: Size = 8 * 1024**3
+    cache_bytes: Size = 1024**3
     load_timeout_s: Seconds = 900.0
     stall_s: Seconds = 180.0
-    max_rss_bytes: Annotated[int, Field(ge=0)] = 0
+    max_rss_bytes: Size = 0
     max_deaths: Count = 3
     max_attempts: Count = 5
     backoff_s: Seconds = 5.0
@@ -58,7 +77,7 @@ class EngineSettings(_Section):
 
 
 class MemorySettings(_Section):
-    """The memory ladder: what is done when a device is too small. See `rungs.py`."""
+    """The memory ladder: what is done when a device is too small. See `domain/memory_ladder.py`."""
 
     start: Rung = Rung.FULL
     allow_smaller: bool = False
@@ -72,7 +91,7 @@ class MemorySettings(_Section):
 
 
 class ContentFilterSettings(_Section):
-    """A classifier that looks at every result. Off while `model` is empty."""
+    """A classifier that judges every result. Off while `model` is empty."""
 
     model: str = ""
     labels: tuple[str, ...] = ()
@@ -105,7 +124,7 @@ class LogSettings(_Section):
 
 
 class ProvenanceSettings(_Section):
-    """What every result bears beside the XMP packet that it always has."""
+    """The marks of a result beside the XMP packet that it always has."""
 
     label: Annotated[str, Field(max_length=40, pattern=r"^[ -~\xa1-\xff]*$")] = ""
     c2pa_certificate: str = ""
@@ -121,7 +140,7 @@ class ProvenanceSettings(_Section):
 
     @property
     def finish(self) -> Finishing:
-        """The same, as the engine process takes it."""
+        """The settings as the engine process takes them."""
         if not self.c2pa_key:
             return Finishing(self.label)
         paths = Path(self.c2pa_certificate), Path(self.c2pa_key)
@@ -159,7 +178,9 @@ class MetricsSettings(_Section):
     """Numbers for Prometheus."""
 
     textfile: str = ""
-    listen: Annotated[str, Field(pattern=r"^((127\.[0-9.]+|localhost|\[::1\]):[0-9]{1,5})?$")] = ""
+    listen: Annotated[
+        str, Field(pattern=r"^((127\.[0-9.]+|localhost|\[::1\]):[0-9]{1,5})?$"), AfterValidator(_has_port)
+    ] = ""
     every_s: Seconds = 15.0
 
 
@@ -190,47 +211,90 @@ class Config(_Section):
 
 
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+_VALUE_ERROR = "Value error, "  # how pydantic begins what our own validators say
+_Location = tuple[int | str, ...]
 
 
-def load_config(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:
+def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -> Config:
     """Read settings from a YAML file (None: the defaults), then apply command-line overrides.
 
-    Raises ConfigError naming every wrong key, with the nearest known one as a suggestion.
+    Raises ConfigError naming every wrong key with its line, and the nearest known one as a suggestion.
     """
-    settings: dict[str, Any] = {}
+    faults = Faults(str(path) if path else "command line", _config_error)
+    values: dict[str, Any] = {}
+    lines: dict[_Location, int] = {}
     if path is not None:
-        try:
-            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"Cannot read the configuration {path}: {error.strerror}.") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is not valid YAML: {error}.") from error
-        if loaded is not None and not isinstance(loaded, dict):
-            raise ConfigError(f"{path} must hold keys and values, such as 'bundle: mini'.")
-        settings = loaded or {}
-    settings.update(overrides or {})
+        values = _read_settings(path, lines, faults)
+    for key, value in (overrides or {}).items():
+        values[key] = value
+        lines[key,] = 0
     try:
-        return Config.model_validate(settings)
+        return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(error, path)) from error
+        for each in error.errors():
+            location = each["loc"]
+            known = (location[:length] for length in range(len(location), 0, -1) if location[:length] in lines)
+            faults.add(lines.get(next(known, ()), 0), *_explain(location, each["type"], each["msg"], each["input"]))
+        faults.raise_if_any()
+        raise
 
 
-def _explain(error: ValidationError, path: Path | None) -> str:
-    """One sentence per wrong setting."""
-    place = str(path) if path else "command line"
-    return "; ".join(f"{place}: {_sentence(fault['loc'], fault['type'], fault['msg'])}" for fault in error.errors())
+def _config_error(faults: tuple[Fault, ...]) -> ConfigError:
+    return ConfigError("; ".join(str(fault) for fault in faults))
 
 
-def _sentence(location: tuple[int | str, ...], kind: str, message: str) -> str:
+def _read_settings(path: Path, lines: dict[_Location, int], faults: Faults) -> dict[str, Any]:
+    """Return the settings of a file as texts, lists and tables, and write the line of each into `lines`."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"Cannot read the configuration {path}: {error.strerror}.") from error
+    if len(data) > MAX_BYTES:
+        faults.stop(0, f"The file is larger than {MAX_BYTES // 1024} KB.", "Name the file of settings.")
+    root = read_yaml(data, faults)
+    if isinstance(root, YamlScalar) and root.is_absent:
+        return {}
+    settings = _plain(root, (), lines, faults)
+    if not isinstance(settings, dict):
+        faults.stop(root.line, "There are no keys and values here.", "Write for example 'bundle: mini'.")
+    faults.raise_if_any()
+    return settings
+
+
+def _plain(node: Node, location: _Location, lines: dict[_Location, int], faults: Faults) -> Any:
+    """The value of a node as pydantic takes it. What no setting can be is added to `faults`."""
+    lines[location] = node.line
+    if isinstance(node, YamlMap):
+        return {key.value: _plain(value, (*location, key.value), lines, faults) for key, value in node.entries}
+    if isinstance(node, YamlList):
+        return [_plain(item, (*location, number), lines, faults) for number, item in enumerate(node.items)]
+    if not isinstance(node, YamlScalar):
+        return None
+    if node.is_absent:
+        faults.add(node.line, f"{_dotted(location)} has no value.", "Write one after it, or remove the key.")
+    elif any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in node.value):
+        faults.add(node.line, f"{_dotted(location)} has characters that cannot be shown.", "Write it anew.")
+    return node.value
+
+
+def _dotted(location: _Location) -> str:
+    """`'engine.devices.0'`, of limited length."""
     key = ".".join(str(part) for part in location)
+    return repr(key if len(key) <= SHOWN else f"{key[:SHOWN]}...")
+
+
+def _explain(location: _Location, kind: str, message: str, given: object) -> tuple[str, str]:
+    """What is wrong with a setting, and what to do."""
     if kind not in _UNKNOWN_KEY:
-        return f"'{key}': {message}."
+        lookalikes = explain_lookalikes(given) if isinstance(given, str) else ""
+        return f"{_dotted(location)}: {message.removeprefix(_VALUE_ERROR)}.", lookalikes
     section: Any = Config
     for part in location[:-1]:
         section = section.model_fields[str(part)].annotation
-    near = difflib.get_close_matches(str(location[-1]), _keys(section), n=1)
-    suggestion = f" Did you mean '{near[0]}'?" if near else " See configs/default.yaml for every key."
-    return f"unknown key '{key}'.{suggestion}"
+    near = difflib.get_close_matches(str(location[-1])[:SHOWN], _keys(section), n=1)
+    suggestion = f"Did you mean '{near[0]}'?" if near else "See configs/default.yaml for every key."
+    return f"unknown key {_dotted(location)}.", suggestion
 
 
 def _keys(section: Any) -> list[str]:

@@ -20,6 +20,7 @@ from typing import IO
 from loguru import logger
 
 from fastfit_watch.config.settings import Config, EngineSettings
+from fastfit_watch.domain.finishing import Finishing
 from fastfit_watch.domain.job import LookRecord
 from fastfit_watch.domain.memory_ladder import ladder
 from fastfit_watch.domain.worker_protocol import (
@@ -40,7 +41,6 @@ from fastfit_watch.domain.worker_protocol import (
     read_message,
     write_order,
 )
-from fastfit_watch.imaging.finishing import Finishing
 
 _END_GRACE_S = 5.0
 _ASLEEP_S = 10.0

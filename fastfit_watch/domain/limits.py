@@ -8,7 +8,10 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le
 
 Seconds = Annotated[float, Gt(0), Le(1e7)]
-Count = Annotated[int, Ge(1)]
+# No size or count reaches this: it keeps numbers within what the kernel and SQLite take.
+_MOST = 2**62
+Count = Annotated[int, Ge(1), Le(_MOST)]
+Size = Annotated[int, Ge(0), Le(_MOST)]
 
 
 @dataclass(frozen=True)
@@ -24,4 +27,4 @@ class Limits:
     manifest_bytes: Count = 256 * 1024
     decode_s: Seconds = 20.0
     decode_memory_bytes: Count = 1536 * 1024**2
-    min_free_bytes: Annotated[int, Ge(0)] = 512 * 1024**2
+    min_free_bytes: Size = 512 * 1024**2

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from typing import Any
 
 DRESS_CONFLICT = "Configuration Conflict: a dress covers the whole body and cannot be worn with 'upper' or 'lower'."
 
@@ -87,6 +88,22 @@ class SamplingOptions:
     framing: Framing = Framing.CROP
     format: ImageFormat = ImageFormat.PNG
     preset: Preset = Preset.EXACT
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options by name, as JSON takes them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SamplingOptions:
+        """Read the options of `to_dict`, or texts of them. An absent one has its default, other keys are ignored.
+
+        Raises ValueError or TypeError for what is no value of its option.
+        """
+        given = {name: values[name] for name in _OPTION_KINDS if values.get(name) is not None}
+        return cls(**{name: _OPTION_KINDS[name](value) for name, value in given.items()})
+
+
+_OPTION_KINDS = {name: type(value) for name, value in asdict(SamplingOptions(seed=0)).items()}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastfit_watch.domain.job import LookResult
-from fastfit_watch.domain.look import Category, Framing, ImageFormat, MaskMode, Preset, SamplingOptions
+from fastfit_watch.domain.look import Category, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung
 
 SAVING = "save"
@@ -164,7 +164,7 @@ def write_order(order: LookOrder) -> str:
         "token": order.token,
         "person": str(order.person),
         "garments": {category.value: str(path) for category, path in order.garments.items()},
-        "options": asdict(order.options),
+        "options": order.options.to_dict(),
         "output": str(order.output),
         "receipt": str(order.receipt),
         "marks": dict(order.marks),
@@ -178,20 +178,11 @@ def write_order(order: LookOrder) -> str:
 def read_order(line: str) -> LookOrder:
     """The order of a line. Raises ValueError, KeyError or TypeError if it is none."""
     fields = json.loads(line)
-    options = fields["options"]
     return LookOrder(
         token=fields["token"],
         person=Path(fields["person"]),
         garments={Category(slot): Path(path) for slot, path in fields["garments"].items()},
-        options=SamplingOptions(
-            steps=options["steps"],
-            seed=options["seed"],
-            guidance=options["guidance"],
-            mask=MaskMode(options["mask"]),
-            framing=Framing(options["framing"]),
-            format=ImageFormat(options["format"]),
-            preset=Preset(options["preset"]),
-        ),
+        options=SamplingOptions.from_dict(fields["options"]),
         output=Path(fields["output"]),
         receipt=Path(fields["receipt"]),
         marks=fields["marks"],

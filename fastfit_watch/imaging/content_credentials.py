@@ -7,11 +7,10 @@ byte-equal; their pixels and their marks are.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fastfit_watch.domain.errors import ConfigError, EngineError
+from fastfit_watch.domain.finishing import SigningIdentity
 from fastfit_watch.domain.look import ImageFormat
 from fastfit_watch.imaging.xmp import SOURCE_TYPE
 
@@ -23,20 +22,6 @@ _SETTINGS = {
     "builder": {"thumbnail": {"enabled": False}},
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_after_sign": True},
 }
-
-
-@dataclass(frozen=True)
-class SigningIdentity:
-    """Whose signature. certificate: the chain as PEM, the signer's own first. key: PKCS 8, PEM, without a password.
-
-    algorithm: es256, es384, es512, ps256, ps384, ps512 or ed25519, as the key is. timestamp_url: of an RFC 3161
-    authority, asked for each picture; empty: none is asked.
-    """
-
-    certificate: Path
-    key: Path
-    algorithm: str
-    timestamp_url: str = ""
 
 
 def sign_picture(data: bytes, format: ImageFormat, person: bytes, model: str, signing: SigningIdentity) -> bytes:

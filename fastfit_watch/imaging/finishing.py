@@ -1,46 +1,23 @@
-"""The last that is done to a picture before it is saved: a visible label, the marks, and last of all a signature."""
+"""Finishes a picture before it is saved: a visible label, the marks, and last of all a signature."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastfit_watch.domain.finishing import Finishing
 from fastfit_watch.domain.look import ImageFormat
 from fastfit_watch.imaging.codec import encode_image
-from fastfit_watch.imaging.content_credentials import SigningIdentity, sign_picture
+from fastfit_watch.imaging.content_credentials import sign_picture
 
 if TYPE_CHECKING:
     from PIL import Image
 
-_LABEL_SHARE = 45  # the label's letters are one part in so many of the picture's shorter side
+_LABEL_SHARE = 45  # the picture's shorter side is so many times as long as the label's letters are high
 _LEAST_LETTER = 11
 _INK, _PAPER = (255, 255, 255), (0, 0, 0)
 _OPACITY = 0.55
-
-
-@dataclass(frozen=True)
-class Finishing:
-    """What the operator wants done to every picture. label: words for its corner; empty: none."""
-
-    label: str = ""
-    signing: SigningIdentity | None = None
-
-    def to_json(self) -> str:
-        """As text, for another process."""
-        return json.dumps(asdict(self), default=str)
-
-    @classmethod
-    def from_json(cls, text: str) -> Finishing:
-        """From the text of `to_json`."""
-        fields = json.loads(text)
-        signing = fields["signing"]
-        if signing is None:
-            return cls(fields["label"])
-        paths = {name: Path(signing[name]) for name in ("certificate", "key")}
-        return cls(fields["label"], SigningIdentity(**{**signing, **paths}))
 
 
 def finish_picture(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -36,18 +35,16 @@ def picture_marks(
     model, _, revision = versions.get("bundle", "").partition(" ")
     marks = {"model": model, "revision": revision, "rung": rung, f"person{_HASH}": hash_of(person)}
     marks |= {f"{category.value}{_HASH}": hash_of(path) for category, path in garments.items()}
-    marks |= {name: str(value) for name, value in asdict(options).items() if value is not None}
+    marks |= {name: str(value) for name, value in options.to_dict().items() if value is not None}
     marks |= {name: versions[name] for name in _PLACES if name in versions}
     programs = {name: version for name, version in versions.items() if name not in ("bundle", _LICENCE, *_PLACES)}
     return marks | {_VERSION + name.replace("-", "_"): version for name, version in programs.items()}
 
 
 def read_options(marks: Mapping[str, str]) -> SamplingOptions:
-    """The options that a picture was made with. Raises UploadError if its marks do not say them."""
-    options = SamplingOptions(seed=0)
+    """Return the options that a picture was made with. Raises UploadError if its marks do not hold them."""
     try:
-        known = {field.name: type(getattr(options, field.name)) for field in fields(options)}
-        return replace(options, **{name: kind(marks[name]) for name, kind in known.items() if name in marks})
+        return SamplingOptions.from_dict({"seed": 0, **marks})
     except ValueError as error:
         raise UploadError(f"The marks of the picture are not ours: {error}.") from error
 

@@ -17,10 +17,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fastfit_watch.config.safe_yaml import Faults, Node, Refused, YamlList, YamlMap, YamlScalar, read_yaml
+from fastfit_watch.domain.errors import ManifestError
 from fastfit_watch.domain.job import Priority
 from fastfit_watch.domain.look import Category, Look, SamplingOptions, outfit_conflict
 from fastfit_watch.domain.options import OPTIONS
-from fastfit_watch.intake.safe_yaml import Faults, Node, Refused, YamlList, YamlMap, YamlScalar, read_outline
 
 MANIFEST_NAMES = ("outfit.yaml", "outfit.yml")
 MAX_PICTURES = 5000
@@ -73,10 +74,10 @@ def read_manifest(text: bytes, file_name: str, names: Collection[str]) -> Manife
 
     Raises ManifestError with all faults. A file that is named but not there is no fault.
     """
-    faults = Faults(file_name)
+    faults = Faults(file_name, ManifestError)
     if len(text) > MAX_BYTES:
         faults.stop(0, f"The file is larger than {MAX_BYTES // 1024} KB.", "Split it into several jobs.")
-    manifest = _ManifestReader(faults, names).read(read_outline(text, faults))
+    manifest = _ManifestReader(faults, names).read(read_yaml(text, faults))
     faults.raise_if_any()
     return manifest
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from sqlite3 import Connection, Row
 
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.job import Job, LookRecord, LookResult, LookStatus, Priority, Status
-from fastfit_watch.domain.look import Category, Framing, ImageFormat, Look, MaskMode, Preset, SamplingOptions
+from fastfit_watch.domain.look import Category, Look, SamplingOptions
 
 
 def pack_look(look: Look) -> str:
@@ -17,7 +16,7 @@ def pack_look(look: Look) -> str:
         "person": look.person,
         "name": look.name,
         "garments": dict(look.garments),
-        "options": asdict(look.options),
+        "options": look.options.to_dict(),
     }
     return json.dumps(fields, ensure_ascii=False)
 
@@ -25,20 +24,11 @@ def pack_look(look: Look) -> str:
 def unpack_look(text: str) -> Look:
     """One look from the text of `pack_look`."""
     fields = json.loads(text)
-    options = fields["options"]
     return Look(
         person=fields["person"],
         name=fields["name"],
         garments={Category(slot): file for slot, file in fields["garments"].items()},
-        options=SamplingOptions(
-            steps=options["steps"],
-            seed=options["seed"],
-            guidance=options["guidance"],
-            mask=MaskMode(options["mask"]),
-            framing=Framing(options["framing"]),
-            format=ImageFormat(options["format"]),
-            preset=Preset(options.get("preset", Preset.EXACT)),  # older ledgers know only this one
-        ),
+        options=SamplingOptions.from_dict(fields["options"]),
     )
 
 

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 from fastfit_watch.bundles.progress import DownloadProgress
 from fastfit_watch.bundles.provision import provide_bundle
 from fastfit_watch.domain.errors import FastFitError
+from fastfit_watch.domain.finishing import Finishing
 from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.domain.text import gigabytes
 from fastfit_watch.domain.worker_protocol import CannotLoad, Fetching, Loading, LookOrder, Ready, WorkerExit, read_order
-from fastfit_watch.imaging.finishing import Finishing
 from fastfit_watch.imaging.provenance import what_runs
 from fastfit_watch.system.malloc import keep_freed_memory
 from fastfit_watch.worker.channel import DaemonChannel, log_line

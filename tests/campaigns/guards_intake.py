@@ -124,12 +124,12 @@ COMPLETE = (
     ),
 )
 HOSTILE = (
-    Guard("hostile", "aliases", "intake/safe_yaml.py", "if isinstance(event, yaml.AliasEvent):", "if False:", _YAML),
-    Guard("hostile", "anchors", "intake/safe_yaml.py", "        if anchor is not None:", "        if False:", _YAML),
-    Guard("hostile", "merges", "intake/safe_yaml.py", 'key.value == "<<" and', "False and", _YAML),
-    Guard("hostile", "tags", "intake/safe_yaml.py", "        if tag is not None:", "        if False:", _YAML),
-    Guard("hostile", "depth", "intake/safe_yaml.py", "        if depth > MAX_DEPTH:", "        if False:", _YAML),
-    Guard("hostile", "duplicate keys", "intake/safe_yaml.py", "and key.value in entries:", "and False:", _YAML),
+    Guard("hostile", "aliases", "config/safe_yaml.py", "if isinstance(event, yaml.AliasEvent):", "if False:", _YAML),
+    Guard("hostile", "anchors", "config/safe_yaml.py", "        if anchor is not None:", "        if False:", _YAML),
+    Guard("hostile", "merges", "config/safe_yaml.py", 'key.value == "<<" and', "False and", _YAML),
+    Guard("hostile", "tags", "config/safe_yaml.py", "        if tag is not None:", "        if False:", _YAML),
+    Guard("hostile", "depth", "config/safe_yaml.py", "        if depth > MAX_DEPTH:", "        if False:", _YAML),
+    Guard("hostile", "duplicate keys", "config/safe_yaml.py", "and key.value in entries:", "and False:", _YAML),
     Guard(
         "hostile",
         "the size of a small text file",

@@ -13,10 +13,11 @@ from PIL import Image
 
 from fastfit_watch.cli.reproduce import compare
 from fastfit_watch.domain.errors import ConfigError
+from fastfit_watch.domain.finishing import Finishing, SigningIdentity
 from fastfit_watch.domain.look import ImageFormat
 from fastfit_watch.imaging.codec import encode_image
-from fastfit_watch.imaging.content_credentials import SigningIdentity, check_signing
-from fastfit_watch.imaging.finishing import Finishing, draw_label, finish_picture
+from fastfit_watch.imaging.content_credentials import check_signing
+from fastfit_watch.imaging.finishing import draw_label, finish_picture
 from fastfit_watch.imaging.xmp import SOURCE_TYPE, read_marks
 from fastfit_watch.system.exit_codes import ExitCode
 

@@ -11,10 +11,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastfit_watch.config.safe_yaml import MAX_FAULTS
 from fastfit_watch.domain.errors import Fault, ManifestError
 from fastfit_watch.domain.look import DRESS_CONFLICT, Category, Framing, ImageFormat, MaskMode, SamplingOptions
 from fastfit_watch.intake.manifest import MAX_BYTES, MAX_PICTURES, Manifest, read_manifest
-from fastfit_watch.intake.safe_yaml import MAX_FAULTS
 
 NAMES = ("anna.jpg", "ben.jpg", "clutch.png", "gown.jpg", "jeans.jpg", "outfit.yaml", "shirt.jpg")
 SHORT = "person: anna.jpg\nupper: shirt.jpg\n"

@@ -16,12 +16,12 @@ from PIL import Image
 from support.tiny_classifier import write_classifier
 from support.tiny_networks import load_engine, write_bundle
 
+from fastfit_watch.domain.finishing import Finishing
 from fastfit_watch.domain.look import Category, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung, ladder
 from fastfit_watch.domain.worker_protocol import LookDone, LookFailed, LookOrder, LookWithheld, Message, RungLowered
 from fastfit_watch.engine.content_filter import ContentFilter
 from fastfit_watch.engine.tryon import FastFitEngine, PreparedLook, SampledLook
-from fastfit_watch.imaging.finishing import Finishing
 from fastfit_watch.imaging.provenance import what_runs
 from fastfit_watch.system.failpoints import VARIABLE
 from fastfit_watch.worker.pipeline import LookPipeline
