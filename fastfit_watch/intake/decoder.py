@@ -1,7 +1,7 @@
-"""Decodes pictures in a process that can be lost: what a picture does to its decoder, it does to that process alone.
+"""Decodes pictures in a process of its own, so that a picture made to harm costs that process alone.
 
-The parent sends a line of JSON for each picture and gets one back. The child may use a bounded amount of memory, and
-one picture a bounded time; a child that is lost or late is ended and replaced.
+The parent sends a line of JSON for each picture and receives one back. The child may use a bounded amount of memory,
+and a bounded processor time for each picture. A child that crashes or takes too long is ended and replaced.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ from fastfit_watch.system.malloc import keep_freed_memory
 if TYPE_CHECKING:
     from fastfit_watch.domain.limits import Limits
 
-_START_S = 60.0
+_START_S = 20.0  # of processor time, to start
 _TRIES = 2
+_PATIENCE = 10  # a picture may take so many times its processor time while others have the processor
+_SHORTEST_WAIT_S = 0.1
 _CHUNK_BYTES = 64 * 1024
 _ANSWER_BYTES = 1024 * 1024
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -46,7 +48,7 @@ _LARGEST_KEPT_BYTES, _KEPT_BYTES = 8 * 1024 * 1024, 32 * 1024 * 1024
 
 @dataclass(frozen=True)
 class _ChildLimits:
-    """The settings that the child needs; it does without the room that reads them, and so stays small."""
+    """The limits that the child needs. It does not import the module of the settings, and so stays small."""
 
     picture_bytes: int
     picture_pixels: int
@@ -58,11 +60,15 @@ class _Lost(Exception):  # noqa: N818 - a condition that is dealt with here
 
 
 class _Late(Exception):  # noqa: N818 - a condition that is dealt with here
-    """The child has not answered in time."""
+    """The child has used all of its processor time for one picture."""
+
+
+class _Stuck(Exception):  # noqa: N818 - a condition that is dealt with here
+    """The child does not get on, and uses no processor time: the machine was frozen, or its disk does not answer."""
 
 
 class Decoder:
-    """Tells what pictures are. The child is started with the first picture and kept. For one thread at a time."""
+    """Finds out what pictures are. The child is started with the first picture and kept. For one thread at a time."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -71,7 +77,8 @@ class Decoder:
     def inspect(self, folder: Path, names: Sequence[str]) -> Mapping[str, ImageFacts | str]:
         """Decode pictures of a folder. Returns for each name what it is, or a sentence what is wrong with it.
 
-        Raises StorageError where the disk fails or the child cannot be started: no picture is to blame for that.
+        Raises StorageError where the disk fails, or the child cannot be started or does not get on: no picture is to
+        blame for that.
         """
         return {name: self._inspect(folder, name) for name in names}
 
@@ -82,6 +89,7 @@ class Decoder:
             self._child = None
 
     def _inspect(self, folder: Path, name: str) -> ImageFacts | str:
+        stuck = False
         for _ in range(_TRIES):
             # A child may also be lost to something else, such as the kernel's search for memory: one more try.
             try:
@@ -90,15 +98,18 @@ class Decoder:
             except _Late:
                 self.close()
                 return f"{name!r} takes more than {self._limits.decode_s:g} s to decode. Save it smaller, or anew."
-            except _Lost:
+            except (_Lost, _Stuck) as error:
                 self.close()
+                stuck = isinstance(error, _Stuck)
+        if stuck:
+            raise StorageError(f"The process that decodes {name!r} does not get on.", hint="Check the disk.")
         return f"{name!r} makes the program that decodes it crash. Save it anew."
 
     def _running_child(self) -> _Child:
         if self._child is None:
             try:
                 self._child = _Child(self._limits)
-            except (OSError, _Lost, _Late) as error:
+            except (OSError, _Lost, _Late, _Stuck) as error:
                 raise StorageError(
                     "The process that decodes pictures cannot be started.", hint="The machine may be out of memory."
                 ) from error
@@ -106,12 +117,12 @@ class Decoder:
 
 
 class _Child:
-    """The decoding process, seen from its parent. Ready for questions once it is made."""
+    """The decoding process as its parent uses it. It is ready for questions once it is made."""
 
     def __init__(self, limits: Limits) -> None:
-        told = {limit.name: getattr(limits, limit.name) for limit in fields(_ChildLimits)}
+        bounds = {limit.name: getattr(limits, limit.name) for limit in fields(_ChildLimits)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fastfit_watch.intake.decoder", json.dumps(told), str(os.getpid())],
+            [sys.executable, "-m", "fastfit_watch.intake.decoder", json.dumps(bounds), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -127,13 +138,16 @@ class _Child:
             self.end()
             raise
 
-    def ask(self, question: Mapping[str, str], timeout_s: float) -> dict[str, Any]:
-        """Send a line and return the answer. Raises _Lost or _Late; the child is of no use then."""
+    def ask(self, question: Mapping[str, str], processor_s: float) -> dict[str, Any]:
+        """Send a line and return the answer, for which the child may use `processor_s` seconds of its processor.
+
+        Raises _Lost, _Late or _Stuck; the child must be replaced then.
+        """
         try:
             self._questions.write(json.dumps(question).encode() + b"\n")
         except BrokenPipeError as error:
             raise _Lost from error
-        return self._receive(timeout_s)
+        return self._receive(processor_s)
 
     def end(self) -> None:
         """End the process, whatever it is doing."""
@@ -142,14 +156,25 @@ class _Child:
         self._questions.close()
         self._answers.close()
 
-    def _receive(self, timeout_s: float) -> dict[str, Any]:
-        """The child's next line."""
+    def _receive(self, processor_s: float) -> dict[str, Any]:
+        """Return the child's next line.
+
+        What counts is the child's own processor time: on a busy machine, or on one that was frozen for a while, a
+        picture takes longer and is not to blame.
+        """
         poller = select.poll()
         poller.register(self._answers, select.POLLIN)
-        deadline_s = time.monotonic() + timeout_s
+        began_s = used_s = self._processor_s()
+        give_up_s = time.monotonic() + _PATIENCE * processor_s
         while b"\n" not in self._received:
-            if not poller.poll(max(0.0, deadline_s - time.monotonic()) * 1000):
-                raise _Late
+            left_s = began_s + processor_s - used_s
+            if not poller.poll(max(_SHORTEST_WAIT_S, left_s) * 1000):
+                before_s, used_s = used_s, self._processor_s()
+                if used_s - began_s >= processor_s:
+                    raise _Late
+                if used_s == before_s or time.monotonic() > give_up_s:
+                    raise _Stuck
+                continue
             chunk = self._answers.read(_CHUNK_BYTES)
             if not chunk or len(self._received) > _ANSWER_BYTES:
                 raise _Lost
@@ -163,6 +188,14 @@ class _Child:
             raise _Lost
         return answer
 
+    def _processor_s(self) -> float:
+        """Seconds of processor time that the child has used so far. Raises _Lost if it has ended."""
+        try:
+            # The id of a process's clock: its pid inverted, shifted by three, and CPUCLOCK_SCHED = 2 (posix-timers.h).
+            return time.clock_gettime((~self._process.pid << 3) | 2)
+        except OSError as error:
+            raise _Lost from error
+
 
 def _understand(answer: dict[str, Any], name: str) -> ImageFacts | str:
     if "disk" in answer:
@@ -171,9 +204,9 @@ def _understand(answer: dict[str, Any], name: str) -> ImageFacts | str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Be the child: answer each line of standard input with a line, until the input ends.
+    """Run as the child: answer each line of standard input with a line, until the input ends.
 
-    arguments: its limits as JSON, and the process id of its parent.
+    arguments: the limits as JSON, and the process id of the parent.
     """
     from PIL import Image
 
@@ -182,10 +215,10 @@ def main(arguments: Sequence[str]) -> int:
     if os.getppid() != int(arguments[1]):
         return 1  # the parent ended before its end could be noticed
     Image.preinit()  # so that the first picture is not charged for it
-    _say({"ready": True})
+    _send({"ready": True})
     for line in sys.stdin.buffer:
         question = json.loads(line)
-        _say(_answer(question["folder"], question["name"], limits))
+        _send(_answer(question["folder"], question["name"], limits))
     return 0
 
 
@@ -201,13 +234,13 @@ def _confine(memory_bytes: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _say(answer: Mapping[str, object]) -> None:
+def _send(answer: Mapping[str, object]) -> None:
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
 
 
 def _answer(folder: str, name: str, limits: _ChildLimits) -> Mapping[str, object]:
-    """What one picture is; a fault of its own; or a failure of the machine."""
+    """Return what one picture is, a fault of its own, or a failure of the machine."""
     try:
         return asdict(_measure(folder, name, limits))
     except ImageError as error:

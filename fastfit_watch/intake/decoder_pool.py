@@ -1,4 +1,4 @@
-"""Many pictures at once: an upload is looked at by several decoding processes, so that its looks begin sooner."""
+"""Decodes the pictures of one upload in several processes at once, so that its work begins sooner."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastfit_watch.intake.decoder import Decoder
 
 _MOST = 8
 _PICTURES_EACH = 4  # fewer are decoded before another process is there
-_IDLE_S = 60.0  # uploads often come in a row; a machine at rest keeps one process
+_IDLE_S = 60.0  # uploads often come in a row; an idle machine keeps one process
 _MEMORY_SHARE = 4  # of the machine's memory, what all of them together may use at the most
 
 Work = Callable[[Decoder], None]
@@ -27,7 +27,7 @@ Work = Callable[[Decoder], None]
 class DecoderPool:
     """Does what `Decoder` does, with helpers for uploads of more than a few pictures. For one thread at a time.
 
-    One decoding process is kept for good; a helper's ends when it was not asked for a while.
+    One decoding process is kept until the pool is closed; a helper's ends when it has had no work for a while.
     """
 
     def __init__(self, limits: Limits, most: int | None = None, idle_s: float = _IDLE_S) -> None:
@@ -40,7 +40,7 @@ class DecoderPool:
     def inspect(
         self, folder: Path, names: Sequence[str], on_picture: Callable[[], None] = lambda: None
     ) -> Mapping[str, ImageFacts | str]:
-        """See `Inspector.inspect`. on_picture is called again and again while there is progress."""
+        """Do what `Decoder.inspect` does. on_picture is called after each picture of this thread."""
         waiting, found = deque(names), dict[str, ImageFacts | str]()
 
         def work(decoder: Decoder, after_each: Callable[[], None] = lambda: None) -> None:
@@ -79,7 +79,7 @@ class DecoderPool:
         self._helpers.clear()
 
     def _ask_helpers(self, work: Work, wanted: int) -> Sequence[Future[None]]:
-        """Have so many helpers work, as far as the machine can bear them: those that are still there, and new ones."""
+        """Let so many helpers work, as far as the machine allows: those that are still there, and new ones."""
         count = min(self._most - 1, wanted)
         asked: list[Future[None]] = []
         stayed, self._helpers = self._helpers, []
@@ -97,7 +97,7 @@ class DecoderPool:
 
 
 class _Helper:
-    """A thread with a decoding process of its own. Both end when nothing is asked for a while."""
+    """A thread with a decoding process of its own. Both end when they have had no work for a while."""
 
     def __init__(self, limits: Limits, idle_s: float) -> None:
         self._limits, self._idle_s = limits, idle_s
@@ -109,11 +109,11 @@ class _Helper:
 
     @property
     def has_left(self) -> bool:
-        """Did it end for want of questions?"""
+        """Has it ended because there was no work?"""
         return self._is_leaving
 
     def do(self, work: Work) -> Future[None] | None:
-        """Have work done with its process; None if it is leaving."""
+        """Do work with its process; None if it is ending."""
         done: Future[None] = Future()
         with self._lock:
             if self._is_leaving:
@@ -122,7 +122,7 @@ class _Helper:
         return done
 
     def end(self) -> None:
-        """End thread and process, and wait for that."""
+        """End thread and process, and wait until they have ended."""
         self._asked.put(None)
         self._thread.join()
 
@@ -147,7 +147,7 @@ class _Helper:
 
 
 def affordable(limits: Limits) -> int:
-    """How many decoding processes this machine can bear at once: one at the least."""
+    """Return how many decoding processes processors and memory of this machine allow at once: one at the least."""
     memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     by_memory = memory_bytes // (_MEMORY_SHARE * limits.decode_memory_bytes)
     return max(1, min(_MOST, len(os.sched_getaffinity(0)), by_memory))

@@ -1,4 +1,4 @@
-"""The inspector: a picture may cost the decoding process, never the daemon and never its neighbours."""
+"""The decoder: a picture may cost the decoding process, never the daemon and never its neighbours."""
 
 from __future__ import annotations
 
@@ -145,17 +145,78 @@ def test_a_picture_that_needs_too_much_memory_costs_nothing_else(folder: Path) -
         assert the_child().pid == child.pid
 
 
-def test_a_picture_that_takes_too_long_is_named_and_the_child_replaced(folder: Path) -> None:
-    with closing(Decoder(Limits(decode_s=3.0))) as decoder:
+@pytest.fixture
+def measured_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Lets the children run this program for each picture, before they measure it. It knows `name` and `began_s`."""
+
+    def replace_measure(program: str) -> None:
+        folder = tmp_path / "measured_by"
+        folder.mkdir()
+        (folder / "program.py").write_text(program, encoding="utf-8")
+        (folder / "sitecustomize.py").write_text(
+            "import sys, time\n"
+            "from pathlib import Path\n"
+            "if sys.argv[:1] == ['-m']:\n"
+            "    import fastfit_watch.imaging.codec as codec\n"
+            "    measure, program = codec.measure, Path(__file__).with_name('program.py').read_text()\n"
+            "    def slow(file, limits, name, *more):\n"
+            "        exec(program, {'name': name, 'began_s': time.monotonic()})\n"
+            "        return measure(file, limits, name, *more)\n"
+            "    codec.measure = slow\n",
+            encoding="utf-8",
+        )
+        monkeypatch.setenv("PYTHONPATH", str(folder))
+
+    return replace_measure
+
+
+def test_a_picture_that_takes_too_long_is_named_and_the_child_replaced(
+    folder: Path, measured_by: Callable[[str], None]
+) -> None:
+    measured_by("while name == 'slow.jpg': pass")
+    (folder / "slow.jpg").write_bytes((folder / "anna.jpg").read_bytes())
+    with closing(Decoder(Limits(decode_s=0.5))) as decoder:
         decoder.inspect(folder, ["anna.jpg"])
         child = the_child()
-        child.send_signal(signal.SIGSTOP)
-        began_s = time.monotonic()
-        fault = decoder.inspect(folder, ["anna.jpg"])["anna.jpg"]
-        assert 2.9 < time.monotonic() - began_s < Limits().decode_s
-        assert "takes more than 3 s to decode" in str(fault)
+        fault = decoder.inspect(folder, ["slow.jpg"])["slow.jpg"]
+        assert "'slow.jpg' takes more than 0.5 s to decode" in str(fault)
         wait_until(lambda: not child.is_running())
         assert decoder.inspect(folder, ["anna.jpg"])["anna.jpg"] == FACTS
+
+
+def test_a_picture_is_not_to_blame_where_others_have_the_processor(
+    folder: Path, measured_by: Callable[[str], None]
+) -> None:
+    # For a second and a half, with a tenth of the processor.
+    measured_by(
+        "import time\n"
+        "while time.monotonic() < began_s + 1.5:\n"
+        "    busy_s = time.process_time() + 0.005\n"
+        "    while time.process_time() < busy_s: pass\n"
+        "    time.sleep(0.05)\n"
+    )
+    with closing(Decoder(Limits(decode_s=0.5))) as decoder:
+        began_s = time.monotonic()
+        assert decoder.inspect(folder, ["anna.jpg"])["anna.jpg"] == FACTS
+        assert time.monotonic() - began_s > 1.5
+
+
+def test_a_picture_is_not_to_blame_where_the_machine_was_frozen(folder: Path) -> None:
+    with closing(Decoder(Limits(decode_s=0.5))) as decoder:
+        decoder.inspect(folder, ["anna.jpg"])
+        frozen = the_child()
+        frozen.send_signal(signal.SIGSTOP)
+        assert decoder.inspect(folder, ["anna.jpg"])["anna.jpg"] == FACTS
+        assert the_child().pid != frozen.pid, "the frozen one is replaced"
+
+
+def test_no_picture_is_to_blame_where_no_child_gets_on(folder: Path, measured_by: Callable[[str], None]) -> None:
+    measured_by("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)")
+    with (
+        closing(Decoder(Limits(decode_s=0.3))) as decoder,
+        pytest.raises(StorageError, match=r"decodes 'anna\.jpg' does not get on"),
+    ):
+        decoder.inspect(folder, ["anna.jpg"])
 
 
 def test_a_picture_that_crashes_the_child_is_named_and_its_neighbours_are_not(

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 SPOKEN = (
     *("domain/look", "domain/options", "config/settings", "storage/spool", "imaging/codec"),
     *("cli/check", "cli/try_on", "daemon/dispatcher", "daemon/worker_process", "worker/pipeline"),
-    *("intake/safe_yaml", "intake/manifest", "intake/upload_folder", "intake/validation", "intake/checksums"),
+    *("config/safe_yaml", "intake/manifest", "intake/upload_folder", "intake/validation", "intake/checksums"),
     *("intake/claim", "intake/watcher", "intake/scan", "intake/decoder", "intake/loop", "intake/uploads"),
     "intake/admission",
 )
