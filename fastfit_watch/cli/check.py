@@ -11,7 +11,7 @@ from pathlib import Path
 from fastfit_watch.domain.errors import ManifestError, UploadError
 from fastfit_watch.domain.limits import Limits
 from fastfit_watch.intake.decoder_pool import DecoderPool
-from fastfit_watch.intake.manifest import MANIFEST_NAMES, read_manifest
+from fastfit_watch.intake.manifest import MANIFEST_NAMES, misnamed_manifest, read_manifest
 from fastfit_watch.intake.upload_folder import list_folder, read_small
 from fastfit_watch.system.exit_codes import ExitCode
 from fastfit_watch.system.folders import open_folder
@@ -57,6 +57,8 @@ def check_upload(folder: Path, limits: Limits) -> CheckResult:
             present = [name for name in MANIFEST_NAMES if name in listing.names]
             if len(present) != 1:
                 faults.append(f"there are both {' and '.join(present)}. Keep one of them." if present else _NO_MANIFEST)
+                other = misnamed_manifest(listing.names)
+                faults += [f"{other!r} is there: rename it to {MANIFEST_NAMES[0]}."] if other and not present else []
                 return CheckResult(tuple(faults))
             text = read_small(folder_fd, present[0], limits.manifest_bytes)
         manifest = read_manifest(text, present[0], listing.names)
@@ -69,7 +71,8 @@ def check_upload(folder: Path, limits: Limits) -> CheckResult:
     # One sentence for a file is enough: what may not be there is not opened either.
     sound = [name for name in manifest.files if not any(fault.startswith(repr(name)) for fault in listing.faults)]
     faults += _picture_faults(folder, [name for name in sound if name not in manifest.missing], limits)
-    return CheckResult(tuple(faults), manifest.missing, manifest.summary)
+    missing = (f"{present[0]}:{each.line}: {each.name!r} is missing. {each.hint}" for each in manifest.missing_files)
+    return CheckResult(tuple(faults), tuple(map(str.rstrip, missing)), manifest.summary)
 
 
 def describe(folder: Path, result: CheckResult) -> list[str]:
@@ -77,7 +80,7 @@ def describe(folder: Path, result: CheckResult) -> list[str]:
     name = str(folder) if str(folder).isprintable() else repr(str(folder))
     if result.ok:
         return [f"{name}: good. {result.summary}"]
-    problems = [*result.faults, *(f"missing: {file}" for file in result.missing)]
+    problems = [*result.faults, *result.missing]
     count = f"{len(problems)} mistake{'' if len(problems) == 1 else 's'}"
     return [f"{name}: {count}", *(f"  {problem}" for problem in problems)]
 

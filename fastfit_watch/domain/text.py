@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
+
+JOINERS = frozenset("\u200c\u200d")
+"""Zero-width characters that scripts and emoji need between two others."""
+
 
 def one_line(text: str) -> str:
     """`text` with everything that is not printable escaped: line breaks, terminal codes, direction marks."""
@@ -24,3 +29,8 @@ def gigabytes(count: int) -> str:
     if count >= 10**6:
         return f"{count / 1e6:.0f} MB"
     return f"{count / 1e3:.0f} kB" if count >= 10**4 else f"{count} bytes"
+
+
+def can_be_shown(name: str) -> bool:
+    """May a file or folder have this name? It may have spaces of any kind, but nothing that hides or reorders text."""
+    return all(letter.isprintable() or letter in JOINERS or unicodedata.category(letter) == "Zs" for letter in name)

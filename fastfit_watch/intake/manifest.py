@@ -1,4 +1,4 @@
-"""The manifest of an upload becomes looks. All its faults are reported together, each with its line and a fix.
+"""Reads the manifest of an upload into looks, and reports all its faults together, each with its line and a fix.
 
 person: anna.jpg                      people: [anna.jpg, "b*.jpg"]
 upper: shirt.jpg             or       steps: 30
@@ -17,22 +17,39 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fastfit_watch.config.safe_yaml import Faults, Node, Refused, YamlList, YamlMap, YamlScalar, read_yaml
+from fastfit_watch.config.safe_yaml import (
+    SHOWN,
+    Faults,
+    Node,
+    Refused,
+    YamlList,
+    YamlMap,
+    YamlScalar,
+    explain_lookalikes,
+    read_yaml,
+)
 from fastfit_watch.domain.errors import ManifestError
 from fastfit_watch.domain.job import Priority
 from fastfit_watch.domain.look import Category, Look, SamplingOptions, outfit_conflict
 from fastfit_watch.domain.options import OPTIONS
+from fastfit_watch.domain.text import JOINERS, can_be_shown
 
 MANIFEST_NAMES = ("outfit.yaml", "outfit.yml")
 MAX_PICTURES = 5000
 MAX_BYTES = 256 * 1024
 """Largest manifest, whatever the settings allow."""
 ONLY_LOOK = "look"
-"""What the one look of the short form is called."""
+"""Name of the one look of the short form."""
 _RESERVED = frozenset({"READY", "CANCEL", "RETRY", "SHA256SUMS", *MANIFEST_NAMES})
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 _PATTERN = re.compile(r"[*?\[]")
-_LOOK_NAME = re.compile(r"\w[\w ._-]{0,59}")
+_SIGNS = frozenset(" ._-") | JOINERS
+_LOOK_NAME_LENGTH = 60
+# The manifest under another name: hidden extensions, capitals, second copies.
+_LIKE_MANIFEST = re.compile(r"outfits?[ _()0-9-]*(\.(ya?ml|txt|json))*|.*\.ya?ml(\.txt)*", re.IGNORECASE)
+_MOST_HINTS = 20
+_QUOTES = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u201b\u00ab\u00bb"
+_SEPARATORS = re.compile(r"[\s,;]+(?:and[\s,;]+)?")
 # A file name may have 255 bytes, and ".webp" is the longest thing to come.
 _KEY_BYTES = 240
 _NAME_BYTES = 255
@@ -47,18 +64,34 @@ _PRIORITIES = {priority.word: priority for priority in (Priority.LOW, Priority.N
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """What was asked for.
+class MissingFile:
+    """A file or pattern that a manifest names in `line`, and for which nothing is there. hint: what may be meant."""
 
-    files: every picture named, in the order of its first mention. missing: the names and patterns of `files` and
-    `people` for which nothing is there yet. looks: one for each person and outfit, person by person.
-    priority: low gives way to everyone's jobs, high goes before the uploader's own other jobs.
+    name: str
+    line: int
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The looks that an upload asks for.
+
+    looks: one for each person and outfit, person by person. files: every picture named, in the order of its first
+    mention. missing_files: those of `files`, and the patterns, for which nothing is there yet. unused: the pictures in
+    the folder that no look uses. priority: low gives way to everyone's jobs, high goes before the uploader's own other
+    jobs.
     """
 
     looks: tuple[Look, ...]
     files: tuple[str, ...]
-    missing: tuple[str, ...]
+    missing_files: tuple[MissingFile, ...]
+    unused: tuple[str, ...] = ()
     priority: Priority = Priority.NORMAL
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The names of `missing_files`."""
+        return tuple(file.name for file in self.missing_files)
 
     @property
     def summary(self) -> str:
@@ -82,6 +115,12 @@ def read_manifest(text: bytes, file_name: str, names: Collection[str]) -> Manife
     return manifest
 
 
+def misnamed_manifest(names: Collection[str]) -> str:
+    """Return the file that is probably the manifest under another name, such as `outfit.yaml.txt`, or nothing."""
+    found = [name for name in sorted(names) if _LIKE_MANIFEST.fullmatch(name) and name not in MANIFEST_NAMES]
+    return min(found, key=lambda name: not name.casefold().startswith("outfit"), default="")
+
+
 _Entries = Mapping[str, tuple[YamlScalar, Node]]
 
 
@@ -89,7 +128,7 @@ _Entries = Mapping[str, tuple[YamlScalar, Node]]
 class _LookDraft:
     """One look before its people are known.
 
-    title: what to call it in a sentence. people: None where the ones on top apply.
+    title: its name in sentences. people: None where those of the top level apply.
     """
 
     name: YamlScalar
@@ -105,11 +144,13 @@ class _ManifestReader:
     def __init__(self, faults: Faults, names: Collection[str]) -> None:
         self._faults = faults
         self._names = frozenset(names)
-        # A Mac sends names decomposed while people type them composed.
-        self._composed = {unicodedata.normalize("NFC", name): name for name in sorted(names)}
-        self._steps_are_given = False  # on top, for all looks
+        # A Mac sends names decomposed while people type them composed: the spellings that are there, by NFC.
+        self._spellings: dict[str, list[str]] = {}
+        for name in sorted(names):
+            self._spellings.setdefault(_composed(name), []).append(name)
+        self._steps_are_given = False  # at the top level, for all looks
         self._lines: dict[str, int] = {}
-        self._missing: dict[str, int] = {}
+        self._missing: dict[str, YamlScalar] = {}
 
     def read(self, root: Node) -> Manifest:
         if not isinstance(root, YamlMap):
@@ -128,9 +169,36 @@ class _ManifestReader:
             if own is None:
                 self._faults.add(outfit.name.line, f"{outfit.title} names no person.", "Add 'people: [anna.jpg]'.")
             worn.append((outfit, own or []))
-        looks = self._looks(worn)
         self._refuse_twins()
-        return Manifest(looks, _in_order(self._lines), _in_order(self._missing), self._priority(entries))
+        looks = self._looks(worn)
+        files = tuple(sorted(self._lines, key=lambda name: self._lines[name]))
+        return Manifest(looks, files, self._missing_files(), self._unused(), self._priority(entries))
+
+    def _unused(self) -> tuple[str, ...]:
+        return tuple(name for name in sorted(self._names) if _is_picture(name) and name not in self._lines)
+
+    def _missing_files(self) -> tuple[MissingFile, ...]:
+        missing = sorted(self._missing.items(), key=lambda item: item[1].line)
+        return tuple(
+            MissingFile(name, scalar.line, self._hint(scalar) if number < _MOST_HINTS else "")
+            for number, (name, scalar) in enumerate(missing)
+        )
+
+    def _hint(self, name: YamlScalar) -> str:
+        """What may be meant by a name for which nothing is there; empty if nothing comes near."""
+        with_comment = (name.value + name.comment).rstrip()
+        if name.comment and (there := self._spellings.get(_composed(with_comment))):
+            return f"{there[0]!r} is there: YAML takes what follows ' #' for a comment, so put the name in quotes."
+        free = [each for each in sorted(self._names) if _is_picture(each) and each not in self._lines]
+        if _PATTERN.search(name.value):
+            pattern = _composed(name.value).casefold()
+            near = [each for each in free if fnmatch.fnmatchcase(_composed(each).casefold(), pattern)]
+        else:
+            near = [each for each in free if _loose(each) == _loose(name.value)]
+        if near:
+            return f"{near[0]!r} is there: names must match exactly."
+        alike = difflib.get_close_matches(name.value[:SHOWN], free, n=1, cutoff=0.8)
+        return f"Did you mean {alike[0]!r}?" if alike else ""
 
     def _priority(self, entries: _Entries) -> Priority:
         key, value = entries.get("priority", (None, None))
@@ -165,7 +233,7 @@ class _ManifestReader:
         return [outfit for outfit in outfits if outfit is not None]
 
     def _outfit(self, name: YamlScalar, look: Node, defaults: SamplingOptions) -> _LookDraft | None:
-        if not _LOOK_NAME.fullmatch(unicodedata.normalize("NFC", name.value)):
+        if not _can_name_look(_composed(name.value)):
             self._faults.add(
                 name.line,
                 f"{name.shown} cannot be the name of a look, as it becomes part of a file name.",
@@ -230,44 +298,49 @@ class _ManifestReader:
             self._faults.add(value.line, f"{value.shown} is not in this folder.", "Put the file here; write its name.")
         elif name.startswith(".") or name in _RESERVED:
             self._faults.add(value.line, f"{value.shown} cannot be the name of a picture.", "Rename the file.")
-        elif not name.isprintable():
+        elif not can_be_shown(name):
             self._faults.add(value.line, f"{value.shown} has characters that cannot be shown.", "Rename the file.")
         elif len(name.encode()) > _NAME_BYTES:
             self._faults.add(value.line, f"{value.shown} is too long for a file name.", "Use a shorter name.")
+        elif name in self._names:
+            return value
+        elif name[0] in _QUOTES and name[-1] in _QUOTES:
+            self._faults.add(value.line, f"{value.shown} is no file here.", explain_lookalikes(name))
+        elif len(parts := [part for part in _SEPARATORS.split(name) if part]) > 1 and all(map(_is_picture, parts)):
+            fix = f"Put brackets round a list, and commas between the names: [{', '.join(parts)}]."
+            self._faults.add(value.line, f"{value.shown} is read as one name.", fix)
         else:
             return value
         return None
 
     def _find(self, name: YamlScalar) -> str:
-        """The file as the folder spells it; one that is not there is noted as missing."""
-        file = name.value
-        if file not in self._names:
-            file = self._composed.get(unicodedata.normalize("NFC", file), file)
-        if file not in self._names:
-            self._missing.setdefault(file, name.line)
-        self._lines.setdefault(file, name.line)
-        return file
+        """Return the file as the folder spells it. One that is not there is kept as missing."""
+        there = [name.value] if name.value in self._names else self._spellings.get(_composed(name.value), [])
+        if not there:
+            self._missing.setdefault(name.value, name)
+        for file in there or [name.value]:  # several are refused as too much alike
+            self._lines.setdefault(file, name.line)
+        return there[0] if there else name.value
 
     def _resolve(self, people: Sequence[YamlScalar], garments: Collection[str]) -> list[str]:
-        """The files of these people, each once. Patterns match pictures that are not used as garments."""
+        """Return the files of these people, each once. Patterns match pictures that are not used as garments."""
         found: dict[str, None] = {}
         for name in people:
             if name.value in self._names or not _PATTERN.search(name.value):
                 found[self._find(name)] = None
                 continue
-            pattern = unicodedata.normalize("NFC", name.value)
+            pattern = _with_plain_extension(name.value)
             matches = [
                 file
-                for composed, file in self._composed.items()
-                if fnmatch.fnmatchcase(composed, pattern)
-                and file.lower().endswith(_PICTURES)
-                and not file.startswith(".")
+                for file in sorted(self._names)
+                if _is_picture(file)
                 and file not in garments
+                and fnmatch.fnmatchcase(_with_plain_extension(file), pattern)
             ]
             for file in matches:
                 self._lines.setdefault(file, name.line)
             if not matches:
-                self._missing.setdefault(name.value, name.line)
+                self._missing.setdefault(name.value, name)
             found.update(dict.fromkeys(matches))
         return list(found)
 
@@ -300,9 +373,10 @@ class _ManifestReader:
             rank.setdefault(person, len(rank))
         looks: dict[str, Look] = {}
         for person, outfit in sorted(pairs, key=lambda pair: rank[pair[0]]):
-            look = Look(person, unicodedata.normalize("NFC", outfit.name.value), outfit.garments, outfit.options)
+            look = Look(person, _composed(outfit.name.value), outfit.garments, outfit.options)
             twin = looks.setdefault(_folded(look.key), look)
-            if twin is not look:
+            # People whose names are too much alike were reported already.
+            if twin is not look and (twin.person == person or _folded(twin.person) != _folded(person)):
                 line = outfit.name.line if twin.person == person else self._lines[person]
                 one, other = (twin.name, look.name) if twin.person == person else (twin.person, person)
                 self._faults.add(line, f"{one!r} and {other!r} would give pictures of one name.", "Rename one of them.")
@@ -316,7 +390,8 @@ class _ManifestReader:
         for file, line in self._lines.items():
             twin = seen.setdefault(_folded(file), file)
             if twin != file:
-                self._faults.add(line, f"{file!r} and {twin!r} are too much alike.", "Rename one of the files.")
+                message = f"{twin!r} and {file!r} are too much alike: they differ only in {_difference(twin, file)}."
+                self._faults.add(line, message, "Rename one of the files.")
 
 
 def _suggest(key: str, known: Sequence[str]) -> str:
@@ -326,9 +401,44 @@ def _suggest(key: str, known: Sequence[str]) -> str:
     return "It belongs at the top of the file." if key in _ON_TOP else f"Known are: {', '.join(known)}."
 
 
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(_PICTURES) and not name.startswith(".")
+
+
+def _can_name_look(name: str) -> bool:
+    """Has the name letters, combining marks, digits and a few signs only, and is its first one no sign?"""
+    kinds = [unicodedata.category(letter)[0] for letter in name]
+    return (
+        0 < len(name) <= _LOOK_NAME_LENGTH
+        and (kinds[0] in "LN" or name[0] == "_")
+        and all(kind in "LMN" or letter in _SIGNS for letter, kind in zip(name, kinds, strict=True))
+    )
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _with_plain_extension(name: str) -> str:
+    """A name or pattern whose extension is in small letters: cameras write `.JPG`."""
+    stem, dot, extension = _composed(name).rpartition(".")
+    return f"{stem}{dot}{extension.lower()}" if dot else extension
+
+
 def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+    """What two names have in common that are one name on some disks, or look the same."""
+    return _composed("".join(letter for letter in name if letter not in JOINERS)).casefold()
 
 
-def _in_order(lines: Mapping[str, int]) -> tuple[str, ...]:
-    return tuple(sorted(lines, key=lambda name: lines[name]))
+def _loose(name: str) -> str:
+    """What two names have in common of which one was probably meant as the other: not capitals, not the extension."""
+    plain = " ".join(unicodedata.normalize("NFKC", _folded(name)).split())
+    while plain.endswith(_PICTURES):
+        plain = plain.rpartition(".")[0]
+    return plain
+
+
+def _difference(one: str, other: str) -> str:
+    if _composed(one) == _composed(other):
+        return "how an accent is stored"
+    return "capitals" if one.casefold() == other.casefold() else "capitals and in characters that do not show"

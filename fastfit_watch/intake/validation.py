@@ -15,7 +15,7 @@ from fastfit_watch.domain.job import Job, Status
 from fastfit_watch.domain.look import Look
 from fastfit_watch.intake.checksums import mismatched_files, read_sums
 from fastfit_watch.intake.claim import Claim, UploadClaimer
-from fastfit_watch.intake.manifest import MANIFEST_NAMES, Manifest, read_manifest
+from fastfit_watch.intake.manifest import MANIFEST_NAMES, Manifest, misnamed_manifest, read_manifest
 from fastfit_watch.intake.upload_folder import FileChanged, Listing, is_open_for_writing, read_small
 
 READY = "READY"
@@ -70,7 +70,9 @@ class UploadValidator:
             return Verdict(Status.INVALID, " ".join(listing.faults))
         present = [each for each in MANIFEST_NAMES if each in listing.names]
         if not present:
-            return Verdict(Status.WAITING, f"no {MANIFEST_NAMES[0]} yet")
+            other = misnamed_manifest(listing.names)
+            hint = f": {other!r} is there; rename it" if other else ""
+            return Verdict(Status.WAITING, f"no {MANIFEST_NAMES[0]} yet{hint}")
         if len(present) > 1:
             return Verdict(Status.INVALID, f"there are both {' and '.join(present)}. Keep one of them.")
         whole = still or READY in listing.names
@@ -81,7 +83,9 @@ class UploadValidator:
             # Half a manifest is no fault as long as the other half may come.
             return Verdict(Status.INVALID, str(error)) if whole else NOT_STILL
         if manifest.missing:
-            return Verdict(Status.WAITING, f"missing {_some(manifest.missing)}{_near(manifest.missing, listing.names)}")
+            hints = [f"{present[0]}:{file.line}: {file.hint}" for file in manifest.missing_files if file.hint]
+            hint = f" ({' '.join(hints[:NAMES_SHOWN])})" if hints else ""
+            return Verdict(Status.WAITING, f"missing {_some(manifest.missing)}{hint}")
         parts = [each for each in listing.names if each.endswith(PARTS)]
         if parts:
             return Verdict(Status.WAITING, f"{_some(parts)} is not uploaded to its end yet")
@@ -154,9 +158,3 @@ def _some(names: Sequence[str]) -> str:
     more = len(names) - NAMES_SHOWN
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
-
-def _near(missing: Sequence[str], present: Sequence[str]) -> str:
-    """A hint where a name differs only by capitals."""
-    spelled = {name.casefold(): name for name in present}
-    wrong = [f"{name} is there as {spelled[name.casefold()]}" for name in missing if name.casefold() in spelled]
-    return f" ({'; '.join(wrong)}: names must match exactly)" if wrong else ""

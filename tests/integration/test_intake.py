@@ -136,7 +136,7 @@ def test_a_stalled_upload_that_changed_in_place_waits_again(intake: IntakeFixtur
 def test_a_name_that_differs_by_capitals_gets_a_hint(intake: IntakeFixture) -> None:
     intake.upload(files={"outfit.yaml": MANIFEST, "Anna.JPG": FILES["anna.jpg"], "shirt.jpg": FILES["shirt.jpg"]})
     intake.step()
-    assert intake.said() == "waiting: missing anna.jpg (anna.jpg is there as Anna.JPG: names must match exactly)"
+    assert intake.said() == "waiting: missing anna.jpg (outfit.yaml:1: 'Anna.JPG' is there: names must match exactly.)"
 
 
 def test_ready_needs_no_stillness_but_everything_else(intake: IntakeFixture) -> None:

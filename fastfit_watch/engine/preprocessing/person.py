@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from fastfit_watch.domain.errors import EngineError
+from fastfit_watch.domain.errors import ImageError
 from fastfit_watch.domain.look import Category, Framing, MaskMode
 from fastfit_watch.engine.parsers.parsing import HumanParser, Parsing
 from fastfit_watch.engine.pixels import Pixels, Size
@@ -79,12 +79,12 @@ def parse_person(image: Image.Image, framing: Framing, parser: HumanParser, size
 
     Raises
     ------
-    EngineError : the picture is too small, or so narrow that nothing is left of it.
+    ImageError : the picture is too small, or so narrow that nothing is left of it.
     """
     crop = framing is Framing.CROP
     parsed_size = size if crop else _workable_size((image.height, image.width), longest=max(size))
     if min(*image.size, *parsed_size) < _SMALLEST_SIDE_PX:
-        raise EngineError(
+        raise ImageError(
             f"The person's picture is too small or too narrow: {image.width} x {image.height} pixels.",
             hint="Use a larger picture that shows the whole person, at most ten times longer than wide.",
         )

@@ -48,13 +48,13 @@ def test_all_mistakes_of_all_folders_are_told(spring: Path, capsys: pytest.Captu
     (spring / "shirt.png").write_text("<html>not found</html>")
     (spring / "ben.jpg").unlink()
     result = check_upload(spring, Limits())
-    assert result.missing == ("ben.jpg",)
+    assert result.missing == ("outfit.yaml:1: 'ben.jpg' is missing.",)
     assert [fault.split("'")[1] for fault in result.faults] == ["anna.jpg", "shirt.png"]
     other = spring.parent / "other"
     other.mkdir()
     assert check_folders([spring, other], Limits()) is ExitCode.INVALID
     error = capsys.readouterr().err
-    for word in ("3 mistakes", "ends early", "a web page", "missing: ben.jpg", "other: 1 mistake", "no outfit.yaml"):
+    for word in ("3 mistakes", "ends early", "a web page", "'ben.jpg' is missing", "other: 1 mistake", "no outfit.yaml"):
         assert word in error
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from support.tiny_networks import PERSON_SIZE, DrawnParser, load_engine, write_bundle
 from torch import Tensor
 
-from fastfit_watch.domain.errors import EngineError, OutOfMemory
+from fastfit_watch.domain.errors import EngineError, ImageError, OutOfMemory
 from fastfit_watch.domain.look import Category, Framing, MaskMode, SamplingOptions
 from fastfit_watch.engine.measurement import StageClock, memory_errors
 from fastfit_watch.engine.pixels import Pixels
@@ -234,7 +234,7 @@ def test_nobody_in_the_picture(engine: FastFitEngine, framing: Framing, mask: Ma
 def test_picture_that_leaves_nothing_to_parse(framing: Framing, size: tuple[int, int]) -> None:
     if framing is Framing.CROP and size == (4000, 40):
         size = (40, 8)
-    with pytest.raises(EngineError, match="too small or too narrow"):
+    with pytest.raises(ImageError, match="too small or too narrow"):
         parse_person(Image.new("RGB", size), framing, DrawnParser(), (1024, 768))
 
 

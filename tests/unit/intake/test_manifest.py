@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fastfit_watch.config.safe_yaml import MAX_FAULTS
 from fastfit_watch.domain.errors import Fault, ManifestError
 from fastfit_watch.domain.look import DRESS_CONFLICT, Category, Framing, ImageFormat, MaskMode, SamplingOptions
-from fastfit_watch.intake.manifest import MAX_BYTES, MAX_PICTURES, Manifest, read_manifest
+from fastfit_watch.intake.manifest import MAX_BYTES, MAX_PICTURES, Manifest, misnamed_manifest, read_manifest
 
 NAMES = ("anna.jpg", "ben.jpg", "clutch.png", "gown.jpg", "jeans.jpg", "outfit.yaml", "shirt.jpg")
 SHORT = "person: anna.jpg\nupper: shirt.jpg\n"
@@ -118,6 +118,131 @@ def test_patterns_find_pictures_that_are_no_garments() -> None:
     assert read("person: 'x[z-a]*'\nupper: shirt.jpg", odd).missing == ("x[z-a]*",)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("*.jpg", ["BEN.JPG", "anna.jpg", "eva.Jpg"]),
+        ("*.JPG", ["BEN.JPG", "anna.jpg", "eva.Jpg"]),
+        ("*.j*", ["BEN.JPG", "anna.jpg", "dora.jpeg", "eva.Jpg"]),
+        ("B*.jpg", ["BEN.JPG"]),
+        ("[A-Z]*.jp[eg]", ["BEN.JPG"]),
+        ("*.jpe?", ["dora.jpeg"]),
+        ("*", ["BEN.JPG", "anna.jpg", "cara.PNG", "dora.jpeg", "eva.Jpg"]),
+    ],
+)
+def test_extensions_match_in_any_case(pattern: str, found: list[str]) -> None:
+    names = ("anna.jpg", "BEN.JPG", "cara.PNG", "dora.jpeg", "eva.Jpg", "notes.JPG.txt", "shirt.png")
+    manifest = read(f"people: ['{pattern}']\nupper: shirt.png", names)
+    assert [look.person for look in manifest.looks] == found
+    assert manifest.unused == tuple(sorted(set(names) - {*found, "shirt.png", "notes.JPG.txt"}))
+
+
+@pytest.mark.parametrize(
+    ("written", "there", "hint"),
+    [
+        ("Anna.jpg", "anna.jpg", "'anna.jpg' is there: names must match exactly"),
+        ("anna.jpg", "anna.JPG", "'anna.JPG' is there"),
+        ("anna.jpg", "anna.jpeg", "'anna.jpeg' is there"),
+        ("anna.jpg", "anna.jpg.jpg", "'anna.jpg.jpg' is there"),
+        ("anna", "anna.jpg", "'anna.jpg' is there"),
+        ("anna.jpg", "anna.png", "'anna.png' is there"),
+        ("anna 1.jpg", "anna\u202f1.jpg", "is there: names"),
+        ("花子 1.jpg", "花子\u30001.jpg", "is there: names"),
+        ("anna #1.jpg", "anna #1.jpg", "'anna #1.jpg' is there: YAML takes what follows ' #' for a comment"),
+        ("anna #1.jpg   ", "anna #1.jpg", "put the name in quotes"),
+        ("photo-anna.jpg", "foto-anna.jpg", "Did you mean 'foto-anna.jpg'?"),
+        ("anna.jpg", "quite_another.jpg", ""),
+        ("'A*.jpg'", "anna.jpg", "'anna.jpg' is there: names"),
+        ("'x*.jpg'", "anna.jpg", ""),
+    ],
+)
+def test_what_is_missing_has_its_line_and_the_name_that_comes_near(written: str, there: str, hint: str) -> None:
+    manifest = read(f"upper: shirt.png\nperson: {written}\n", (there, "shirt.png"))
+    (missing,) = manifest.missing_files
+    assert missing.line == 2 and hint in missing.hint and bool(hint) == bool(missing.hint)
+    assert manifest.unused == (there,)
+
+
+def test_a_name_that_is_used_already_is_no_hint() -> None:
+    manifest = read("people: [anna.jpg, Ann.jpg]\nupper: shirt.jpg\n", ("anna.jpg", "shirt.jpg"))
+    assert [file.hint for file in manifest.missing_files] == [""]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("anna.jpg, ben.jpg", "[anna.jpg, ben.jpg]"),
+        ("anna.jpg,ben.jpg", "[anna.jpg, ben.jpg]"),
+        ("anna.jpg; BEN.JPG", "[anna.jpg, BEN.JPG]"),
+        ("anna.jpg ben.jpg", "[anna.jpg, ben.jpg]"),
+        ("anna.jpg and ben.jpg", "[anna.jpg, ben.jpg]"),
+        ("anna.jpg, ben.jpg and cara.webp", "[anna.jpg, ben.jpg, cara.webp]"),
+        ("anna.jpg\n  ben.jpg", "[anna.jpg, ben.jpg]"),
+        ("'anna.jpg, *.png'", "[anna.jpg, *.png]"),
+        ("[anna.jpg ben.jpg]", "[anna.jpg, ben.jpg]"),
+    ],
+)
+def test_a_list_without_brackets_is_called_one(value: str, shown: str) -> None:
+    fault = only_fault(f"upper: shirt.jpg\npeople: {value}\n")
+    assert fault.line == 2 and "is read as one name" in fault.message
+    assert "Put brackets round a list" in fault.fix and shown in fault.fix
+
+
+@pytest.mark.parametrize("name", ["anna, right.jpg", "a.b, c.jpg", "anna and ben.jpg", "anna.jpg, ben.jpg"])
+def test_a_name_with_a_comma_is_a_name(name: str) -> None:
+    assert read(f"person: {name}\nupper: shirt.jpg\n", (name, "shirt.jpg")).missing == ()
+
+
+@pytest.mark.parametrize("quotes", ["“”", "„“", "\u2018\u2019", "«»", "””"])
+@pytest.mark.parametrize("key", ["person", "people", "upper"])
+def test_curly_quotes_are_named(quotes: str, key: str) -> None:
+    value = f"{quotes[0]}ben.jpg{quotes[1]}"
+    fault = only_fault(
+        f"person: {value}\nupper: shirt.jpg\n"
+        if key == "person"
+        else f"person: anna.jpg\nlooks: {{a: {{{key}: {value}, bag: clutch.png}}}}"
+    )
+    assert "curly quotes" in fault.fix and "straight ones" in fault.fix
+    assert read(f"person: {value}\nupper: shirt.jpg\n", (value, "shirt.jpg")).missing == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "fix"),
+    [
+        ("person:\tanna.jpg\nupper:\tshirt.jpg\n", 1, "Put a space after the colon, not a tab."),
+        ("person: anna.jpg\nlooks:\n\ta: {upper: shirt.jpg}\n", 3, "Indent with spaces, not with tabs."),
+        ("person\uff1aanna.jpg\nupper: shirt.jpg\n", 2, "a wide colon"),
+        ("person:\u00a0anna.jpg\nupper: shirt.jpg\n", 2, "a space of another kind"),
+        ("person: anna.jpg\nupper: a: b.jpg\n", 2, "has ': ' in it"),
+        ("people: [anna.jpg, ben #1.jpg]\nupper: shirt.jpg\n", 2, "What follows ' #' is a comment"),
+    ],
+)
+def test_what_yaml_cannot_read_is_told_by_its_cause(text: str, line: int, fix: str) -> None:
+    fault = only_fault(text)
+    assert fault.line == line and fix in fault.fix
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (("outfit.yaml.txt", "anna.jpg"), "outfit.yaml.txt"),
+        (("outfit.yml.txt",), "outfit.yml.txt"),
+        (("Outfit.YAML",), "Outfit.YAML"),
+        (("OUTFIT.YML",), "OUTFIT.YML"),
+        (("outfits.yaml",), "outfits.yaml"),
+        (("outfit (1).yaml",), "outfit (1).yaml"),
+        (("outfit",), "outfit"),
+        (("outfit.txt",), "outfit.txt"),
+        (("outfit.json", "a.yaml"), "outfit.json"),
+        (("manifest.yaml",), "manifest.yaml"),
+        (("outfit.yaml.filepart", "outfit.jpg", "outfit.schema.json", "outfit.docx", "notes.txt"), ""),
+        ((), ""),
+    ],
+)
+def test_a_manifest_under_another_name_is_found(names: tuple[str, ...], found: str) -> None:
+    assert misnamed_manifest(names) == found
+
+
 def test_what_is_not_there_yet_is_missing_and_no_fault() -> None:
     manifest = read("people: [anna.jpg, zoe.jpg, 'group*.jpg']\nupper: coat.jpg\n")
     assert manifest.missing == ("zoe.jpg", "group*.jpg", "coat.jpg")
@@ -215,13 +340,22 @@ def test_only_plain_names_inside_the_folder(name: str) -> None:
     assert only_fault(f'person: anna.jpg\nupper: "{name}"\n').line == 2
 
 
-@pytest.mark.parametrize("name", ["a/b", ".a", "-a", " a", "a\\tb", "x" * 61, "a:b", "é\\u202e", ""])
+@pytest.mark.parametrize(
+    "name",
+    ["a/b", ".a", "-a", " a", "a\\tb", "x" * 61, "a:b", "é\\u202e", "", "\\u093ea", "a\\u3000b", "a\\u200bb", "😀"],
+)
 def test_names_of_looks_become_file_names(name: str) -> None:
     fault = only_fault(f'person: anna.jpg\nlooks: {{"{name}": {{upper: shirt.jpg}}}}\n')
     assert "cannot be the name of a look" in fault.message
 
 
-@pytest.mark.parametrize("name", ["a", "Été 2", "a.b-c_d", "x" * 60, "試", "7"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a", "Été 2", "a.b-c_d", "x" * 60, "試", "7", "_a"),
+        *("शादी", "বিয়ে", "திருமணம்", "งานแต่ง", "می\u200cروم", "عُرْس", "חתונה", "ពិធី", "Ελλάδα", "결혼식", "\u0435\u0301"),
+    ],
+)
 def test_good_names_of_looks(name: str) -> None:
     assert read(f"person: anna.jpg\nlooks: {{{name}: {{upper: shirt.jpg}}}}\n").looks[0].name == name
 
@@ -237,11 +371,31 @@ def test_results_of_one_name_are_refused() -> None:
     assert len(read("people: [anna.jpg, anna.jpg]\nupper: shirt.jpg").looks) == 1
 
 
-def test_names_that_are_too_much_alike_are_refused() -> None:
-    assert "too much alike" in only_fault("person: anna.jpg\nupper: shirt.jpg\nlower: Shirt.jpg\n").message
-    composed, decomposed = "zoë.jpg", unicodedata.normalize("NFD", "zoë.jpg")
-    text = f"person: anna.jpg\nupper: {composed}\nlower: {decomposed}\n"
-    assert "too much alike" in only_fault(text, (composed, decomposed)).message
+COMPOSED, DECOMPOSED = "zoë.jpg", unicodedata.normalize("NFD", "zoë.jpg")
+
+
+@pytest.mark.parametrize(
+    ("text", "one", "other", "difference"),
+    [
+        ("person: anna.jpg\nupper: shirt.jpg\nlower: Shirt.jpg\n", "shirt.jpg", "Shirt.jpg", "capitals"),
+        (
+            f"person: anna.jpg\nupper: {COMPOSED}\nlower: {DECOMPOSED}\n",
+            COMPOSED,
+            DECOMPOSED,
+            "how an accent is stored",
+        ),
+        ("people: ['*.jpg']\nupper: shirt.png\n", COMPOSED, DECOMPOSED, "how an accent is stored"),
+        ("people: ['[zZ]*']\nupper: shirt.png\n", "zoe.jpg", "ZOE.jpg", "capitals"),
+        ("people: ['*']\nupper: shirt.png\n", "ben.jpg", "ben.JPG", "capitals"),
+        ("people: ['*']\nupper: shirt.png\n", "م\u200cن.jpg", "من.jpg", "characters that do not show"),
+        # The manifest has a third spelling, which both stand for.
+        ("person: \u00c5.jpg\nupper: shirt.png", "A\u030a.jpg", "\u212b.jpg", "how an accent is stored"),
+    ],
+)
+def test_names_that_are_too_much_alike_are_refused(text: str, one: str, other: str, difference: str) -> None:
+    fault = only_fault(text, (one, other, "shirt.png", "zzz.txt"))
+    assert "too much alike" in fault.message and difference in fault.message
+    assert repr(one) in fault.message and repr(other) in fault.message and fault.line >= 1
 
 
 def test_results_with_names_too_long_are_refused() -> None:
@@ -370,3 +524,10 @@ def test_any_tree(tree: object) -> None:
 def test_any_bytes(data: bytes) -> None:
     survives(data)
     survives(SHORT.encode() + data)
+
+
+@pytest.mark.parametrize(
+    "name", ["花子\u30001.jpg", "Screenshot at 3.14\u202fPM.png", "a\u00a0b.jpg", "👩\u200d💻.jpg", "می\u200cروم.jpg"]
+)
+def test_names_with_spaces_and_joiners_of_other_scripts_are_names(name: str) -> None:
+    assert read(f'person: "{name}"\nupper: shirt.jpg\n', (name, "shirt.jpg")).missing == ()
