@@ -37,8 +37,8 @@ MAX_BYTES = 1024 * 1024
 
 
 def _has_port(address: str) -> str:
-    if address and not 0 < int(address.rpartition(":")[2]) < 2**16:
-        raise ValueError("a port is a number from 1 to 65535")
+    if address and not 0 <= int(address.rpartition(":")[2]) < 2**16:
+        raise ValueError("a port is a number from 0 to 65535")
     return address
 
 

@@ -157,4 +157,3 @@ def _some(names: Sequence[str]) -> str:
     """The first few names, in one line."""
     more = len(names) - NAMES_SHOWN
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
-

@@ -64,7 +64,9 @@ def test_a_running_daemon_keeps_the_settings_it_has(daemon: DaemonProcess) -> No
     wait_for(lambda: "settings read again" in _stderr(daemon), daemon)
     daemon.upload("spring", "casual")
     wait_for(lambda: daemon.is_final("spring"), daemon)
-    assert daemon.read(lambda ledger: ledger.job("spring").status) is Status.DONE
+    job = daemon.read(lambda ledger: ledger.job("spring"))
+    assert job is not None
+    assert job.status is Status.DONE
     assert "Traceback" not in _stderr(daemon)
 
 

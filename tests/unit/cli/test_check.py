@@ -54,7 +54,8 @@ def test_all_mistakes_of_all_folders_are_told(spring: Path, capsys: pytest.Captu
     other.mkdir()
     assert check_folders([spring, other], Limits()) is ExitCode.INVALID
     error = capsys.readouterr().err
-    for word in ("3 mistakes", "ends early", "a web page", "'ben.jpg' is missing", "other: 1 mistake", "no outfit.yaml"):
+    words = ("3 mistakes", "ends early", "a web page", "'ben.jpg' is missing", "other: 1 mistake", "no outfit.yaml")
+    for word in words:
         assert word in error
 
 

@@ -86,7 +86,7 @@ BROKEN = {
     "curly quotes": ("metrics:\n  listen: \u201clocalhost:80\u201d", 2, "curly quotes"),
     "a tab": ("bundle:\tmini", 1, "a space after the colon"),
     "a tab as indentation": ("log:\n\tlevel: INFO", 2, "Indent with spaces"),
-    "a port that is none": ("metrics: {listen: '127.0.0.1:70000'}", 1, "a port is a number from 1 to 65535"),
+    "a port that is none": ("metrics: {listen: '127.0.0.1:70000'}", 1, "a port is a number from 0 to 65535"),
     "a word for a section": ("engine: fast", 1, "'engine'"),
     "a section for a word": ("bundle: {a: b}", 1, "'bundle'"),
     "a word that needs a list": ("engine:\n  devices: auto", 2, "'engine.devices'"),
@@ -102,7 +102,7 @@ BROKEN = {
 def test_every_wrong_setting_is_one_sentence_with_its_line(tmp_path: Path, name: str) -> None:
     text, line, words = BROKEN[name]
     file = tmp_path / "c.yaml"
-    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    file.write_bytes(text if isinstance(text, bytes) else str(text).encode())
     with pytest.raises(ConfigError) as caught:
         load_config(file)
     message = str(caught.value)
