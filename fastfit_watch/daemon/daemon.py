@@ -35,6 +35,7 @@ from fastfit_watch.intake.thread import IntakeThread
 from fastfit_watch.reporting.integrations import Integrations
 from fastfit_watch.reporting.publisher import Publisher
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.system.backoff import backoff_s
 from fastfit_watch.system.devices import find_devices
 from fastfit_watch.system.exit_codes import ExitCode
 from fastfit_watch.system.sd_notify import notify, watchdog_interval_s
@@ -112,18 +113,18 @@ class Daemon:
 
     def _open_ledger(self) -> Ledger:
         """Open the ledger; on a full or failing disk wait for it, as later on, until somebody stops us."""
-        pause_s = _BUSY_WAIT_S
+        failures = 0
         while True:
             try:
                 return Ledger(self._spool.ledger_path)
             except StorageError as error:
                 if self._once or self._stops:
                     raise
+                failures += 1
                 logger.error("the queue stands still: {}", error)
                 notify(f"STATUS={one_line(str(error))}\nEXTEND_TIMEOUT_USEC={_EXTENSION_S * 1_000_000}")
             with contextlib.suppress(queue.Empty):
-                self._mail.get(timeout=pause_s)
-            pause_s = min(2 * pause_s, _LEDGER_WAIT_S)
+                self._mail.get(timeout=backoff_s(failures, _BUSY_WAIT_S, _LEDGER_WAIT_S))
 
     def run(self) -> ExitCode:
         """Work until a signal comes or, with `once`, until everything complete is processed."""

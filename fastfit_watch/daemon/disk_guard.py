@@ -11,6 +11,7 @@ from loguru import logger
 
 from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.system.atomic_write import TEMPORARY, write_bytes
+from fastfit_watch.system.backoff import backoff_s
 
 _PROBE_BYTES = 256 * 1024
 _PROBE_FIRST_S = 1.0
@@ -27,7 +28,7 @@ class DiskGuard:
         self.reason = ""
         self._folders, self._tell = folders, tell
         self._probe_at_s = 0.0
-        self._probe_pause_s = _PROBE_FIRST_S
+        self._probes = 1
 
     def pause(self, reason: str, clock_s: float) -> None:
         """Stand still until the disk is well again."""
@@ -35,15 +36,15 @@ class DiskGuard:
             return
         logger.error("the queue stands still: {}", reason)
         self.reason = reason
-        self._probe_at_s = clock_s + self._probe_pause_s
+        self._probe_at_s = clock_s + backoff_s(self._probes, _PROBE_FIRST_S, _PROBE_LAST_S)
         self._tell(reason)
 
     def try_resume(self, min_free_bytes: int, clock_s: float) -> None:
         """Go on if there is room again, and every folder can be written to. Tried less and less often."""
         if not self.reason or clock_s < self._probe_at_s:
             return
-        self._probe_pause_s = min(2 * self._probe_pause_s, _PROBE_LAST_S)
-        self._probe_at_s = clock_s + self._probe_pause_s
+        self._probes += 1
+        self._probe_at_s = clock_s + backoff_s(self._probes, _PROBE_FIRST_S, _PROBE_LAST_S)
         if self.shortage(min_free_bytes) is not None:
             return
         for folder in self._folders:
@@ -59,7 +60,7 @@ class DiskGuard:
 
     def note_success(self) -> None:
         """Something was written: the next standstill is probed often again."""
-        self._probe_pause_s = _PROBE_FIRST_S
+        self._probes = 1
 
     def shortage(self, min_free_bytes: int) -> str | None:
         """A sentence if too little space is free."""

@@ -40,6 +40,7 @@ from fastfit_watch.intake.claim import UploadClaimer
 from fastfit_watch.reporting.publisher import Publisher
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.system.atomic_write import make_folder, remove_temporaries, sync_folder
+from fastfit_watch.system.backoff import backoff_s
 from fastfit_watch.system.disk_errors import STORAGE_ERRNOS
 
 if TYPE_CHECKING:
@@ -277,7 +278,7 @@ class Dispatcher:
         if record.attempts >= settings.max_attempts:
             self._fail(record, f"{reason} (tried {record.attempts} times)", now_s)
             return
-        pause_s = min(settings.backoff_s * 2 ** (record.attempts - 1), settings.backoff_max_s)
+        pause_s = backoff_s(record.attempts, settings.backoff_s, settings.backoff_max_s)
         self._put_back(record, reason, pause_s, now_s)
 
     def _count_death(self, record: LookRecord, reason: str, now_s: float) -> None:

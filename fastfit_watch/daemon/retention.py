@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
 import time
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from fastfit_watch.storage.retention_marks import Kept
 from fastfit_watch.system.disk_errors import STORAGE_ERRNOS
 from fastfit_watch.system.failpoints import failpoint
 from fastfit_watch.system.folders import open_folder, remove_tree
+from fastfit_watch.system.stoppable_thread import StoppableThread
 
 NOTE = "retention"
 _UNITS_S = {"min": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
@@ -57,18 +57,15 @@ class RetentionThread:
         self._clock_s = self._saved_s = 0.0
         self._failed_s: dict[str, float] = {}
         self._trouble = ""
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="retention", daemon=True)
+        self._thread = StoppableThread("retention", self._work)
 
     def start(self) -> None:
         """Begin. What a crash cut short is finished first."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop after the job in hand."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        """End after the job whose files are being removed."""
+        self._thread.stop()
 
     def adopt(self, config: Config) -> None:
         """Use these settings from the next turn on."""
@@ -76,7 +73,7 @@ class RetentionThread:
 
     def _work(self) -> None:
         pause_s = 0.0
-        while not self._stop.wait(pause_s):
+        while not self._thread.wait(pause_s):
             try:
                 pause_s = _SHORT_S if self.step(time.time(), time.monotonic()) else _PAUSE_S
                 self._trouble = ""
@@ -132,7 +129,7 @@ class RetentionThread:
         with open_folder(f"{parent}/.") as parent_fd:
             for job in self._ledger.leaving(what, _AT_ONCE + len(self._failed_s)):
                 key = f"{what} {job.id}"
-                if self._stop.is_set() or clock_s < self._failed_s.get(key, float("-inf")) + _AGAIN_S:
+                if self._thread.is_stopping or clock_s < self._failed_s.get(key, float("-inf")) + _AGAIN_S:
                     continue
                 try:
                     remove_tree(job.id, parent_fd)

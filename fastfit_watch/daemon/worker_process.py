@@ -41,6 +41,7 @@ from fastfit_watch.domain.worker_protocol import (
     read_message,
     write_order,
 )
+from fastfit_watch.system.backoff import backoff_s
 
 _END_GRACE_S = 5.0
 _ASLEEP_S = 10.0
@@ -216,7 +217,7 @@ class WorkerProcess:
         """No process now; returns in how many seconds the next may start: twice as many as last time."""
         self.state, self.ready = WorkerState.OFF, None
         self._failures += 1
-        pause_s = min(self.settings.backoff_s * 2.0 ** min(self._failures - 1, 30), self.settings.backoff_max_s)
+        pause_s = backoff_s(self._failures, self.settings.backoff_s, self.settings.backoff_max_s)
         self._not_before_s = clock_s + pause_s
         return pause_s
 

@@ -8,7 +8,6 @@ each line led by its level.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import faulthandler
 import json
 import os
@@ -30,6 +29,7 @@ from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.domain.text import gigabytes
 from fastfit_watch.domain.worker_protocol import CannotLoad, Fetching, Loading, LookOrder, Ready, WorkerExit, read_order
 from fastfit_watch.imaging.provenance import what_runs
+from fastfit_watch.system.child_process import end_with_parent
 from fastfit_watch.system.malloc import keep_freed_memory
 from fastfit_watch.worker.channel import DaemonChannel, log_line
 from fastfit_watch.worker.pipeline import LookPipeline
@@ -39,14 +39,12 @@ if TYPE_CHECKING:
     from fastfit_watch.engine.content_filter import ContentFilter
     from fastfit_watch.engine.tryon import FastFitEngine
 
-_PR_SET_PDEATHSIG = 1
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Load the bundle, then make looks until standard input ends."""
     settings = _parse(arguments)
     faulthandler.enable()  # a segmentation fault in a driver says at least where it happened
-    _end_with_parent()
+    end_with_parent()
     keep_freed_memory()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the daemon decides when this process ends
@@ -88,11 +86,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--finish", type=Finishing.from_json, default=Finishing())
     parser.add_argument("--content-filter", type=json.loads, help="a JSON object: model, labels, threshold, device")
     return parser.parse_args(arguments)
-
-
-def _end_with_parent() -> None:
-    """Ask the kernel to kill this process when the daemon's main thread dies."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _read_orders(orders: queue.SimpleQueue[LookOrder]) -> None:

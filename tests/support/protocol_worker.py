@@ -12,7 +12,6 @@ NOTES/load may hold `refuse`, `crash`, `exit` or `hang`, or `fetch`: then weight
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import queue
@@ -44,6 +43,7 @@ from fastfit_watch.domain.worker_protocol import (
 )
 from fastfit_watch.imaging.codec import encode_image
 from fastfit_watch.system.atomic_write import write_bytes, write_json
+from fastfit_watch.system.child_process import end_with_parent
 
 SLOW_S = 0.7
 STEPS, STEP_S = 20, 0.15
@@ -56,7 +56,7 @@ FAILURES = {
 
 
 def main(notes: Path) -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+    end_with_parent()
     pipe = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
 
