@@ -7,21 +7,17 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from diffusers import AutoencoderKL
-from PIL import Image
 from torch import Tensor
 
 from fastfit_watch.domain.look import Category
-from fastfit_watch.engine.autoencoding import encode, work_device
+from fastfit_watch.engine.autoencoding import Autoencoder, encode
 from fastfit_watch.engine.cache import HitList, Key
 from fastfit_watch.engine.fused.unet import FusedUNet
-from fastfit_watch.engine.fused.vae import FusedVAE
 from fastfit_watch.engine.networks.reference_attention import ReferenceCache
 from fastfit_watch.engine.networks.unet import FastFitUNet
 from fastfit_watch.engine.noise import draw_seeded
-from fastfit_watch.engine.pixels import Pixels, Size, to_tensor
-from fastfit_watch.engine.preprocessing.garments import FittedGarment, _open_and_fit
-from fastfit_watch.engine.preprocessing.picture import Picture
+from fastfit_watch.engine.pixels import Pixels, to_tensor
+from fastfit_watch.engine.preprocessing.garments import FittedGarment
 
 
 @dataclass(frozen=True)
@@ -40,9 +36,7 @@ class Reference:
         return (use, self.digest, self.category, *self.latents.shape[2:]) if self.digest else None
 
 
-def encode_garments(
-    vae: AutoencoderKL | FusedVAE, garments: Sequence[FittedGarment], hits: HitList
-) -> tuple[Reference, ...]:
+def encode_garments(vae: Autoencoder, garments: Sequence[FittedGarment], hits: HitList) -> tuple[Reference, ...]:
     """Encode the given garments. Slots that are not given are never encoded.
 
     One at a time: the latents of a garment must not depend, not even by rounding, on what it is worn with.
@@ -58,14 +52,9 @@ def encode_garments(
     return tuple(references)
 
 
-def encode_garment(vae: AutoencoderKL | FusedVAE, category: Category, image: Image.Image, size: Size) -> Tensor:
-    """Encode one garment to scaled latents, float32 (1, 4, h, w). `image` is RGB, `size` (height, width)."""
-    return _encode_fitted(vae, partial(_open_and_fit, category, Picture.of(image), size))
-
-
-def _encode_fitted(vae: AutoencoderKL | FusedVAE, fitted: Callable[[], tuple[Pixels, int]]) -> Tensor:
+def _encode_fitted(vae: Autoencoder, fitted: Callable[[], tuple[Pixels, int]]) -> Tensor:
     pixels, seed = fitted()
-    return encode(vae, to_tensor(pixels, work_device(vae)), partial(draw_seeded, seed))
+    return encode(vae, to_tensor(pixels, vae.device), partial(draw_seeded, seed))
 
 
 def read_references(

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from fastfit_watch.domain.errors import EngineError
 from fastfit_watch.domain.look import Category, Framing, MaskMode, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung
-from fastfit_watch.engine.autoencoding import decode, encode
+from fastfit_watch.engine.autoencoding import Autoencoder, PlainVAE, decode, encode
 from fastfit_watch.engine.bundle import Bundle, load_parser, load_scheduler, load_unet, load_vae
 from fastfit_watch.engine.cache import ContentCache, HitList
 from fastfit_watch.engine.fused.networks import FusedNetworks
-from fastfit_watch.engine.fused.vae import FusedVAE
 from fastfit_watch.engine.measurement import PeakMemory, StageClock, memory_errors, peak_memory, simulate_shortage
 from fastfit_watch.engine.memory_ladder import at_work, free_memory, home_device, place, shrink
 from fastfit_watch.engine.networks.unet import FastFitUNet
@@ -296,8 +295,8 @@ class FastFitEngine:
         return replace(self, fast=fast)
 
     @property
-    def _vae(self) -> AutoencoderKL | FusedVAE:
-        return self.vae if self.fast is None else self.fast.vae
+    def _vae(self) -> Autoencoder:
+        return PlainVAE(self.vae) if self.fast is None else self.fast.vae
 
     def _stream(self, of: Callable[[FusedNetworks], torch.cuda.Stream | None]) -> AbstractContextManager[object]:
         """Give the device work on a stream of its own, beside the other thread's."""

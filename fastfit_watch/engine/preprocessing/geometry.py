@@ -74,25 +74,6 @@ def crop_to_ratio(image: Picture, ratio: float = 3 / 4) -> Picture:
     return image.crop(ratio_box((image.height, image.width), ratio))
 
 
-def crop_to_multiple(image: Picture, multiple: int = 16) -> Picture:
-    """Crop the centre so that both sides are multiples of `multiple`."""
-    width, height = (side - side % multiple for side in image.size)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
-
-
-def fit_crop(image: Picture, size: Size) -> Picture:
-    """Cover (height, width): crop the centre to its aspect ratio, then resize with Lanczos."""
-    height, width = size
-    if image.width / image.height < width / height:
-        kept_width, kept_height = image.width, image.width * height // width
-    else:
-        kept_width, kept_height = image.height * width // height, image.height
-    across, down = image.width - kept_width, image.height - kept_height
-    box = (across // 2, down // 2, (image.width + kept_width) // 2, (image.height + kept_height) // 2)
-    return stretch(image.crop(box), size)
-
-
 def pad_to(image: Picture, size: Size) -> Picture:
     """Fit whole into (height, width): resize with Lanczos, centre on white."""
     height, width = size

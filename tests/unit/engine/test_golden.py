@@ -22,7 +22,7 @@ from unit.engine.networks import test_unet
 from unit.engine.parsers import test_densepose, test_dwpose, test_schp
 from unit.engine.preprocessing import test_geometry
 
-from fastfit_watch.engine.autoencoding import decode, encode
+from fastfit_watch.engine.autoencoding import PlainVAE, decode, encode
 from fastfit_watch.engine.networks.reference_attention import ReferenceCache
 from fastfit_watch.engine.parsers import densepose_boxes, densepose_detector, dwpose, schp
 from fastfit_watch.engine.parsers.densepose_network import PartPredictor
@@ -128,7 +128,7 @@ def test_unet_with_an_absent_slot_and_a_mask_of_half_a_batch() -> None:
 def check_encoder(whole: Vectors, tolerance: float) -> None:
     """Compare mean and spread of every picture that is encoded: the covered person, and what is worn."""
     meta = read_meta(whole)
-    vae = make_vae(meta["vae_config"], meta["vae_fill_seed"])
+    vae = PlainVAE(make_vae(meta["vae_config"], meta["vae_fill_seed"]))
     for index in np.flatnonzero([1, *meta["ref_masks"]]):
         pixels = torch.from_numpy(whole[f"vae_in{index}"])
         mean, log_variance = np.split(whole[f"vae_moments{index}"], 2, axis=1)
@@ -146,7 +146,7 @@ def test_pipelines(name: str) -> None:
     for index in range(len(meta["labels"])):
         np.testing.assert_allclose(to_tensor(whole[f"in_ref{index}"]), whole[f"vae_in{index + 1}"], rtol=0, atol=1e-6)
     check_encoder(whole, 2e-4)
-    vae = make_vae(meta["vae_config"], meta["vae_fill_seed"])
+    vae = PlainVAE(make_vae(meta["vae_config"], meta["vae_fill_seed"]))
     with torch.inference_mode():
         decoded = decode(vae, torch.from_numpy(whole[f"step{meta['steps'] - 1}_latents_out"]))
     # Recorded before it is brought from -1..1 to 0..1.

@@ -22,7 +22,7 @@ from torch import nn
 from fastfit_watch.domain.errors import OutOfMemory
 from fastfit_watch.domain.look import Category, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung, ladder
-from fastfit_watch.engine.autoencoding import work_device
+from fastfit_watch.engine.autoencoding import PlainVAE
 from fastfit_watch.engine.bundle import SHIPPED_MINI, Bundle
 from fastfit_watch.engine.measurement import is_out_of_memory
 from fastfit_watch.engine.memory_ladder import at_work, descend, place, shrink
@@ -155,7 +155,7 @@ def test_what_was_kept_is_let_go_on_the_way_down(engine: FastFitEngine) -> None:
 def test_loading_on_a_low_rung(root: Path, full: TryOnResult) -> None:
     engine = replace(FastFitEngine.load(Bundle.open(root), "cpu", rung=Rung.SEQUENTIAL), parser=DrawnParser())
     assert all(parameter.is_meta for network in (engine.unet, engine.vae) for parameter in network.parameters())
-    assert work_device(engine.vae) == torch.device("cpu")
+    assert PlainVAE(engine.vae).device == torch.device("cpu")
     np.testing.assert_allclose(levels(engine.try_on(PERSON, OUTFIT, OPTIONS)), levels(full), atol=1)
 
 

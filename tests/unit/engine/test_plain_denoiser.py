@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fastfit_watch.domain.errors import BundleError
 from fastfit_watch.domain.look import Category
-from fastfit_watch.engine.autoencoding import decode, encode
+from fastfit_watch.engine.autoencoding import PlainVAE, decode, encode
 from fastfit_watch.engine.noise import SeededNoise, draw_posterior_noise, posterior_seed
 from fastfit_watch.engine.noise_schedule import NoiseSchedule
 from fastfit_watch.engine.pixels import (
@@ -92,7 +92,7 @@ def replay(vectors: Vectors, person: Pixels, mask: Pixels, pose: Pixels) -> Repl
     """Run the recorded inputs and draws through the engine's own functions."""
     meta = read_meta(vectors)
     unet = make_unet(meta["unet_config"], meta["unet_fill_seed"])
-    vae = make_vae(meta["vae_config"], meta["vae_fill_seed"])
+    vae = PlainVAE(make_vae(meta["vae_config"], meta["vae_fill_seed"]))
     noise = RecordedNoise.of(vectors)
     inputs: list[Tensor] = []
 
@@ -287,4 +287,4 @@ def test_decode_undoes_the_latent_scale() -> None:
     meta = read_meta(read_vectors("pipeline_cfg1.npz"))
     vae: AutoencoderKL = make_vae(meta["vae_config"], meta["vae_fill_seed"])
     latents = torch.randn(1, 4, 4, 3, generator=torch.Generator().manual_seed(0))
-    check(decode(vae, latents * 0.18215), vae.decode(latents).sample.numpy(), 1e-5)
+    check(decode(PlainVAE(vae), latents * 0.18215), vae.decode(latents).sample.numpy(), 1e-5)

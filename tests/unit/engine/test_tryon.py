@@ -21,7 +21,6 @@ from fastfit_watch.engine.measurement import StageClock, memory_errors
 from fastfit_watch.engine.pixels import Pixels
 from fastfit_watch.engine.preprocessing.garments import fit_garment
 from fastfit_watch.engine.preprocessing.person import mask_person, parse_person
-from fastfit_watch.engine.references import encode_garment
 from fastfit_watch.engine.tryon import FastFitEngine, TryOnResult
 
 OPTIONS = SamplingOptions(steps=3, seed=11)
@@ -268,7 +267,7 @@ def test_garment_of_the_exact_size_is_not_touched() -> None:
 
 def test_garment_that_is_a_line(engine: FastFitEngine) -> None:
     with pytest.raises(EngineError, match="'bag' is too narrow: 3000 x 2 pixels"):
-        encode_garment(engine.vae, Category.BAG, Image.new("RGB", (3000, 2)), (64, 48))
+        engine.prepare(picture(1, 96, 72), {Category.BAG: Image.new("RGB", (3000, 2))}, SamplingOptions(seed=1))
 
 
 def test_out_of_memory_gets_its_own_error() -> None:
