@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "system": {"domain"},
     "imaging": {"domain", "system"},
     "config": {"domain", "system"},
-    "storage": {"domain", "system", "config"},
+    "storage": {"domain", "system"},
     "bundles": {"domain", "system"},
     "engine": {"domain", "system"},
     "mini": {"domain", "engine"},

@@ -13,6 +13,7 @@ from pathlib import Path
 from fastfit_watch.config.paths import Paths
 from fastfit_watch.domain.errors import FastFitError
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.spool import SpoolPaths
 
 ASK = "__complete"
 """First argument by which the scripts ask; the line's words follow, the one to complete last."""
@@ -106,9 +107,10 @@ def _jobs(before: Sequence[str]) -> list[str]:
         from fastfit_watch.config.settings import load_config
 
         paths = Paths(inputs=load_config(Path(given["--config"])).inputs)
-    if not paths.ledger.exists():
+    path = SpoolPaths(paths.inputs).ledger
+    if not path.exists():
         return []
-    ledger = Ledger(paths.ledger, read_only=True)
+    ledger = Ledger(path, read_only=True)
     try:
         return [job.id for job in reversed(ledger.jobs(limit=_NEWEST)) if job.id.isprintable()]
     finally:

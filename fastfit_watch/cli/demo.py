@@ -12,6 +12,7 @@ from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import ConfigError, FastFitError
 from fastfit_watch.domain.job import Job, LookStatus, Status
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.spool import SpoolPaths
 from fastfit_watch.system.atomic_write import make_folder
 
 _UPLOAD = "demo"
@@ -85,7 +86,7 @@ def upload(inputs: Path) -> Path:
 def _refuse_real_uploads(config: Config) -> None:
     """The mini bundle must never dress somebody's real uploads by accident."""
     present = sorted(path.name for path in config.inputs.glob("[!.]*") if path.is_dir())
-    ledger_file = config.spool / "ledger.db"
+    ledger_file = SpoolPaths(config.inputs).ledger
     if ledger_file.exists():
         ledger = Ledger(ledger_file, read_only=True)
         present += [job.id for job in ledger.jobs() if job.status in (Status.QUEUED, Status.RUNNING)]
@@ -101,11 +102,12 @@ def _follow(daemon: subprocess.Popen[bytes], config: Config) -> Job | None:
     """Show how far the demo is until the daemon ends; returns the demo's job."""
     job: Job | None = None
     ledger: Ledger | None = None
+    path = SpoolPaths(config.inputs).ledger
     with WorkProgress("demo") as progress:
         while True:
             ended = daemon.poll() is not None
-            if ledger is None and (config.spool / "ledger.db").exists():
-                ledger = Ledger(config.spool / "ledger.db")
+            if ledger is None and path.exists():
+                ledger = Ledger(path)
             if ledger is not None:
                 job = next((each for each in reversed(ledger.jobs()) if each.name == _UPLOAD), None)
                 _show(progress, ledger, job)

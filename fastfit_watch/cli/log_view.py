@@ -15,6 +15,7 @@ from fastfit_watch.config.paths import JOB_LOG, LOG_FILE, Paths
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.text import one_line
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.spool import SpoolPaths
 
 _POLL_S = 0.5
 _CHUNK_BYTES = 64 * 1024
@@ -102,9 +103,10 @@ class GrowingFile:
 
 def _require_job(paths: Paths, job: str) -> None:
     """Only what the ledger knows may become part of a path."""
-    if not paths.ledger.exists():
-        raise ConfigError(f"There is no ledger at {paths.ledger}.", hint="Name the folder with --inputs.")
-    ledger = Ledger(paths.ledger, read_only=True)
+    path = SpoolPaths(paths.inputs).ledger
+    if not path.exists():
+        raise ConfigError(f"There is no ledger at {path}.", hint="Name the folder with --inputs.")
+    ledger = Ledger(path, read_only=True)
     try:
         if ledger.job(job) is None:
             raise ConfigError(f"There is no job {job!r}.", hint="See 'fastfit-watch status' for the known jobs.")
@@ -114,7 +116,7 @@ def _require_job(paths: Paths, job: str) -> None:
 
 def _is_over(paths: Paths, job: str) -> bool:
     """Is the job final, and reported?"""
-    ledger = Ledger(paths.ledger, read_only=True)
+    ledger = Ledger(SpoolPaths(paths.inputs).ledger, read_only=True)
     try:
         found = ledger.job(job)
         return found is None or (found.status.is_final and found not in ledger.unreported())

@@ -17,12 +17,13 @@ from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.job import LookRecord, LookResult
 from fastfit_watch.domain.receipts import read_receipt, withheld_receipt
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.spool import SpoolPaths
 from fastfit_watch.system.atomic_write import make_folder, write_bytes
 
 
 def list_withheld(paths: Paths, ledger: Ledger, job_id: str) -> None:
     """Print the withheld looks of a job: the look, why, and where its picture lies."""
-    records = ledger.withheld_looks(job_id)
+    records = ledger.review.withheld_looks(job_id)
     if not records:
         print(f"{job_id}: nothing is withheld")
     for record in records:
@@ -37,14 +38,14 @@ def decide(paths: Paths, ledger: Ledger, job_id: str, keys: Sequence[str], *, di
     ConfigError : a look is not withheld; nothing is done then. Or a picture is gone or was changed.
     StorageError : the disk is full.
     """
-    withheld = {record.look.key: record for record in ledger.withheld_looks(job_id)}
+    withheld = {record.look.key: record for record in ledger.review.withheld_looks(job_id)}
     wrong = [key for key in keys if key not in withheld]
     if wrong:
         known = f"Withheld are: {', '.join(withheld)}." if withheld else "Nothing of this job is withheld."
         raise ConfigError(f"Not withheld in job '{job_id}': {', '.join(wrong)}.", hint=known)
     for key in dict.fromkeys(keys):
         result = None if discard else _publish(paths, withheld[key])
-        job = ledger.judge_withheld(job_id, key, result, time.time())
+        job = ledger.review.judge_withheld(job_id, key, result, time.time())
         _picture(paths, withheld[key]).unlink(missing_ok=True)
         withheld_receipt(_folder(paths, job_id), key).unlink(missing_ok=True)
         print(f"{key}: {'discarded' if discard else 'released'}; {job.id} is {job.status.value}: {job.reason}")
@@ -71,4 +72,4 @@ def _picture(paths: Paths, record: LookRecord) -> Path:
 
 
 def _folder(paths: Paths, job_id: str) -> Path:
-    return paths.spool / "jobs" / job_id / "withheld"
+    return SpoolPaths(paths.inputs).withheld(job_id)

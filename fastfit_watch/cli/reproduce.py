@@ -16,6 +16,7 @@ from fastfit_watch.domain.look import Category
 from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.imaging.provenance import differences, hash_of, read_options, wanted_hashes
 from fastfit_watch.imaging.xmp import read_marks
+from fastfit_watch.storage.spool import SpoolPaths
 from fastfit_watch.system.devices import find_devices
 from fastfit_watch.system.exit_codes import ExitCode
 
@@ -104,7 +105,7 @@ def find_inputs(wanted: Mapping[str, str], folders: Sequence[Path]) -> dict[str,
 
 def input_folders(paths: Paths) -> tuple[Path, ...]:
     """Where inputs are found if nobody says: the spool's verified copies, then uploads that still wait."""
-    return paths.spool / "jobs", paths.inputs
+    return SpoolPaths(paths.inputs).jobs, paths.inputs
 
 
 def _read(picture: Path) -> dict[str, str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import ConfigError
+from fastfit_watch.storage.spool import SpoolPaths
 from fastfit_watch.system.devices import list_gpus
 
 UNIT = "fastfit-watch.service"
@@ -186,7 +187,7 @@ def write_start_line(installation: Installation) -> str:
     """
     run = shlex.join([*installation.program, "run", *installation.options, "--quiet"])
     loop = f"until {run}; do code=$?; [ $code = 2 ] && exit 2; sleep 10; done"
-    home, lock = shlex.quote(str(installation.home)), shlex.quote(str(installation.inputs / ".spool" / "lock"))
+    home, lock = shlex.quote(str(installation.home)), shlex.quote(str(SpoolPaths(installation.inputs).lock))
     console = shlex.quote(str(installation.private[0] / "console.log"))
     return (
         "# In the box's on-start script. Every event is in logs/fastfit-watch.log, which is rotated;\n"

@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastfit_watch.config.paths import LEDGER
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.text import one_line
 from fastfit_watch.reporting.notifications.payload import write_notification
 from fastfit_watch.storage.ledger import Ledger
-from fastfit_watch.storage.outbox import WEBHOOK, DeliveredNotification, Outbox
+from fastfit_watch.storage.outbox import WEBHOOK, DeliveredNotification
+from fastfit_watch.storage.spool import SpoolPaths
 
 if TYPE_CHECKING:
     from fastfit_watch.config.settings import Config
@@ -24,34 +24,33 @@ def replay(config: Config, job_id: str, now_s: float) -> int:
 
     Raises ConfigError if there is no such job, it is not finished, or there is no webhook.
     """
-    path = config.spool / LEDGER
+    path = SpoolPaths(config.inputs).ledger
     if not path.exists():
         raise ConfigError(f"There is no ledger at {path}.", hint="Name the folder with --inputs, or start the daemon.")
     if not config.webhook.url:
         raise ConfigError("No webhook is set.", hint="Name the settings that have 'webhook.url' with --config.")
-    ledger, outbox = Ledger(path), Outbox(path)
+    ledger = Ledger(path)
     try:
         job = ledger.job(job_id)
         if job is None:
             raise ConfigError(f"There is no job {job_id!r}.", hint="See 'fastfit-watch status' for the known jobs.")
-        if count := outbox.replay(WEBHOOK, job_id, now_s):
+        if count := ledger.outbox.replay(WEBHOOK, job_id, now_s):
             return count
         if not job.status.is_final:
             raise ConfigError(f"Job {job_id!r} is {job.status.value}: there is nothing to tell yet.")
-        outbox.post([write_notification(WEBHOOK, config, job, ledger.looks(job_id), now_s)])
+        ledger.outbox.post([write_notification(WEBHOOK, config, job, ledger.looks(job_id), now_s)])
         return 1
     finally:
         ledger.close()
-        outbox.close()
 
 
-def list_messages(ledger: Path) -> list[str]:
+def list_messages(path: Path) -> list[str]:
     """The newest messages, a line each. Raises ConfigError if there is no ledger."""
-    outbox = Outbox(ledger, read_only=True)
+    ledger = Ledger(path, read_only=True)
     try:
-        return [_line(posted) for posted in outbox.posted(WEBHOOK, _SHOWN)] or ["no messages"]
+        return [_line(posted) for posted in ledger.outbox.posted(WEBHOOK, _SHOWN)] or ["no messages"]
     finally:
-        outbox.close()
+        ledger.close()
 
 
 def _line(posted: DeliveredNotification) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fastfit_watch.config.paths import SPOOL, Paths
+from fastfit_watch.config.paths import Paths
 from fastfit_watch.config.safe_yaml import (
     SHOWN,
     Faults,
@@ -203,11 +203,6 @@ class Config(_Section):
     webhook: WebhookSettings = WebhookSettings()
     hook: HookSettings = HookSettings()
     metrics: MetricsSettings = MetricsSettings()
-
-    @property
-    def spool(self) -> Path:
-        """The private spool: on the filesystem of `inputs/`, so that claiming an upload is one rename."""
-        return self.inputs / SPOOL
 
 
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")

@@ -35,6 +35,7 @@ from fastfit_watch.intake.thread import IntakeThread
 from fastfit_watch.reporting.integrations import Integrations
 from fastfit_watch.reporting.publisher import Publisher
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.spool import Spool, SpoolPaths
 from fastfit_watch.system.backoff import backoff_s
 from fastfit_watch.system.devices import find_devices
 from fastfit_watch.system.exit_codes import ExitCode
@@ -89,7 +90,7 @@ class Daemon:
         _make_folders(config)
         if config.marks.finish.signing is not None:
             check_signing(config.marks.finish.signing)
-        self._spool = UploadClaimer(config)
+        self._spool = Spool(SpoolPaths(config.inputs), config.limits)
         self._spool.lock()
         set_up_logs(config.log, config.logs, config.outputs)
         self._ledger = self._open_ledger()
@@ -100,8 +101,8 @@ class Daemon:
         self._publisher = Publisher(config, self._ledger, len(devices))
         self._dispatch = Dispatcher(config, self._ledger, self._spool, self._workers, self._publisher)
         self._retention = RetentionThread(config, self._ledger, self._spool)
-        self._others = Integrations(config, self._spool.ledger_path)
-        self._intake = IntakeThread(config, self._ledger, self._spool, self._note_job)
+        self._others = Integrations(config, self._spool.paths.ledger)
+        self._intake = IntakeThread(config, self._ledger, UploadClaimer(self._spool, config.limits), self._note_job)
         self._began_s = time.time()
         self._stopping = False
         self._lost_thread = ""
@@ -116,7 +117,7 @@ class Daemon:
         failures = 0
         while True:
             try:
-                return Ledger(self._spool.ledger_path)
+                return Ledger(self._spool.paths.ledger)
             except StorageError as error:
                 if self._once or self._stops:
                     raise
@@ -278,7 +279,7 @@ class Daemon:
             if all(worker.load_failures >= _LOAD_ATTEMPTS_ONCE or worker.refused for worker in self._workers):
                 logger.error("giving up: {}", self._describe_engines())
                 return ExitCode.ENGINE
-            if (reason := self._ledger.paused()) is not None and self._dispatch.is_idle:
+            if (reason := self._ledger.requests.paused()) is not None and self._dispatch.is_idle:
                 logger.error("the queue is paused ({}); 'fastfit-watch resume' lets it go on", reason)
                 return ExitCode.INCOMPLETE
             return None

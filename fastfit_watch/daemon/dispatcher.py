@@ -36,9 +36,9 @@ from fastfit_watch.domain.worker_protocol import (
     RungLowered,
     WorkerExited,
 )
-from fastfit_watch.intake.claim import UploadClaimer
 from fastfit_watch.reporting.publisher import Publisher
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.spool import Spool
 from fastfit_watch.system.atomic_write import make_folder, remove_temporaries, sync_folder
 from fastfit_watch.system.backoff import backoff_s
 from fastfit_watch.system.disk_errors import STORAGE_ERRNOS
@@ -58,7 +58,7 @@ class Dispatcher:
         self,
         config: Config,
         ledger: Ledger,
-        spool: UploadClaimer,
+        spool: Spool,
         workers: Sequence[WorkerProcess],
         publisher: Publisher,
     ) -> None:
@@ -75,7 +75,7 @@ class Dispatcher:
         self._saving: set[int] = set()
         # What is still to be written down, oldest first. A full disk delays it; every entry may be repeated.
         self._unwritten: deque[Callable[[float], None]] = deque([self.recover])
-        self._hold = DiskGuard((config.outputs, spool.root), publisher.note_halt)
+        self._hold = DiskGuard((config.outputs, spool.paths.root), publisher.note_halt)
         self._stopping = False
 
     def recover(self, now_s: float) -> None:
@@ -94,7 +94,7 @@ class Dispatcher:
                 _log(record).info("queued again after the restart")
         for job in self._ledger.jobs((Status.QUEUED, Status.RUNNING)):
             self._ledger.settle_job(job.id, now_s)
-            remove_temporaries(self._spool.receipts_folder(job.id))
+            remove_temporaries(self._spool.paths.receipts(job.id))
 
     def step(self, events: Sequence[Event], now_s: float, clock_s: float, *, may_start: bool = True) -> None:
         """One turn of the loop: take in what the engines said, watch over them, write down, hand out."""
@@ -269,7 +269,7 @@ class Dispatcher:
         _log(record).info("done in {:.1f} s, seed {}{}{}", seconds, record.look.options.seed, rung, vram)
 
     def _withhold(self, record: LookRecord, reason: str, now_s: float) -> None:
-        self._ledger.withhold_look(record.job_id, record.look.key, reason, now_s)
+        self._ledger.review.withhold_look(record.job_id, record.look.key, reason, now_s)
         self._ledger.settle_job(record.job_id, now_s)
         _log(record).warning("withheld for review: {}. 'fastfit-watch release {}' shows it", reason, record.job_id)
 
@@ -343,7 +343,7 @@ class Dispatcher:
 
     def _order(self, record: LookRecord, rungs: tuple[Rung, ...]) -> LookOrder:
         look = record.look
-        snapshot = self._spool.snapshot_folder(record.job_id).absolute()
+        snapshot = self._spool.paths.snapshot(record.job_id).absolute()
         return LookOrder(
             token=next(self._tokens),
             person=snapshot / look.person,
@@ -354,7 +354,7 @@ class Dispatcher:
             # Nothing that tells one job from another: the same seed gives the same bytes.
             marks={"seed": str(look.options.seed)},
             rungs=rungs,
-            withheld=self._spool.withheld_folder(record.job_id).absolute(),
+            withheld=self._spool.paths.withheld(record.job_id).absolute(),
             digests=self._digests_of(record),
         )
 
@@ -365,7 +365,7 @@ class Dispatcher:
         return {name: files[name] for name in (look.person, *look.garments.values()) if name in files}
 
     def _receipt_of(self, record: LookRecord) -> Path:
-        return self._spool.receipts_folder(record.job_id) / f"{record.look.key}.json"
+        return self._spool.paths.receipt(record.job_id, record.look.key)
 
     def _finished_before(self, record: LookRecord) -> LookResult | None:
         """The result of a look whose receipt and picture are both whole; its name is durable then."""

@@ -21,9 +21,9 @@ from loguru import logger
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.domain.job import Job
-from fastfit_watch.intake.claim import UploadClaimer
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.retention_marks import Kept
+from fastfit_watch.storage.spool import Spool
 from fastfit_watch.system.disk_errors import STORAGE_ERRNOS
 from fastfit_watch.system.failpoints import failpoint
 from fastfit_watch.system.folders import open_folder, remove_tree
@@ -51,7 +51,7 @@ def seconds_of(duration: str) -> float | None:
 class RetentionThread:
     """Removes what was kept long enough, in a thread of its own; `step` is one turn of it."""
 
-    def __init__(self, config: Config, ledger: Ledger, spool: UploadClaimer) -> None:
+    def __init__(self, config: Config, ledger: Ledger, spool: Spool) -> None:
         self._config, self._ledger, self._spool = config, ledger, spool
         self._calendar_s: float | None = None
         self._clock_s = self._saved_s = 0.0
@@ -89,16 +89,16 @@ class RetentionThread:
         now_s: Unix seconds, used only for the time while no daemon ran. clock_s: steady seconds.
         """
         calendar_s = self._advance(now_s, clock_s)
-        more = self._ledger.begin_keeping(calendar_s, _BEGUN) == _BEGUN
+        more = self._ledger.retention.begin_keeping(calendar_s, _BEGUN) == _BEGUN
         settings = self._config.retention
         times: tuple[tuple[Kept, str], ...] = (("upload", settings.keep_uploads), ("results", settings.keep_results))
         for what, duration in times:
             kept_s = seconds_of(duration)
             if kept_s is not None:
-                more |= self._ledger.begin_leaving(what, calendar_s - kept_s, _AT_ONCE) == _AT_ONCE
+                more |= self._ledger.retention.begin_leaving(what, calendar_s - kept_s, _AT_ONCE) == _AT_ONCE
         if settings.make_room and self._is_short():
-            more |= self._ledger.begin_leaving("upload", float("inf"), _FOR_ROOM) > 0
-        self._remove("upload", self._spool.root / "jobs", clock_s)
+            more |= self._ledger.retention.begin_leaving("upload", float("inf"), _FOR_ROOM) > 0
+        self._remove("upload", self._spool.paths.jobs, clock_s)
         self._remove("results", self._config.outputs, clock_s)
         return more
 
@@ -119,7 +119,7 @@ class RetentionThread:
 
     def _is_short(self) -> bool:
         """Is there too little space for the queue, or for the upload that waits for room?"""
-        disk = os.statvfs(self._spool.root)
+        disk = os.statvfs(self._spool.paths.root)
         wanted_bytes = max(self._config.limits.min_free_bytes, self._spool.wanted_bytes)
         return disk.f_bavail * disk.f_frsize < wanted_bytes
 
@@ -127,7 +127,7 @@ class RetentionThread:
         """Remove what is leaving. A folder that cannot be removed is tried again later, and said once."""
         gone: list[Job] = []
         with open_folder(f"{parent}/.") as parent_fd:
-            for job in self._ledger.leaving(what, _AT_ONCE + len(self._failed_s)):
+            for job in self._ledger.retention.leaving(what, _AT_ONCE + len(self._failed_s)):
                 key = f"{what} {job.id}"
                 if self._thread.is_stopping or clock_s < self._failed_s.get(key, float("-inf")) + _AGAIN_S:
                     continue
@@ -144,5 +144,5 @@ class RetentionThread:
             os.fsync(parent_fd)
         if gone:
             failpoint("retention.removed")
-            self._ledger.confirm_gone(what, [job.id for job in gone])
+            self._ledger.retention.confirm_gone(what, [job.id for job in gone])
             logger.info("removed the {} of {} finished jobs, {!r} the last", what, len(gone), gone[-1].id)

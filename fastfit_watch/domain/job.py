@@ -1,8 +1,8 @@
-"""What is known of an upload and of each look in it. Imports only `look`, `rungs` and the standard library."""
+"""What is known of an upload and of each look in it. Imports only `look`, `memory_ladder` and the standard library."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
@@ -128,6 +128,24 @@ class Job:
     priority: Priority = Priority.NORMAL
     has_upload: bool = True
     has_results: bool = True
+
+
+@dataclass(frozen=True)
+class ClaimIntent:
+    """What is recorded of an upload before it is claimed.
+
+    looks: every picture to make, each with its seed set. files: name -> sha256 of the verified copies.
+    origin: digest of the folder's fingerprint, to know this very content again. uploader: whose folder it is.
+    priority: as asked for in the manifest; one that was requested before weighs more.
+    """
+
+    job_id: str
+    manifest: str
+    looks: Sequence[Look]
+    files: Mapping[str, str]
+    origin: str
+    uploader: str = ""
+    priority: Priority = Priority.NORMAL
 
 
 @dataclass(frozen=True)

@@ -48,11 +48,11 @@ class Admission:
     """
 
     def __init__(
-        self, config: Config, uploads: UploadTracker, ledger: Ledger, spool: UploadClaimer, decoder: PictureInspector
+        self, config: Config, uploads: UploadTracker, ledger: Ledger, claimer: UploadClaimer, decoder: PictureInspector
     ) -> None:
         self._inputs, self._limits = config.inputs, config.limits
-        self._uploads, self._ledger, self._spool = uploads, ledger, spool
-        self._examiner = UploadValidator(config, spool, decoder)
+        self._uploads, self._ledger, self._claimer = uploads, ledger, claimer
+        self._examiner = UploadValidator(config, claimer, decoder)
         self.due: dict[str, UploadEntry] = {}
         self.is_behind = False
 
@@ -127,7 +127,7 @@ class Admission:
     def _take(self, found: list[_Found], now_s: float, clock_s: float) -> None:
         """Claim what is complete, and say what stands in the way of the others."""
         offers = [(each.claim, each.folder_fd) for each in found if each.claim is not None]
-        jobs = iter(self._spool.claim_all(self._ledger, offers, now_s) if offers else ())
+        jobs = iter(self._claimer.claim_all(self._ledger, offers, now_s) if offers else ())
         with self._uploads.together():
             for each in found:
                 if each.claim is not None:
@@ -143,7 +143,7 @@ class Admission:
             del self._uploads.known[upload.job.name]
             self._uploads.queue_event(job)
             return
-        self._spool.discard_snapshot(upload.job.id)
+        self._claimer.discard_snapshot(upload.job.id)
         self._uploads.folder_times.forget(upload.job.name)
         upload.verdict = None
         if job is None:

@@ -1,13 +1,5 @@
 """Uploads at rest. A claim is one rename into a private folder on the same filesystem, after a verified copy was made.
 
-    .spool/                      0700, locked by one daemon
-      ledger.db
-      jobs/<job id>/
-        upload/                  the folder as it came; missing if it had to stay where it was
-        snapshot/                private copies of the files the job uses; all later work reads these
-        receipts/                written by the worker
-        withheld/                pictures that the content filter kept back
-
 The steps of a claim, each durable before the next: copies, intent (ledger), rename, empty folder put back, queued
 (ledger). `recover` goes on from any of them.
 """
@@ -22,14 +14,14 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import UploadError
-from fastfit_watch.domain.job import Job, Priority
+from fastfit_watch.domain.job import ClaimIntent, Job, Priority
+from fastfit_watch.domain.limits import Limits
 from fastfit_watch.domain.look import Look
 from fastfit_watch.intake.fingerprint import FileMark, Fingerprint, digest_of
 from fastfit_watch.intake.upload_folder import FileChanged, copy_file, list_folder
 from fastfit_watch.storage.ledger import Ledger
-from fastfit_watch.storage.spool import Spool
+from fastfit_watch.storage.spool import RECEIPTS, SNAPSHOT, UPLOAD, Spool
 from fastfit_watch.system.disk_errors import storage_errors
 from fastfit_watch.system.failpoints import failpoint
 from fastfit_watch.system.folders import FOLDER_FLAGS, hash_file, make_private, open_folder, remove_folder
@@ -71,11 +63,12 @@ class _Begun:
     folder_fd: int
 
 
-class UploadClaimer(Spool):
+class UploadClaimer:
     """Takes uploads into the spool. Raises StorageError when the disk is full or failing."""
 
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
+    def __init__(self, spool: Spool, limits: Limits) -> None:
+        self.spool = spool
+        self._paths, self._limits = spool.paths, limits
         self._batch = FsyncBatch()
 
     def snapshot(
@@ -86,18 +79,18 @@ class UploadClaimer(Spool):
         `on_file` is called after each. Raises FileChanged if a file is being written, UploadError if one may not be
         used, StorageError if the disk has no room for the copies.
         """
-        self._require_room(sum(mark.size for mark in marks))
+        self.spool.require_space(sum(mark.size for mark in marks))
         files: dict[str, str] = {}
         with storage_errors(f"copying {job_id!r} into the spool"):
             self.discard_snapshot(job_id)
-            with open_folder(self.root / "jobs") as jobs_fd:
+            with open_folder(self._paths.jobs) as jobs_fd:
                 make_private(job_id, jobs_fd)
                 self._batch.add(os.dup(jobs_fd))
-            with open_folder(self.job_folder(job_id)) as job_fd:
-                make_private("receipts", job_fd)
-                make_private("snapshot", job_fd)
+            with open_folder(self._paths.job(job_id)) as job_fd:
+                make_private(RECEIPTS, job_fd)
+                make_private(SNAPSHOT, job_fd)
                 self._batch.add(os.dup(job_fd))
-            with open_folder(self.snapshot_folder(job_id)) as snapshot_fd:
+            with open_folder(self._paths.snapshot(job_id)) as snapshot_fd:
                 for mark in marks:
                     failpoint("spool.copy")
                     files[mark.name] = _copy(folder_fd, mark, snapshot_fd, self._limits.picture_bytes, self._batch)
@@ -108,7 +101,7 @@ class UploadClaimer(Spool):
 
     def discard_snapshot(self, job_id: str) -> None:
         """Forget the copies of an upload that turned out not to be complete."""
-        remove_folder(self.snapshot_folder(job_id))
+        remove_folder(self._paths.snapshot(job_id))
 
     def claim(self, ledger: Ledger, claim: Claim, folder_fd: int, now_s: float) -> Job:
         """Take one complete upload: see `claim_all`. Raises FileChanged if it changed before anything was recorded."""
@@ -146,21 +139,21 @@ class UploadClaimer(Spool):
 
     def sweep(self, ledger: Ledger) -> None:
         """At start-up: remove what an interrupted copy left of jobs that are not claimed."""
-        names = [folder.name for folder in (self.root / "jobs").iterdir()]
+        names = [folder.name for folder in (self._paths.jobs).iterdir()]
         for start in range(0, len(names), _SWEPT):
             for name in ledger.without_files(names[start : start + _SWEPT]):
-                if not (self.job_folder(name) / "upload").exists():
-                    shutil.rmtree(self.job_folder(name))
+                if not self._paths.upload(name).exists():
+                    shutil.rmtree(self._paths.job(name))
 
     def remove_placeholders(self, ledger: Ledger) -> list[str]:
         """Take back the empty folders that claims left in `inputs/`, where they have no use any more; their names.
 
         One in which something was put meanwhile, or that is not the one we made, stays: it is an upload of its own.
         """
-        useless = ledger.placeholders()
+        useless = ledger.retention.placeholders()
         if not useless:
             return []
-        with self._open_inputs() as inputs_fd:
+        with self.spool.open_inputs() as inputs_fd:
             for name, inode in useless:
                 try:
                     if os.stat(name, dir_fd=inputs_fd, follow_symlinks=False).st_ino == inode:
@@ -169,12 +162,12 @@ class UploadClaimer(Spool):
                     if error.errno not in (*NO_FOLDER, errno.ENOTEMPTY, errno.EACCES, errno.EPERM):
                         raise
             os.fsync(inputs_fd)  # before they are forgotten: one that a power cut brought back would be an upload
-        ledger.forget_placeholders([inode for _, inode in useless])
+        ledger.retention.forget_placeholders([inode for _, inode in useless])
         return [name for name, _ in useless]
 
     def _resume(self, ledger: Ledger, job: Job, origin: str, now_s: float) -> Job:
         with storage_errors(f"moving {job.name!r} into the spool"):
-            moved = (self.job_folder(job.id) / "upload").is_dir()
+            moved = self._paths.upload(job.id).is_dir()
             if not self._is_intact(job):
                 if moved:
                     self._move_back(job.name, job.id)
@@ -184,7 +177,7 @@ class UploadClaimer(Spool):
                 self._sync_inputs()
                 return ledger.finish_claim(job.id, now_s, ours)
             try:
-                with self._open_inputs() as inputs_fd, open_folder(job.name, inputs_fd) as folder_fd:
+                with self.spool.open_inputs() as inputs_fd, open_folder(job.name, inputs_fd) as folder_fd:
                     if digest_of(list_folder(folder_fd, self._limits).fingerprint) == origin:
                         return self._finish(ledger, [_Begun(job.id, job.name, origin, folder_fd)], now_s)[0]
             except OSError as error:
@@ -194,8 +187,8 @@ class UploadClaimer(Spool):
 
     def _begin(self, ledger: Ledger, claim: Claim, folder_fd: int, now_s: float) -> bool:
         uploader = str(os.fstat(folder_fd).st_uid)
-        parts = (claim.job_id, claim.manifest, claim.looks, claim.files, claim.origin, now_s)
-        return ledger.begin_claim(*parts, uploader=uploader, priority=claim.priority)
+        parts = (claim.job_id, claim.manifest, claim.looks, claim.files, claim.origin, uploader, claim.priority)
+        return ledger.begin_claim(ClaimIntent(*parts), now_s)
 
     def _finish(self, ledger: Ledger, begun: Sequence[_Begun], now_s: float) -> list[Job]:
         """The second half of claims: rename, check once more, put an empty folder back, queue."""
@@ -225,16 +218,16 @@ class UploadClaimer(Spool):
         """Did the upload change until the very end? Then it is put back, if it was moved."""
         changed = digest_of(list_folder(begun.folder_fd, self._limits).fingerprint) != begun.origin
         if moved:
-            upload = self.job_folder(begun.job_id) / "upload"
+            upload = self._paths.upload(begun.job_id)
             changed |= not os.path.samestat(os.fstat(begun.folder_fd), upload.lstat())
         # Where a new folder already stands in its place, the verified copy is used and the newcomer is the next upload.
         return changed and (not moved or self._move_back(begun.name, begun.job_id))
 
     def _move_in(self, name: str, job_id: str) -> bool:
         """Rename the upload into the spool. False if it may not be moved, or is gone: the copy is used either way."""
-        with self._open_inputs() as inputs_fd, open_folder(self.job_folder(job_id)) as job_fd:
+        with self.spool.open_inputs() as inputs_fd, open_folder(self._paths.job(job_id)) as job_fd:
             try:
-                os.rename(name, "upload", src_dir_fd=inputs_fd, dst_dir_fd=job_fd)
+                os.rename(name, UPLOAD, src_dir_fd=inputs_fd, dst_dir_fd=job_fd)
             except FileNotFoundError:
                 return False
             except OSError as error:
@@ -246,14 +239,14 @@ class UploadClaimer(Spool):
 
     def _sync_inputs(self) -> None:
         """Make durable what was renamed or made in `inputs/`, and all else that waits for it."""
-        self._batch.add(os.open(f"{self._inputs}/.", FOLDER_FLAGS))
+        self._batch.add(os.open(f"{self._paths.inputs}/.", FOLDER_FLAGS))
         self._batch.sync()
 
     def _move_back(self, name: str, job_id: str) -> bool:
         """Undo `_move_in`. False if another folder already stands there."""
-        with self._open_inputs() as inputs_fd, open_folder(self.job_folder(job_id)) as job_fd:
+        with self.spool.open_inputs() as inputs_fd, open_folder(self._paths.job(job_id)) as job_fd:
             try:
-                os.rename("upload", name, src_dir_fd=job_fd, dst_dir_fd=inputs_fd)
+                os.rename(UPLOAD, name, src_dir_fd=job_fd, dst_dir_fd=inputs_fd)
             except OSError as error:
                 if error.errno in (*RENAME_REFUSED, errno.ENOTDIR):
                     return False
@@ -267,9 +260,9 @@ class UploadClaimer(Spool):
 
         Returns its inode, or None if something stands there already. An empty folder is what an interrupted claim left.
         """
-        came = (self.job_folder(job_id) / "upload").lstat()
+        came = self._paths.upload(job_id).lstat()
         rights = stat.S_IMODE(came.st_mode) | stat.S_IRWXU
-        with self._open_inputs() as inputs_fd:
+        with self.spool.open_inputs() as inputs_fd:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, rights & 0o777, dir_fd=inputs_fd)
             try:
@@ -285,7 +278,7 @@ class UploadClaimer(Spool):
 
     def _is_intact(self, job: Job) -> bool:
         """Are the copies what the ledger says they are?"""
-        folder = self.snapshot_folder(job.id)
+        folder = self._paths.snapshot(job.id)
         try:
             return all(hash_file(folder / name) == sha256 for name, sha256 in job.files.items())
         except FileNotFoundError:

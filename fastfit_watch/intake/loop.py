@@ -53,16 +53,16 @@ class IntakeLoop:
         self,
         config: Config,
         ledger: Ledger,
-        spool: UploadClaimer,
+        claimer: UploadClaimer,
         decoder: PictureInspector,
         watcher: Watcher,
         doorbell: Doorbell,
         on_change: Callable[[Job], None] = lambda job: None,
     ) -> None:
         self._inputs, self._limits, self._watch = config.inputs, config.limits, config.watch
-        self._ledger, self._spool, self._watcher, self._doorbell = ledger, spool, watcher, doorbell
+        self._ledger, self._claimer, self._watcher, self._doorbell = ledger, claimer, watcher, doorbell
         self._uploads = UploadTracker(config.watch, ledger, watcher, on_change)
-        self._admission = Admission(config, self._uploads, ledger, spool, decoder)
+        self._admission = Admission(config, self._uploads, ledger, claimer, decoder)
         self._copied: dict[str, str] = {}
         self._change_count: int | None = None
         self._moves: int | None = None
@@ -115,7 +115,7 @@ class IntakeLoop:
     def tidy(self) -> None:
         """At the end: take back the empty folders of jobs that were done since the last scan."""
         with contextlib.suppress(StorageError, OSError):
-            self._spool.remove_placeholders(self._ledger)
+            self._claimer.remove_placeholders(self._ledger)
 
     def _scan(self, now_s: float, clock_s: float) -> int:
         """One scan; returns how many folders there are."""
@@ -138,9 +138,9 @@ class IntakeLoop:
         """Make sure of the spool, finish interrupted claims, and learn what others wrote to the ledger."""
         if not self._inputs.is_dir():
             raise StorageError(f"The folder {self._inputs} is gone.", hint="Make it again, or mount it.")
-        if not self._spool.is_ours():
+        if not self._claimer.spool.is_ours():
             try:
-                self._spool.lock()
+                self._claimer.spool.lock()
             except ConfigError as error:
                 raise StorageError(error.message, hint=error.hint) from error
             logger.warning(
@@ -149,17 +149,17 @@ class IntakeLoop:
             )
             self._uploads.known.clear()
             self._start_over()
-        for job in self._spool.recover(self._ledger, now_s):
+        for job in self._claimer.recover(self._ledger, now_s):
             self._change_count = None
             self._uploads.queue_event(job)
         self._uploads.publish_events()
         if not self._scanned_once:
-            self._spool.sweep(self._ledger)
-        moves = self._ledger.job_version()
+            self._claimer.sweep(self._ledger)
+        moves = self._ledger.database.job_version()
         if moves != self._moves:
-            self._spool.remove_placeholders(self._ledger)
+            self._claimer.remove_placeholders(self._ledger)
             self._moves = moves
-        count = self._ledger.external_version()
+        count = self._ledger.database.external_version()
         if count != self._change_count:
             self._change_count = count
             self._uploads.reload()
@@ -274,7 +274,7 @@ class IntakeLoop:
             return False
         if job.status is not Status.DONE or listing.orders:
             return True  # someone may have tidied up, and made the folder again to put an order in it
-        return self._ledger.is_placeholder(sighting.title, sighting.stamp[0])
+        return self._ledger.retention.is_placeholder(sighting.title, sighting.stamp[0])
 
     def _apply_control_file(self, sighting: UploadEntry, listing: Listing, order: ControlFile, now_s: float) -> None:
         """Do what a file RETRY or CANCEL asks for, and remove it."""
@@ -283,7 +283,8 @@ class IntakeLoop:
         job = self._ledger.newest_job_named(title)
         if job is None or self._ledger.note(key) == order.identity:
             return
-        act = self._ledger.retry if order.name == "RETRY" else self._ledger.cancel
+        requests = self._ledger.requests
+        act = requests.retry if order.name == "RETRY" else requests.cancel
         try:
             changed = act(job.id, now_s)
         except ConfigError as error:
@@ -297,7 +298,7 @@ class IntakeLoop:
             self._uploads.publish_events()
         if listing.is_empty and job.claimed_s is not None:
             # Without the order it is an empty folder again. One of a job that is done by now would pass for an upload.
-            self._ledger.take_placeholder(job.id, sighting.stamp[0])
+            self._ledger.retention.take_placeholder(job.id, sighting.stamp[0])
             self._moves = None
         try:
             with open_folder(self._inputs / sighting.name) as folder_fd:
@@ -314,7 +315,7 @@ class IntakeLoop:
         missing = iter([title for title in self._uploads.known if title not in titles])
         while chunk := list(islice(missing, CHUNK)):
             for title in chunk:
-                self._spool.discard_snapshot(self._uploads.known[title].job.id)
+                self._claimer.discard_snapshot(self._uploads.known[title].job.id)
             with self._uploads.together():
                 self._uploads.release(chunk, REMOVED, now_s)
         if len(self._uploads.folder_times) > len(titles):

@@ -20,8 +20,10 @@ from fastfit_watch.storage.ledger import Ledger
 class IntakeThread:
     """Intake in its thread. It is made anew when settings change: it keeps nothing that it could not find again."""
 
-    def __init__(self, config: Config, ledger: Ledger, spool: UploadClaimer, on_change: Callable[[Job], None]) -> None:
-        self._config, self._ledger, self._spool, self._on_change = config, ledger, spool, on_change
+    def __init__(
+        self, config: Config, ledger: Ledger, claimer: UploadClaimer, on_change: Callable[[Job], None]
+    ) -> None:
+        self._config, self._ledger, self._claimer, self._on_change = config, ledger, claimer, on_change
         self._doorbell = Doorbell()
         self._watcher = Watcher(config.inputs, self._doorbell, config.watch.events)
         self._adopted: Config | None = None
@@ -91,5 +93,5 @@ class IntakeThread:
     def _make(self) -> tuple[DecoderPool, IntakeLoop]:
         config = self._config
         decoder = DecoderPool(config.limits)
-        parts = (config, self._ledger, self._spool, decoder, self._watcher, self._doorbell)
+        parts = (config, self._ledger, self._claimer, decoder, self._watcher, self._doorbell)
         return decoder, IntakeLoop(*parts, on_change=self._on_change)

@@ -53,9 +53,9 @@ NOT_STILL = Verdict(Status.WAITING, WRITING, lasting=False, until_still=True)
 class UploadValidator:
     """Turns a folder into a claim that may be made, or into what still stands in the way."""
 
-    def __init__(self, config: Config, spool: UploadClaimer, decoder: PictureInspector) -> None:
+    def __init__(self, config: Config, claimer: UploadClaimer, decoder: PictureInspector) -> None:
         self._limits = config.limits
-        self._spool = spool
+        self._claimer = claimer
         self._decoder = decoder
 
     def examine(
@@ -98,10 +98,10 @@ class UploadValidator:
         try:
             return self._verify(job, folder_fd, listing, present[0], text, manifest, on_file)
         except FileChanged:
-            self._spool.discard_snapshot(job.id)
+            self._claimer.discard_snapshot(job.id)
             return Verdict(Status.WAITING, WRITING, lasting=False)
         except UploadError as error:
-            self._spool.discard_snapshot(job.id)
+            self._claimer.discard_snapshot(job.id)
             return Verdict(Status.INVALID, str(error))
 
     def _verify(
@@ -117,12 +117,12 @@ class UploadValidator:
         """Copy the files and judge the copies: what is judged here is what is used later."""
         wanted = {manifest_name, *manifest.files}
         marks = [mark for mark in listing.fingerprint if mark.name in wanted]
-        files = self._spool.snapshot(job.id, folder_fd, marks, on_file)
+        files = self._claimer.snapshot(job.id, folder_fd, marks, on_file)
         if files[manifest_name] != hashlib.sha256(text).hexdigest():
             raise FileChanged(manifest_name)
         verdict = self._compare_sums(folder_fd, listing, files) or self._look_at_pictures(job, manifest, on_file)
         if verdict is not None:
-            self._spool.discard_snapshot(job.id)
+            self._claimer.discard_snapshot(job.id)
             return verdict
         looks = tuple(_with_seed(look) for look in manifest.looks)
         return Claim(job.id, job.name, manifest_name, looks, files, listing.fingerprint, manifest.priority)
@@ -138,7 +138,7 @@ class UploadValidator:
 
     def _look_at_pictures(self, job: Job, manifest: Manifest, on_file: Callable[[], None]) -> Verdict | None:
         """All faults of all pictures. A picture that only ends early may still be completed."""
-        found = self._decoder.inspect(self._spool.snapshot_folder(job.id), manifest.files, on_file)
+        found = self._decoder.inspect(self._claimer.spool.paths.snapshot(job.id), manifest.files, on_file)
         faults = [each for each in found.values() if isinstance(each, str)]
         if not faults:
             return None

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from fastfit_watch.domain.job import LookProgress, LookRecord, LookStatus
 
-PACE_FILE = "pace.json"
 SECONDS_NOTE = "seconds_per_step"
 _STALE_S = 60.0
 _PENDING = (LookStatus.RUNNING, LookStatus.QUEUED)

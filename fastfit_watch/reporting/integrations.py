@@ -12,6 +12,7 @@ from fastfit_watch.domain.worker_protocol import Event
 from fastfit_watch.reporting.notifications.delivery import DeliveryThread
 from fastfit_watch.reporting.notifications.hook import HookRunner
 from fastfit_watch.reporting.notifications.webhook import WebhookDeliverer, read_secret
+from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class Integrations:
 
     def __init__(self, config: Config, ledger_path: Path) -> None:
         """Raises ConfigError if the webhook's secret cannot be read or the metrics' address cannot be bound."""
-        self._outboxes: list[Outbox] = []
+        self._ledgers: list[Ledger] = []
         self._deliveries: list[DeliveryThread] = []
         if config.webhook.url:
             read_secret(config.webhook)
@@ -55,12 +56,13 @@ class Integrations:
             delivery.stop(max(0.0, deadline_s - time.monotonic()))
         if self._metrics is not None:
             self._metrics.stop()
-        for outbox in self._outboxes:
-            outbox.close()
+        for ledger in self._ledgers:
+            ledger.close()
 
     def _open(self, ledger_path: Path) -> Outbox:
-        self._outboxes.append(Outbox(ledger_path))
-        return self._outboxes[-1]
+        """Open the outbox with a connection of its own: whoever sends never makes the daemon's loops wait."""
+        self._ledgers.append(Ledger(ledger_path))
+        return self._ledgers[-1].outbox
 
 
 def _make_exporter(config: Config, ledger_path: Path) -> MetricsExporter | None:

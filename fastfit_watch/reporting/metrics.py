@@ -35,7 +35,8 @@ from fastfit_watch.domain.worker_protocol import (
     RungLowered,
     WorkerExited,
 )
-from fastfit_watch.storage.numbers import Numbers
+from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.queries import count_unfinished_looks, oldest_since
 from fastfit_watch.system.atomic_write import write_text
 
 _REQUEST_S = 5.0
@@ -103,20 +104,20 @@ class EngineCounters:
 class _LedgerState(Collector):
     """Collects what ledger and disks hold at one moment. now_s: Unix time."""
 
-    def __init__(self, config: Config, numbers: Numbers, began_s: float, now_s: float, *, up: bool) -> None:
-        self._config, self._numbers, self._began_s, self._now_s, self._up = config, numbers, began_s, now_s, up
+    def __init__(self, config: Config, ledger: Ledger, began_s: float, now_s: float, *, up: bool) -> None:
+        self._config, self._ledger, self._began_s, self._now_s, self._up = config, ledger, began_s, now_s, up
 
     def collect(self) -> Iterator[Metric]:
         """Yield every gauge. Raises StorageError where the ledger cannot be read."""
-        numbers = self._numbers
-        counts, looks, pending = numbers.counts(), numbers.looks_in_line(), numbers.pending()
-        oldest = {status.value: self._age_s(since_s) for status, since_s in numbers.oldest().items()}
+        ledger = self._ledger
+        counts, looks, pending = ledger.counts(), count_unfinished_looks(ledger), ledger.outbox.pending()
+        oldest = {status.value: self._age_s(since_s) for status, since_s in oldest_since(ledger).items()}
         info = GaugeMetricFamily(f"{_PREFIX}_build_info", "Version and weights.", labels=["version", "bundle"])
         info.add_metric([metadata.version("fastfit-watch"), self._config.bundle], 1.0)
         yield info
         yield _gauge("up", "1 while the daemon runs.", self._up)
         yield _gauge("start_time_seconds", "Unix time of the daemon's start.", self._began_s)
-        yield _gauge("paused", "1 if the queue is paused.", numbers.paused() is not None)
+        yield _gauge("paused", "1 if the queue is paused.", ledger.requests.paused() is not None)
         yield _gauges("jobs", "Jobs by state.", "status", {each.value: counts.get(each, 0) for each in Status})
         yield _gauges("oldest_job_age_seconds", "Age of the oldest unfinished job by state.", "status", oldest)
         yield _gauges("looks", "Pictures to be made.", "status", {each.value: looks[each] for each in _OPEN_LOOKS})
@@ -146,7 +147,7 @@ class MetricsExporter:
     def __init__(self, config: Config, ledger_path: Path) -> None:
         """Raises ConfigError if the address cannot be bound."""
         self.counters = EngineCounters()
-        self._config, self._numbers = config, Numbers(ledger_path, read_only=True)
+        self._config, self._ledger = config, Ledger(ledger_path, read_only=True)
         self._began_s = time.time()
         self._trouble = ""
         self._stop = threading.Event()
@@ -179,11 +180,11 @@ class MetricsExporter:
             thread.join(_JOIN_S)
         if self._config.metrics.textfile:
             self._write(up=False)
-        self._numbers.close()
+        self._ledger.close()
 
     def text(self, now_s: float, *, up: bool = True) -> str:
         """Return every metric in Prometheus' text format. Raises StorageError where the ledger cannot be read."""
-        state = _LedgerState(self._config, self._numbers, self._began_s, now_s, up=up)
+        state = _LedgerState(self._config, self._ledger, self._began_s, now_s, up=up)
         return (generate_latest(state) + generate_latest(self.counters.registry)).decode()
 
     def _write_repeatedly(self) -> None:

@@ -19,10 +19,11 @@ from fastfit_watch.domain.errors import FastFitError, StorageError
 from fastfit_watch.domain.job import Job, LookProgress, LookRecord, Status
 from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.reporting import report, status_line
-from fastfit_watch.reporting.eta import PACE_FILE, SECONDS_NOTE, LiveProgress, save_pace, steps_left, times_left_s
+from fastfit_watch.reporting.eta import SECONDS_NOTE, LiveProgress, save_pace, steps_left, times_left_s
 from fastfit_watch.reporting.gallery import SHELF_FOLDER, GalleryThread
 from fastfit_watch.reporting.notifications.payload import write_notifications
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.spool import SpoolPaths
 from fastfit_watch.system.atomic_write import remove_temporaries
 
 _ROUND_S = 1.0
@@ -234,12 +235,12 @@ class Publisher:
         """Save for `status` what only this process knows; nothing new while nothing is in hand."""
         looks = dict(self._progress)
         if looks or self._pace_saved:
-            save_pace(self._config.spool / PACE_FILE, LiveProgress(time.time(), self._engines, looks))
+            save_pace(SpoolPaths(self._config.inputs).progress, LiveProgress(time.time(), self._engines, looks))
         self._pace_saved = bool(looks)
 
     def _read_halt(self) -> str:
         """Why nothing is made; empty while work goes on."""
-        return self._halt or self._ledger.paused() or ""
+        return self._halt or self._ledger.requests.paused() or ""
 
     def _read_state(self) -> tuple[dict[str, LookProgress], str]:
         """The look in hand of each job with the time left, and why nothing is made. Called by the gallery's thread."""
@@ -249,4 +250,4 @@ class Publisher:
 
     def _read_newest(self) -> tuple[int, str | None]:
         """What differs whenever any job has changed."""
-        return self._ledger.job_version(), self._ledger.paused()
+        return self._ledger.database.job_version(), self._ledger.requests.paused()

@@ -13,6 +13,7 @@ from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.job import Job, LookRecord
 from fastfit_watch.reporting.contact_sheet import write_sheets
 from fastfit_watch.reporting.status_line import STATUS_FILE, status_line
+from fastfit_watch.storage.spool import SpoolPaths
 from fastfit_watch.system.atomic_write import make_folder, write_json, write_text
 
 REPORT_FILE = "report.json"
@@ -23,7 +24,7 @@ def publish_final(config: Config, job: Job, looks: Sequence[LookRecord]) -> None
     """Write the contact sheet, the last status and then `report.json`, which means complete. Safe to repeat."""
     folder = config.outputs / job.id
     make_folder(folder)
-    sheets = write_sheets(folder, config.spool / "jobs" / job.id / "snapshot", job, looks)
+    sheets = write_sheets(folder, SpoolPaths(config.inputs).snapshot(job.id), job, looks)
     # Nobody writes it again, so this one outlives a power cut, even where the same line stands already.
     write_text(folder / STATUS_FILE, status_line(job, looks, None, 0) + "\n")
     write_json(folder / REPORT_FILE, build_report(job, looks, sheets))

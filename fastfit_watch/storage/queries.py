@@ -39,7 +39,7 @@ def read_shelves(ledger: Ledger, size: int) -> list[Shelf]:
     )
     marks: dict[int, list[str]] = {}
     counts: dict[int, dict[Status, int]] = {}
-    with ledger.reading() as db:
+    with ledger.database.reading() as db:
         for value, condition in questions:
             query = f"SELECT (serial - 1) / ? + 1 AS shelf, {value} FROM jobs WHERE {condition} GROUP BY shelf"  # noqa: S608
             for number, found in db.execute(query, (size,)):
@@ -53,7 +53,7 @@ def read_shelves(ledger: Ledger, size: int) -> list[Shelf]:
 
 def jobs_on_shelf(ledger: Ledger, number: int, size: int) -> list[Job]:
     """The jobs of one shelf, the oldest first."""
-    with ledger.reading() as db:
+    with ledger.database.reading() as db:
         rows = db.execute(
             "SELECT * FROM jobs WHERE serial > ? AND serial <= ? ORDER BY serial", ((number - 1) * size, number * size)
         ).fetchall()
@@ -63,7 +63,7 @@ def jobs_on_shelf(ledger: Ledger, number: int, size: int) -> list[Job]:
 def newest_jobs(ledger: Ledger, status: Sequence[Status], limit: int) -> list[Job]:
     """The jobs with one of these states that changed last, the newest first. Reads no more rows than it returns."""
     marks = ", ".join("?" * len(status))
-    with ledger.reading() as db:
+    with ledger.database.reading() as db:
         rows = db.execute(
             "SELECT * FROM jobs WHERE serial IN (SELECT serial FROM jobs"  # noqa: S608 - only '?' marks
             f" WHERE status IN ({marks}) ORDER BY changed_s DESC, serial DESC LIMIT ?)"
@@ -78,7 +78,7 @@ def oldest_jobs(ledger: Ledger, status: Sequence[Status], limit: int | None) -> 
     marks = ", ".join("?" * len(status))
     ranks = " ".join(f"WHEN ? THEN {rank}" for rank in range(len(status)))
     order = f"CASE status {ranks} END, coalesce(claimed_s, first_seen_s), serial"
-    with ledger.reading() as db:
+    with ledger.database.reading() as db:
         rows = db.execute(
             "SELECT * FROM jobs WHERE serial IN (SELECT serial FROM jobs"  # noqa: S608 - only '?' marks and numbers
             f" WHERE status IN ({marks}) ORDER BY {order} LIMIT ?) ORDER BY {order}",
@@ -89,14 +89,14 @@ def oldest_jobs(ledger: Ledger, status: Sequence[Status], limit: int | None) -> 
 
 def job_ids(ledger: Ledger, status: Sequence[Status]) -> list[str]:
     """The names of all jobs with one of these states. Much cheaper than the jobs."""
-    with ledger.reading() as db:
+    with ledger.database.reading() as db:
         rows = db.execute(f"SELECT id FROM jobs WHERE status IN ({', '.join('?' * len(status))})", status)  # noqa: S608
         return [str(job_id) for (job_id,) in rows]
 
 
 def some_looks(ledger: Ledger, job_id: str, first: int, limit: int) -> list[LookRecord]:
     """The looks of a job from position `first` on."""
-    with ledger.reading() as db:
+    with ledger.database.reading() as db:
         rows = db.execute(
             "SELECT * FROM looks WHERE job_id = ? AND position >= ? AND position < ? ORDER BY position",
             (job_id, first, first + limit),
@@ -107,7 +107,7 @@ def some_looks(ledger: Ledger, job_id: str, first: int, limit: int) -> list[Look
 def some_pictures(ledger: Ledger, job_id: str, limit: int, *, newest: bool) -> list[LookRecord]:
     """The looks of a job whose pictures are made: its last ones, the last first, or its first ones."""
     order = "DESC" if newest else "ASC"
-    with ledger.reading() as db:
+    with ledger.database.reading() as db:
         rows = db.execute(
             f"SELECT * FROM looks WHERE job_id = ? AND status = ? ORDER BY position {order} LIMIT ?",  # noqa: S608
             (job_id, LookStatus.DONE, limit),
@@ -117,7 +117,7 @@ def some_pictures(ledger: Ledger, job_id: str, limit: int, *, newest: bool) -> l
 
 def look_names(ledger: Ledger, job_id: str, limit: int) -> list[str]:
     """The names of a job's looks in the order of its manifest, each once."""
-    with ledger.reading() as db:
+    with ledger.database.reading() as db:
         rows = db.execute(
             "SELECT json_extract(look, '$.name') AS name FROM looks WHERE job_id = ? GROUP BY name"
             " ORDER BY min(position) LIMIT ?",
@@ -129,10 +129,31 @@ def look_names(ledger: Ledger, job_id: str, limit: int) -> list[str]:
 def look_marks(ledger: Ledger, job_id: str, size: int) -> list[str]:
     """For every `size` looks of a job in turn, a text that differs whenever one of them has changed."""
     marks: list[str] = []
-    with ledger.reading() as db:
+    with ledger.database.reading() as db:
         rows = db.execute(
             "SELECT status, attempts, deaths, reason, result FROM looks WHERE job_id = ? ORDER BY position", (job_id,)
         )
         while some := rows.fetchmany(size):
             marks.append(hashlib.sha256(repr([tuple(row) for row in some]).encode()).hexdigest()[:16])
     return marks
+
+
+def oldest_since(ledger: Ledger) -> dict[Status, float]:
+    """Return, for each unfinished state that occurs, since when (Unix time) its oldest job has been waiting."""
+    with ledger.database.reading() as db:
+        rows = db.execute(
+            "SELECT status, min(coalesce(claimed_s, first_seen_s)) FROM jobs"
+            " WHERE status IN ('waiting', 'stalled', 'invalid', 'queued', 'running') GROUP BY status"
+        ).fetchall()
+    return {Status(status): since_s for status, since_s in rows}
+
+
+def count_unfinished_looks(ledger: Ledger) -> dict[LookStatus, int]:
+    """Return how many looks are queued and running."""
+    counts = {}
+    with ledger.database.reading() as db:
+        for status in (LookStatus.QUEUED, LookStatus.RUNNING):
+            # One query each: SQLite has a small index for each of these states alone.
+            query = f"SELECT count(*) FROM looks WHERE status = '{status.value}'"  # noqa: S608 - our own word
+            (counts[status],) = db.execute(query).fetchone()
+    return counts

@@ -1,4 +1,4 @@
-"""What people ask of jobs, and the daemon's small notes: one transaction each."""
+"""What people request of jobs and of the queue: one transaction each."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ PAUSED = "paused"
 RUNG_NOTES = "rung "  # and a device: see `rung_notes`
 
 
-class Orders(Database):
-    """The part of the ledger that commands and order files write to."""
+class Requests:
+    """Records what people request, by commands and by control files. `ledger.requests`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def retry(self, job_id: str, now_s: float) -> Job:
         """Give failed and cancelled looks a fresh start; check an `invalid` or `stalled` upload again.
@@ -23,7 +26,7 @@ class Orders(Database):
 
         Raises ConfigError where there is nothing to try again.
         """
-        with self.writing("retry") as db:
+        with self._database.writing("retry") as db:
             job = known_job(db, job_id)
             db.execute("DELETE FROM notes WHERE key LIKE ?", (f"{RUNG_NOTES}%",))
             act = retry_upload if job.claimed_s is None else retry_looks
@@ -31,7 +34,7 @@ class Orders(Database):
 
     def prioritise(self, job_id: str, priority: Priority, now_s: float) -> Job:
         """Serve a job earlier or later than it came. Raises ConfigError if it is unknown or already final."""
-        with self.writing("prioritise") as db:
+        with self._database.writing("prioritise") as db:
             job = known_job(db, job_id)
             if job.status.is_final:
                 raise ConfigError(f"Job '{job_id}' is already {job.status}: there is nothing to wait for.")
@@ -45,7 +48,7 @@ class Orders(Database):
 
         Raises ConfigError if the job is unknown or already final.
         """
-        with self.writing("cancel") as db:
+        with self._database.writing("cancel") as db:
             job = known_job(db, job_id)
             if job.status.is_final:
                 raise ConfigError(f"Job '{job_id}' is already {job.status}: there is nothing to cancel.")
@@ -64,26 +67,17 @@ class Orders(Database):
 
     def pause(self, reason: str, now_s: float) -> None:
         """Start no look until `resume`. Looks in hand are finished."""
-        with self.writing("pause") as db:
+        with self._database.writing("pause") as db:
             set_note(db, PAUSED, reason)
             set_note(db, "paused_s", repr(now_s))
 
     def resume(self, now_s: float) -> None:
         """Start looks again."""
-        with self.writing("resume") as db:
+        with self._database.writing("resume") as db:
             db.execute("DELETE FROM notes WHERE key = ?", (PAUSED,))
             set_note(db, "resumed_s", repr(now_s))
 
     def paused(self) -> str | None:
         """Return why no look is started, or None."""
-        return self.note(PAUSED)
-
-    def put_note(self, key: str, value: str) -> None:
-        """Keep one small fact for `status` and for the next start."""
-        with self.writing("put_note") as db:
-            set_note(db, key, value)
-
-    def note(self, key: str) -> str | None:
-        """Return a fact kept by `put_note`, or None."""
-        with self.reading() as db:
-            return note_of(db, key)
+        with self._database.reading() as db:
+            return note_of(db, PAUSED)

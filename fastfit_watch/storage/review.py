@@ -1,4 +1,4 @@
-"""Looks whose picture the content filter kept back: the ledger's part of `release`."""
+"""Records the looks whose picture the content filter withheld, and what a person decided about them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from fastfit_watch.storage.rows import job_of, known_job, look_of, pack_result, 
 from fastfit_watch.storage.transitions import final_status, record_progress
 
 
-class Withholding(Database):
-    """The part of the ledger that knows withheld pictures."""
+class Review:
+    """Reads and writes withheld looks. `ledger.review`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def withhold_look(self, job_id: str, key: str, reason: str, now_s: float) -> None:
         """The picture of this look is made, and kept back for review."""
-        with self.writing("withhold_look") as db:
+        with self._database.writing("withhold_look") as db:
             values = (LookStatus.WITHHELD, reason, job_id, key)
             db.execute("UPDATE looks SET status = ?, reason = ? WHERE job_id = ? AND key = ?", values)
             record_progress(db, job_id, now_s)
 
     def withheld_looks(self, job_id: str) -> list[LookRecord]:
         """Return the looks of a job that are withheld now. Raises ConfigError if the job is unknown."""
-        with self.reading() as db:
+        with self._database.reading() as db:
             known_job(db, job_id)
             rows = db.execute(
                 "SELECT * FROM looks WHERE job_id = ? AND status = 'withheld' ORDER BY position", (job_id,)
@@ -33,7 +36,7 @@ class Withholding(Database):
 
         A job that was final is reported again. Raises ConfigError if the look is not withheld.
         """
-        with self.writing("judge_withheld") as db:
+        with self._database.writing("judge_withheld") as db:
             job = known_job(db, job_id)
             record = look_of(db, job_id, key)
             if record.status is not LookStatus.WITHHELD:

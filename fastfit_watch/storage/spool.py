@@ -1,4 +1,4 @@
-"""The private folder `.spool`: where its parts lie, who holds it, and whether there is room in it."""
+"""The private folder `.spool`: where everything lies in it, which daemon holds it, and whether it has space."""
 
 from __future__ import annotations
 
@@ -7,47 +7,96 @@ import errno
 import fcntl
 import os
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
-from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import ConfigError, StorageError
+from fastfit_watch.domain.limits import Limits
 from fastfit_watch.system.disk_errors import storage_errors
 from fastfit_watch.system.folders import make_private, open_folder
 
+SPOOL, LOCK, JOBS = ".spool", "lock", "jobs"
+UPLOAD, SNAPSHOT, RECEIPTS = "upload", "snapshot", "receipts"
 
-class Spool:
-    """The folder `.spool` in `inputs/`. Raises StorageError when the disk is full or failing.
 
-    wanted_bytes: what must be free for the upload that could not be copied for want of room; 0 once it could.
+@dataclass(frozen=True)
+class SpoolPaths:
+    """Where everything lies in the spool of `inputs`. It is on the same filesystem, so that a claim is one rename.
+
+    .spool/                      0700, locked by one daemon
+      lock
+      ledger.db
+      progress.json              how far the looks in hand are, for `status`
+      jobs/<job id>/
+        upload/                  the folder as it came; missing if it had to stay where it was
+        snapshot/                private copies of the files the job uses; all later work reads these
+        receipts/                one file for each finished look, written by the worker
+        withheld/                pictures that the content filter withheld, with their receipts
     """
 
-    def __init__(self, config: Config) -> None:
-        self._inputs = config.inputs
-        self._limits = config.limits
-        self._lock_fd: int | None = None
-        self.root = config.spool
-        self.wanted_bytes = 0
+    inputs: Path
 
     @property
-    def ledger_path(self) -> Path:
-        """Where the ledger lies."""
+    def root(self) -> Path:
+        """Return the private folder itself."""
+        return self.inputs / SPOOL
+
+    @property
+    def ledger(self) -> Path:
+        """Return the file that records what became of every job."""
         return self.root / "ledger.db"
 
-    def job_folder(self, job_id: str) -> Path:
-        """Everything of one job."""
-        return self.root / "jobs" / job_id
+    @property
+    def lock(self) -> Path:
+        """Return the file that the daemon holds locked; it contains the daemon's process id."""
+        return self.root / LOCK
 
-    def snapshot_folder(self, job_id: str) -> Path:
-        """The verified private copies of a job's manifest and pictures."""
-        return self.job_folder(job_id) / "snapshot"
+    @property
+    def progress(self) -> Path:
+        """Return the file in which the daemon records how far the looks in hand are."""
+        return self.root / "progress.json"
 
-    def receipts_folder(self, job_id: str) -> Path:
-        """Where the worker leaves a receipt for each finished look."""
-        return self.job_folder(job_id) / "receipts"
+    @property
+    def jobs(self) -> Path:
+        """Return the folder that holds one folder for each job."""
+        return self.root / JOBS
 
-    def withheld_folder(self, job_id: str) -> Path:
-        """Where the worker leaves pictures that the content filter kept back. Missing while there are none."""
-        return self.job_folder(job_id) / "withheld"
+    def job(self, job_id: str) -> Path:
+        """Return the folder of one job."""
+        return self.jobs / job_id
+
+    def upload(self, job_id: str) -> Path:
+        """Return the uploaded folder of a claimed job."""
+        return self.job(job_id) / UPLOAD
+
+    def snapshot(self, job_id: str) -> Path:
+        """Return the folder with the verified private copies of a job's manifest and pictures."""
+        return self.job(job_id) / SNAPSHOT
+
+    def receipts(self, job_id: str) -> Path:
+        """Return the folder in which the worker leaves a receipt for each finished look."""
+        return self.job(job_id) / RECEIPTS
+
+    def receipt(self, job_id: str, key: str) -> Path:
+        """Return the receipt of one finished look."""
+        return self.receipts(job_id) / f"{key}.json"
+
+    def withheld(self, job_id: str) -> Path:
+        """Return the folder with pictures that the content filter withheld. Missing while there are none."""
+        return self.job(job_id) / "withheld"
+
+
+class Spool:
+    """The spool of one daemon. Raises StorageError when the disk is full or failing.
+
+    wanted_bytes: what must be free for the upload that could not be copied for want of space; 0 once it could.
+    """
+
+    def __init__(self, paths: SpoolPaths, limits: Limits) -> None:
+        self.paths = paths
+        self._limits = limits
+        self._lock_fd: int | None = None
+        self.wanted_bytes = 0
 
     def lock(self) -> None:
         """Take the spool for this process, making it first where it is missing.
@@ -55,24 +104,25 @@ class Spool:
         Raises ConfigError if another daemon holds it or it cannot be made.
         """
         self.unlock()
+        inputs, root = self.paths.inputs, self.paths.root
         try:
-            self._inputs.mkdir(parents=True, exist_ok=True)
-            with storage_errors(f"making the spool {self.root}"):
-                with self._open_inputs() as inputs_fd:
-                    make_private(self.root.name, inputs_fd)
+            inputs.mkdir(parents=True, exist_ok=True)
+            with storage_errors(f"making the spool {root}"):
+                with self.open_inputs() as inputs_fd:
+                    make_private(root.name, inputs_fd)
                     os.fsync(inputs_fd)
-                with open_folder(self.root) as root_fd:
+                with open_folder(root) as root_fd:
                     if os.fstat(root_fd).st_uid != os.geteuid():
                         raise PermissionError(errno.EPERM, "it belongs to another user")
                     os.fchmod(root_fd, 0o700)
-                    make_private("jobs", root_fd)
+                    make_private(JOBS, root_fd)
                     lock_fd = os.open(
-                        "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=root_fd
+                        LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=root_fd
                     )
                     os.fsync(root_fd)
         except OSError as error:
             raise ConfigError(
-                f"The spool {self.root} cannot be used: {error.strerror}.",
+                f"The spool {root} cannot be used: {error.strerror}.",
                 hint="Run the daemon as the user who owns it, or choose another 'inputs'.",
             ) from error
         try:
@@ -81,7 +131,7 @@ class Spool:
             holder = os.pread(lock_fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(lock_fd)
             raise ConfigError(
-                f"Another fastfit-watch (process {holder}) is already watching {self._inputs}.",
+                f"Another fastfit-watch (process {holder}) is already watching {inputs}.",
                 hint="Stop it first, or give this one other 'inputs'.",
             ) from error
         # Only for people and commands that ask who holds it: a full disk is no reason not to start.
@@ -102,23 +152,24 @@ class Spool:
         if self._lock_fd is None:
             return False
         try:
-            return os.path.samestat(os.fstat(self._lock_fd), (self.root / "lock").stat())
+            return os.path.samestat(os.fstat(self._lock_fd), self.paths.lock.stat())
         except FileNotFoundError:
             return False
 
-    def _open_inputs(self) -> AbstractContextManager[int]:
+    def open_inputs(self) -> AbstractContextManager[int]:
+        """Open the folder of uploads, and close it at the end of the block."""
         # The dot at the end: `inputs/` itself may be a symlink, that is the operator's choice.
-        return open_folder(f"{self._inputs}/.")
+        return open_folder(f"{self.paths.inputs}/.")
 
-    def _require_room(self, wanted_bytes: int) -> None:
+    def require_space(self, wanted_bytes: int) -> None:
         """Raise StorageError unless the copies leave `limits.min_free_bytes` free."""
-        disk = os.statvfs(self.root)
+        disk = os.statvfs(self.paths.root)
         free_bytes = disk.f_bavail * disk.f_frsize
         self.wanted_bytes = 0
         if free_bytes < wanted_bytes + self._limits.min_free_bytes:
             self.wanted_bytes = wanted_bytes + self._limits.min_free_bytes
             raise StorageError(
-                f"Only {free_bytes / 1e6:.0f} MB are free on the disk of {self._inputs}.",
+                f"Only {free_bytes / 1e6:.0f} MB are free on the disk of {self.paths.inputs}.",
                 hint=f"Free {(wanted_bytes + self._limits.min_free_bytes - free_bytes) / 1e6:.0f} MB more; uploads"
                 " are taken again by themselves.",
             )

@@ -96,7 +96,7 @@ COMPLETE = (
         "storage/spool.py",
         "fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "pass",
-        f"{_SPOOL}::test_a_second_daemon_is_refused_and_told_who_is_there",
+        "unit/storage/test_spool.py::test_a_second_daemon_is_refused_and_told_who_is_there",
     ),
     Guard(
         "completeness",

@@ -108,7 +108,10 @@ class Load:
 
     def count(self, status: Status) -> int:
         """How many jobs have this state."""
-        with closing(Ledger(self.inputs / ".spool" / "ledger.db", read_only=True)) as ledger, ledger.reading() as db:
+        with (
+            closing(Ledger(self.inputs / ".spool" / "ledger.db", read_only=True)) as ledger,
+            ledger.database.reading() as db,
+        ):
             (found,) = db.execute("SELECT count(*) FROM jobs WHERE status = ?", (status,)).fetchone()
             return int(found)
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from fastfit_watch.domain.job import LookResult, Status
+from fastfit_watch.domain.job import ClaimIntent, LookResult, Status
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.rows import pack_look, pack_result
@@ -33,7 +33,7 @@ def fill(ledger: Ledger, jobs: int, looks: int) -> None:
     result = LookResult("a.png", "ab" * 32, 1024, 768, {"denoise": 1.5, "decode": 0.1}, 5 * 2**30, "cuda:0", VERSIONS)
     packed, text = pack_result(result), pack_look(Look("anna.jpg", "l", {Category.UPPER: "shirt.jpg"}, OPTIONS))
     files = json.dumps({"anna.jpg": "ab" * 32, "shirt.jpg": "cd" * 32, "outfit.yaml": "ef" * 32})
-    with ledger.writing("fill") as db:
+    with ledger.database.writing("fill") as db:
         db.executemany(
             "INSERT INTO jobs (id, name, status, reason, first_seen_s, changed_s, claimed_s, finished_s, manifest,"
             " files, origin, holds_name, reported, kept_since_s) VALUES (?, ?, 'done', '5 pictures made', ?, ?, ?, ?,"
@@ -50,7 +50,9 @@ def fill(ledger: Ledger, jobs: int, looks: int) -> None:
         for number in range(jobs - QUEUED, jobs):
             job = ledger.find_or_create_unclaimed(f"j{number}", float(number))
             uploader = str(number % 10)
-            ledger.begin_claim(job.id, "outfit.yaml", wanted, {}, f"{number}", float(number), uploader=uploader)
+            ledger.begin_claim(
+                ClaimIntent(job.id, "outfit.yaml", wanted, {}, f"{number}", uploader=uploader), float(number)
+            )
             ledger.finish_claim(job.id, float(number))
 
 
@@ -72,16 +74,16 @@ def questions(ledger: Ledger, jobs: int) -> dict[str, tuple[Callable[[], object]
         "which look is next": (lambda: ledger.next_looks(now_s, 1), STEP_S),
         "hand one out and take it back": (serve, 3 * STEP_S),
         "the first fifty in line": (lambda: ledger.jobs_in_turn(50), STEP_S),
-        "has anything changed": (lambda: (ledger.job_version(), ledger.paused()), STEP_S),
+        "has anything changed": (lambda: (ledger.database.job_version(), ledger.requests.paused()), STEP_S),
         "is there work": (lambda: ledger.jobs((Status.QUEUED, Status.RUNNING), limit=1), STEP_S),
         "what waits in inputs/": (ledger.unclaimed_jobs, STEP_S),
         "the newest job of a name": (lambda: ledger.newest_job_named(last), STEP_S),
         "reports to write": (lambda: ledger.unreported(100), STEP_S),
         "looks in hand after a crash": (ledger.running_looks, STEP_S),
         "claims to finish": (ledger.pending_claims, STEP_S),
-        "empty folders to take back": (ledger.placeholders, STEP_S),
-        "what may be removed": (lambda: ledger.begin_leaving("upload", -1.0, 20), STEP_S),
-        "what is being removed": (lambda: ledger.leaving("upload", 20), STEP_S),
+        "empty folders to take back": (ledger.retention.placeholders, STEP_S),
+        "what may be removed": (lambda: ledger.retention.begin_leaving("upload", -1.0, 20), STEP_S),
+        "what is being removed": (lambda: ledger.retention.leaving("upload", 20), STEP_S),
         "a new upload of an old name": (lambda: ledger.find_or_create_unclaimed("j17", now_s), STEP_S),
         "how many jobs of each state": (ledger.counts, COMMAND_S),
         "the thirty newest jobs": (lambda: ledger.jobs(limit=30), COMMAND_S),

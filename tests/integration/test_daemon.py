@@ -191,7 +191,7 @@ def test_cancel_drops_what_is_queued(daemon: DaemonProcess) -> None:
     daemon.upload("spring", "slow-a", "slow-b", "slow-c", "slow-d")
     daemon.start()
     wait_for(lambda: daemon.begun(), daemon)
-    daemon.read(lambda ledger: ledger.cancel("spring", time.time()))
+    daemon.read(lambda ledger: ledger.requests.cancel("spring", time.time()))
     wait_for(lambda: daemon.is_final("spring"), daemon)
     statuses = {name: look.status for name, look in daemon.looks("spring").items()}
     assert statuses["slow-a"] is LookStatus.DONE

@@ -133,7 +133,7 @@ def test_one_kill_after_the_other_loses_and_doubles_no_upload(intake: IntakeFixt
     assert sorted(job.id for job in jobs) == sorted(f"job{number}" for number in range(count))
     assert {job.status for job in jobs} == {Status.QUEUED}
     for number in range(count):
-        assert (intake.spool.snapshot_folder(f"job{number}") / "anna.jpg").read_bytes() == picture(number)
+        assert (intake.spool.paths.snapshot(f"job{number}") / "anna.jpg").read_bytes() == picture(number)
         assert list((intake.inputs / f"job{number}").iterdir()) == []
 
 
@@ -163,7 +163,7 @@ def test_the_running_loop_answers_soon_and_claims_a_slow_upload(tmp_path: Path) 
             assert time.monotonic() - began_s < 240.0
             time.sleep(0.05)
         assert intake.job().status is Status.QUEUED
-        assert (intake.spool.snapshot_folder("spring") / "anna.jpg").read_bytes() == data
+        assert (intake.spool.paths.snapshot("spring") / "anna.jpg").read_bytes() == data
     finally:
         stop.set()
         intake.doorbell.ring()

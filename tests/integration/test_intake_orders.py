@@ -106,11 +106,11 @@ def test_a_cancelled_upload_rests_until_retry(intake: IntakeFixture) -> None:
 def test_commands_of_another_process_are_noticed(intake: IntakeFixture) -> None:
     intake.upload(files={**FILES, "anna.jpg": b"<html>"})
     intake.settle()
-    with closing(Ledger(intake.spool.ledger_path)) as other:
-        other.cancel("spring", intake.now_s)
+    with closing(Ledger(intake.spool.paths.ledger)) as other:
+        other.requests.cancel("spring", intake.now_s)
         intake.step(2.0)
         assert intake.job().status is Status.CANCELLED
-        other.retry("spring", intake.now_s)
+        other.requests.retry("spring", intake.now_s)
     intake.step(2.0)
     assert intake.job().status is Status.INVALID, "it was examined again"
 
@@ -155,8 +155,8 @@ def test_the_same_name_again_is_another_job(intake: IntakeFixture) -> None:
     intake.upload(files={**FILES, "anna.jpg": picture(5)})
     intake.settle()
     assert intake.job("spring-3").status is Status.QUEUED
-    assert (intake.spool.snapshot_folder("spring-3") / "anna.jpg").read_bytes() == picture(5)
-    assert (intake.spool.snapshot_folder("spring") / "anna.jpg").read_bytes() == FILES["anna.jpg"]
+    assert (intake.spool.paths.snapshot("spring-3") / "anna.jpg").read_bytes() == picture(5)
+    assert (intake.spool.paths.snapshot("spring") / "anna.jpg").read_bytes() == FILES["anna.jpg"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a file nobody may move")
@@ -186,7 +186,7 @@ def test_an_order_that_cannot_be_removed_is_obeyed_once(intake: IntakeFixture) -
     try:
         intake.settle()
         assert intake.job().status is Status.CANCELLED
-        intake.ledger.retry("spring", intake.now_s)
+        intake.ledger.requests.retry("spring", intake.now_s)
         intake.restart()
         intake.settle()
         assert intake.job().status is Status.QUEUED

@@ -20,7 +20,6 @@ from standardwebhooks.webhooks import Webhook
 from support.daemon_process import DaemonProcess, wait_for
 
 from fastfit_watch.config.paths import LOG_FILE
-from fastfit_watch.storage.outbox import Outbox
 from fastfit_watch.system.exit_codes import ExitCode
 
 SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="  # noqa: S105 - of these tests alone
@@ -101,10 +100,8 @@ def upload_all(daemon: DaemonProcess) -> list[str]:
 
 
 def pending(daemon: DaemonProcess) -> int:
-    outbox = Outbox(daemon.inputs / ".spool" / "ledger.db", read_only=True)
-    count = sum(number for number, _ in outbox.pending().values())
-    outbox.close()
-    return count
+    counts: dict[str, tuple[int, float]] = daemon.read(lambda ledger: ledger.outbox.pending())
+    return sum(number for number, _ in counts.values())
 
 
 def test_done_and_failed_jobs_are_sent_once_their_report_is_there(daemon: DaemonProcess, receiver: Receiver) -> None:
@@ -153,7 +150,7 @@ def test_kill_9_loses_no_message_and_keeps_their_order(daemon: DaemonProcess, re
     daemon.upload("twice", "engine")
     process = daemon.start()
     wait_for(lambda: all(daemon.is_final(name) for name in [*names, "twice"]) and receiver.requests > 2, daemon)
-    daemon.read(lambda ledger: ledger.retry("twice", time.time()))
+    daemon.read(lambda ledger: ledger.requests.retry("twice", time.time()))
     wait_for(lambda: pending(daemon) == JOBS + 2, daemon)
     process.kill()
     process.wait()

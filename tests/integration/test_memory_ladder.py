@@ -96,6 +96,6 @@ def test_without_permission_pictures_never_shrink_and_a_retry_begins_at_the_top(
     assert "full (decode), halves (decode), offload (decode), sequential (decode), tiles (decode)" in look["reason"]
 
     with closing(Ledger(home.root / "inputs" / ".spool" / "ledger.db")) as ledger:
-        ledger.retry("spring", 1.0)
+        ledger.requests.retry("spring", 1.0)
     home.drain()
     assert home.rungs("spring") == ["full"]

@@ -19,6 +19,7 @@ from PIL import Image
 
 from fastfit_watch.config.paths import Paths
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.spool import SpoolPaths
 
 LIBRARIES = "import yaml, pydantic, loguru"
 DECODER = "import sys\nfrom PIL import Image\nfor name in sys.argv[1:]: Image.open(name).load()"
@@ -69,8 +70,8 @@ def test_check_answers_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", [["status"], ["status", "--json"], ["pause"]], ids=" ".join)
 def test_what_reads_the_ledger_answers_at_once(words: list[str], tmp_path: Path) -> None:
     paths = Paths(tmp_path / "inputs", tmp_path / "outputs", tmp_path / "logs")
-    paths.spool.mkdir(parents=True)
-    ledger = Ledger(paths.ledger)
+    SpoolPaths(paths.inputs).root.mkdir(parents=True)
+    ledger = Ledger(SpoolPaths(paths.inputs).ledger)
     for number in range(50):
         ledger.find_or_create_unclaimed(f"job{number}", 1.0)
     ledger.close()

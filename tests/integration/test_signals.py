@@ -80,7 +80,7 @@ def _paused(daemon: DaemonProcess) -> Callable[[], object]:
     daemon.upload("spring", "casual")
     (daemon.inputs / ".spool").mkdir(mode=0o700)
     ledger = Ledger(daemon.inputs / ".spool" / "ledger.db")
-    ledger.pause("lunch", time.time())
+    ledger.requests.pause("lunch", time.time())
     ledger.close()
     return lambda: "ready" in _engine_text(daemon) and "paused" in daemon.status("spring")
 
@@ -125,7 +125,7 @@ def test_reload_and_stop_in_every_state(
     assert {name: look.status for name, look in looks.items()} == {name: wanted[name] for name in looks}
 
     (daemon.notes / "load").unlink(missing_ok=True)
-    daemon.read(lambda ledger: ledger.resume(time.time()))
+    daemon.read(lambda ledger: ledger.requests.resume(time.time()))
     assert daemon.drain() == ExitCode.OK
     assert set(daemon.begun()) == {f"spring/anna.{name}" for name in looks}
 

@@ -24,6 +24,7 @@ from fastfit_watch.cli.doctor.finding import Level
 from fastfit_watch.cli.doctor.folders import examine_folders
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.job import Status
+from fastfit_watch.storage.spool import SpoolPaths
 
 PAGE = (Path(__file__).parents[2] / "docs" / "running.md").read_text(encoding="utf-8")
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
@@ -116,8 +117,8 @@ def test_uploads_are_taken_and_results_fetched(
 
 def test_doctor_foresees_it(home: Path) -> None:
     config = Config(inputs=home / "inputs", outputs=home / "outputs", logs=home / "logs")
-    config.spool.mkdir(mode=0o700)
-    os.chown(config.spool, DAEMON.uid, DAEMON.gids[0])
+    SpoolPaths(config.inputs).root.mkdir(mode=0o700)
+    os.chown(SpoolPaths(config.inputs).root, DAEMON.uid, DAEMON.gids[0])
     levels = {finding.check: finding.level for finding in examine_folders(config, find_account(UPLOADER))}
     assert (levels["upload"], levels["fetch"]) == (Level.OK, Level.OK)
     (home / "inputs").chmod(0o700)

@@ -12,7 +12,7 @@ from PIL import Image
 from fastfit_watch.config.settings import Config, EngineSettings
 from fastfit_watch.daemon.dispatcher import Dispatcher
 from fastfit_watch.daemon.worker_process import WorkerProcess, WorkerState
-from fastfit_watch.domain.job import LookRecord, LookResult, Status
+from fastfit_watch.domain.job import ClaimIntent, LookRecord, LookResult, Status
 from fastfit_watch.domain.limits import Limits
 from fastfit_watch.domain.look import Category, ImageFormat, Look, SamplingOptions
 from fastfit_watch.domain.worker_protocol import (
@@ -28,9 +28,9 @@ from fastfit_watch.domain.worker_protocol import (
     WorkerMessage,
 )
 from fastfit_watch.imaging.codec import encode_image
-from fastfit_watch.intake.claim import UploadClaimer
 from fastfit_watch.reporting.publisher import Publisher
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.spool import Spool, SpoolPaths
 from fastfit_watch.system.atomic_write import write_json
 
 PICTURE = encode_image(Image.new("RGB", (48, 64)), ImageFormat.PNG, {})
@@ -86,9 +86,9 @@ class DispatcherFixture:
             inputs=root / "inputs", outputs=root / "outputs", engine=engine, limits=Limits(min_free_bytes=0)
         )
         self.config.outputs.mkdir(exist_ok=True)
-        self.spool = UploadClaimer(self.config)
+        self.spool = Spool(SpoolPaths(self.config.inputs), self.config.limits)
         self.spool.lock()
-        self.ledger = Ledger(self.spool.ledger_path)
+        self.ledger = Ledger(self.spool.paths.ledger)
         self.engines = {device: Played(device) for device in devices or ("cpu",)}
         self.publisher = Publisher(self.config, self.ledger, len(self.engines))
         self.dispatch = Dispatcher(self.config, self.ledger, self.spool, list(self.engines.values()), self.publisher)
@@ -101,9 +101,9 @@ class DispatcherFixture:
     def claim(self, name: str, *looks: str) -> None:
         self.ledger.find_or_create_unclaimed(name, self.now_s)
         wanted = [Look("anna.jpg", look, {Category.UPPER: "shirt.jpg"}, SamplingOptions(seed=7)) for look in looks]
-        self.ledger.begin_claim(name, "outfit.yaml", wanted, {}, "origin", self.now_s)
+        self.ledger.begin_claim(ClaimIntent(name, "outfit.yaml", wanted, {}, "origin"), self.now_s)
         self.ledger.finish_claim(name, self.now_s)
-        for folder in (self.spool.snapshot_folder(name), self.spool.receipts_folder(name)):
+        for folder in (self.spool.paths.snapshot(name), self.spool.paths.receipts(name)):
             folder.mkdir(parents=True)
 
     def step(self, *events: Event, after_s: float = 1.0) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 from PIL import Image
 
 from fastfit_watch.config.settings import Config
-from fastfit_watch.domain.job import Job, LookResult
+from fastfit_watch.domain.job import ClaimIntent, Job, LookResult
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.spool import SpoolPaths
 
 _OPTIONS = SamplingOptions(seed=7)
 SECONDS = {"person": 0.41, "denoise": 9.5, "decode": 0.32}
@@ -24,8 +25,8 @@ class GalleryFixture:
 
     def __init__(self, root: Path) -> None:
         self.config = Config(inputs=root / "inputs", outputs=root / "outputs", bundle="mini")
-        self.config.spool.mkdir(parents=True)
-        self.ledger = Ledger(self.config.spool / "ledger.db")
+        SpoolPaths(self.config.inputs).root.mkdir(parents=True)
+        self.ledger = Ledger(SpoolPaths(self.config.inputs).ledger)
         self._stock = root / "stock"
         self._stock.mkdir()
         self.person, self.garment, self.result = (
@@ -48,7 +49,7 @@ class GalleryFixture:
         slots = dict(zip((Category.UPPER, Category.LOWER), garments, strict=False))
         wanted = [Look(person, look, slots, options) for person in people for look in looks]
         files = {file: hashlib.sha256(f"{name}/{file}".encode()).hexdigest() for file in (*people, *garments)}
-        self.ledger.begin_claim(job.id, "outfit.yaml", wanted, files, "origin", now_s)
+        self.ledger.begin_claim(ClaimIntent(job.id, "outfit.yaml", wanted, files, "origin"), now_s)
         self.ledger.finish_claim(job.id, now_s)
         snapshot = self.snapshot(job.id)
         snapshot.mkdir(parents=True)
@@ -77,7 +78,7 @@ class GalleryFixture:
     def multiply(self, job_id: str, count: int, *, with_folders: bool) -> None:
         """Copy a finished job `count` times, `spring.1`, `spring.2`... Without folders, their results are gone."""
         numbers = json.dumps(list(range(1, count + 1)))
-        with self.ledger.writing("multiply") as db:
+        with self.ledger.database.writing("multiply") as db:
             for table, key in (("jobs", "id"), ("looks", "job_id")):
                 columns = [row["name"] for row in db.execute("SELECT name FROM pragma_table_info(?)", (table,))]
                 columns = [column for column in columns if column != "serial"]
@@ -89,7 +90,7 @@ class GalleryFixture:
                     (numbers, job_id),
                 )
         for number in range(1, count + 1) if with_folders else ():
-            for folder in (self.config.outputs, self.config.spool / "jobs"):
+            for folder in (self.config.outputs, SpoolPaths(self.config.inputs).jobs):
                 for file in (path for path in (folder / job_id).rglob("*") if path.is_file()):
                     copy = folder / f"{job_id}.{number}" / file.relative_to(folder / job_id)
                     copy.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +105,7 @@ class GalleryFixture:
 
     def snapshot(self, job_id: str) -> Path:
         """Where the job's uploads lie in the spool."""
-        return self.config.spool / "jobs" / job_id / "snapshot"
+        return SpoolPaths(self.config.inputs).snapshot(job_id)
 
     def read(self, *parts: str) -> str:
         """A page, as text."""

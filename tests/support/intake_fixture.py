@@ -18,6 +18,7 @@ from fastfit_watch.intake.claim import UploadClaimer
 from fastfit_watch.intake.loop import IntakeLoop
 from fastfit_watch.intake.watcher import Doorbell, Watcher
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.spool import Spool, SpoolPaths
 
 MANIFEST = b"person: anna.jpg\nupper: shirt.jpg\n"
 RESULT = LookResult("x.png", "00" * 32, 4, 3, {}, None, "cpu")
@@ -83,15 +84,21 @@ class IntakeFixture:
 
     def open(self) -> None:
         config = Config(inputs=self.inputs, watch=self.watch, limits=self.limits)
-        self.spool = UploadClaimer(config)
+        self.spool = Spool(SpoolPaths(config.inputs), config.limits)
         self.spool.lock()
-        self.ledger = Ledger(self.spool.ledger_path)
+        self.ledger = Ledger(self.spool.paths.ledger)
         self.decoder = Decoder()
         self.doorbell = Doorbell()
         self.watcher = Watcher(self.inputs, self.doorbell, self.events)
         self.told: list[tuple[str, Status, str]] = []
         self.intake = IntakeLoop(
-            config, self.ledger, self.spool, self.decoder, self.watcher, self.doorbell, on_change=self._hear
+            config,
+            self.ledger,
+            UploadClaimer(self.spool, config.limits),
+            self.decoder,
+            self.watcher,
+            self.doorbell,
+            on_change=self._hear,
         )
 
     def _hear(self, job: Job) -> None:

@@ -101,8 +101,9 @@ def find_places(arguments: Arguments) -> Paths:
 def change_ledger(arguments: Arguments, act: Callable[[Ledger, float], Changed]) -> Changed:
     """Change the ledger; a daemon that runs notices within a second, one that does not at its start."""
     from fastfit_watch.storage.ledger import Ledger
+    from fastfit_watch.storage.spool import SpoolPaths
 
-    path = find_places(arguments).ledger
+    path = SpoolPaths(find_places(arguments).inputs).ledger
     if not path.exists():
         raise ConfigError(f"There is no ledger at {path}.", hint="Name the folder with --inputs, or start the daemon.")
     ledger = Ledger(path)

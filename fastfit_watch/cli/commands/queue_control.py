@@ -23,7 +23,7 @@ def retry(arguments: Arguments) -> int:
 
     example: fastfit-watch retry spring
     """
-    job = change_ledger(arguments, lambda ledger, now_s: ledger.retry(arguments.job, now_s))
+    job = change_ledger(arguments, lambda ledger, now_s: ledger.requests.retry(arguments.job, now_s))
     print(f"{job.id}: {job.status.value}: {job.reason}")
     return ExitCode.OK
 
@@ -38,7 +38,7 @@ def cancel(arguments: Arguments) -> int:
 
     example: fastfit-watch cancel spring
     """
-    job = change_ledger(arguments, lambda ledger, now_s: ledger.cancel(arguments.job, now_s))
+    job = change_ledger(arguments, lambda ledger, now_s: ledger.requests.cancel(arguments.job, now_s))
     print(f"{job.id}: {job.status.value}: {job.reason}")
     return ExitCode.OK
 
@@ -61,7 +61,7 @@ def priority(arguments: Arguments) -> int:
     from fastfit_watch.domain.job import Priority
 
     wanted = Priority[arguments.priority.upper()]
-    job = change_ledger(arguments, lambda ledger, now_s: ledger.prioritise(arguments.job, wanted, now_s))
+    job = change_ledger(arguments, lambda ledger, now_s: ledger.requests.prioritise(arguments.job, wanted, now_s))
     print(f"{job.id}: {job.status.value}, priority {job.priority.word}")
     return ExitCode.OK
 
@@ -110,7 +110,7 @@ def pause(arguments: Arguments) -> int:
 
     example: fastfit-watch pause --reason "the GPU is needed until noon"
     """
-    change_ledger(arguments, lambda ledger, now_s: ledger.pause(arguments.reason, now_s))
+    change_ledger(arguments, lambda ledger, now_s: ledger.requests.pause(arguments.reason, now_s))
     print(f"paused: {arguments.reason}")
     return ExitCode.OK
 
@@ -125,6 +125,6 @@ def resume(arguments: Arguments) -> int:
 
     example: fastfit-watch resume
     """
-    change_ledger(arguments, lambda ledger, now_s: ledger.resume(now_s))
+    change_ledger(arguments, lambda ledger, now_s: ledger.requests.resume(now_s))
     print("resumed")
     return ExitCode.OK

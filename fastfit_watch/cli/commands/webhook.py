@@ -37,6 +37,7 @@ def webhook_list(arguments: Arguments) -> int:
     example: fastfit-watch webhook list
     """
     from fastfit_watch.cli.webhook_log import list_messages
+    from fastfit_watch.storage.spool import SpoolPaths
 
-    print("\n".join(list_messages(find_places(arguments).ledger)))
+    print("\n".join(list_messages(SpoolPaths(find_places(arguments).inputs).ledger)))
     return ExitCode.OK

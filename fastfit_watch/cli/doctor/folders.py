@@ -21,6 +21,7 @@ from fastfit_watch.cli.doctor.access import (
 from fastfit_watch.cli.doctor.finding import Finding, bad, good, poor
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import ConfigError
+from fastfit_watch.storage.spool import SpoolPaths
 from fastfit_watch.system.filesystem import REMOTE_FILESYSTEMS, filesystem_kind
 
 _USE = READ | WRITE | ENTER
@@ -49,12 +50,12 @@ def _daemon_account(config: Config) -> Account:
     """Whom the spool belongs to, since that is who the daemon is; without a spool, whoever asks."""
     here = present_account()
     try:
-        owner = config.spool.stat().st_uid
+        owner = SpoolPaths(config.inputs).root.stat().st_uid
     except OSError:
         return here
     if owner == here.uid:
         return here
-    name, group = account_name(owner), config.spool.stat().st_gid
+    name, group = account_name(owner), SpoolPaths(config.inputs).root.stat().st_gid
     try:
         return Account(name, owner, (group, *find_account(name).gids))
     except ConfigError:

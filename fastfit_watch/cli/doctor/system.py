@@ -14,6 +14,7 @@ from pathlib import Path
 from fastfit_watch.cli.doctor.finding import Finding, bad, good, poor
 from fastfit_watch.cli.service_unit import UNIT
 from fastfit_watch.config.settings import Config
+from fastfit_watch.storage.spool import SpoolPaths
 
 PROC = Path("/proc")
 SYSTEMD = Path("/run/systemd/system")
@@ -101,7 +102,7 @@ def _is_synchronised() -> bool | None:
 
 def examine_service(config: Config, systemd: Path = SYSTEMD) -> Finding:
     """Is a daemon at work on these folders, and does anyone start it again?"""
-    pid = _holder(config.spool / "lock")
+    pid = _holder(SpoolPaths(config.inputs).lock)
     if not systemd.is_dir() or shutil.which("systemctl") is None:
         if pid:
             return good("service", f"process {pid} is watching {config.inputs}; there is no systemd here")

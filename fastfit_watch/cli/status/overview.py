@@ -8,9 +8,10 @@ from typing import Any
 
 from fastfit_watch.config.paths import Paths
 from fastfit_watch.domain.job import Job, LookProgress, LookStatus, Status, Tally
-from fastfit_watch.reporting.eta import PACE_FILE, SECONDS_NOTE, LiveProgress, after_progress, read_pace, times_left_s
+from fastfit_watch.reporting.eta import SECONDS_NOTE, LiveProgress, after_progress, read_pace, times_left_s
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.queries import job_ids, oldest_jobs
+from fastfit_watch.storage.spool import SpoolPaths
 
 VERSION = 1
 """Of the JSON form. It changes only when something is renamed or taken out; new keys do not change it."""
@@ -75,7 +76,7 @@ class Overview:
 def take_overview(ledger: Ledger, paths: Paths, now_s: float, limit: int | None = None) -> Overview:
     """Read how things are. limit: at most so many jobs, counted and timed as if all were there."""
     daemon = _read_daemon(ledger, now_s)
-    pace = read_pace(paths.spool / PACE_FILE, now_s) if daemon.state == "running" else LiveProgress(now_s, 1)
+    pace = read_pace(SpoolPaths(paths.inputs).progress, now_s) if daemon.state == "running" else LiveProgress(now_s, 1)
     active = job_ids(ledger, _ACTIVE)
     jobs = oldest_jobs(ledger, _UNFINISHED, limit)
     jobs += reversed(ledger.jobs(_FINAL, limit=None if limit is None else limit - len(jobs)))
@@ -84,7 +85,7 @@ def take_overview(ledger: Ledger, paths: Paths, now_s: float, limit: int | None 
     seconds_per_step = float(known) if known else None
     steps = {job: sum(tallies.get(job, {}).get(status, Tally()).steps for status in _PENDING) for job in active}
     left = {job: after_progress(count, pace.looks.get(job)) for job, count in steps.items()}
-    paused = ledger.paused()
+    paused = ledger.requests.paused()
     moving = seconds_per_step is not None and paused is None and daemon.state == "running"
     times_s = times_left_s(left, seconds_per_step, pace.engines) if moving and seconds_per_step is not None else {}
     states = [_judge(job, tallies.get(job.id, {}), pace, times_s.get(job.id)) for job in jobs]

@@ -18,6 +18,7 @@ from fastfit_watch.cli.terminal import reader_has_gone
 from fastfit_watch.config.paths import Paths
 from fastfit_watch.domain.errors import FastFitError
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.spool import SpoolPaths
 
 _SHOWN = 30  # jobs in the table, unless a terminal has rows for more or fewer
 _FRAME_ROWS = 7  # lines of the table that are no jobs
@@ -31,12 +32,13 @@ def show(paths: Paths, *, as_json: bool = False, follow: bool = False, out: Text
     Raises FastFitError if nothing was ever watched here.
     """
     stream = out or sys.stdout
-    if not paths.ledger.exists():
+    path = SpoolPaths(paths.inputs).ledger
+    if not path.exists():
         raise FastFitError(
-            f"Nothing was ever watched in {paths.inputs}: there is no ledger at {paths.ledger}.",
+            f"Nothing was ever watched in {paths.inputs}: there is no ledger at {path}.",
             hint="Start it with 'fastfit-watch run', or name the folder with --inputs.",
         )
-    ledger = Ledger(paths.ledger, read_only=True)
+    ledger = Ledger(path, read_only=True)
     try:
         if follow:
             _follow(ledger, paths, stream, as_json=as_json)

@@ -31,6 +31,7 @@ from fastfit_watch.reporting.gallery.cards import (
 )
 from fastfit_watch.reporting.gallery.command import reproduce_command
 from fastfit_watch.reporting.gallery.markup import Markup, element, join, link, name
+from fastfit_watch.storage.spool import SpoolPaths
 
 PER_PAGE = 40
 _ROOM = 6000  # bytes for one picture; 40 of them leave room for the rest of a page of 300 KB
@@ -59,7 +60,7 @@ def page_file(number: int) -> str:
 
 def snapshot_folder(config: Config, job: Job) -> Path:
     """The verified copies of a job's uploads, in the spool."""
-    return config.spool / "jobs" / job.id / "snapshot"
+    return SpoolPaths(config.inputs).snapshot(job.id)
 
 
 def build_job_page(config: Config, page: JobPage, stamp: str, now_s: float) -> str:

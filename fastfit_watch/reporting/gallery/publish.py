@@ -88,7 +88,7 @@ class Gallery:
         """
         began_s = time.monotonic()
         self._deadline_s = began_s + budget_s
-        moves = self._ledger.job_version()
+        moves = self._ledger.database.job_version()
         moved = progress != self._progress and began_s - self._progress_told_s >= _PROGRESS_EVERY_S
         is_there = (self._config.outputs / "index.html").is_file()
         if is_there and moves == self._moves and halt == self._halt and not moved and self._reported.empty():

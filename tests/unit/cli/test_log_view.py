@@ -16,8 +16,10 @@ import pytest
 from fastfit_watch.cli.log_view import GrowingFile, show_log
 from fastfit_watch.config.paths import JOB_LOG, LOG_FILE, Paths
 from fastfit_watch.domain.errors import ConfigError
+from fastfit_watch.domain.job import ClaimIntent
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.spool import SpoolPaths
 
 PATIENCE_S = 120.0
 
@@ -26,12 +28,12 @@ PATIENCE_S = 120.0
 def paths(tmp_path: Path) -> Paths:
     """A running job `spring` with two lines in its log, and a daemon's log."""
     paths = Paths(tmp_path / "inputs", tmp_path / "outputs", tmp_path / "logs")
-    for folder in (paths.spool, paths.outputs / "spring", paths.logs):
+    for folder in (SpoolPaths(paths.inputs).root, paths.outputs / "spring", paths.logs):
         folder.mkdir(parents=True)
-    ledger = Ledger(paths.ledger)
+    ledger = Ledger(SpoolPaths(paths.inputs).ledger)
     ledger.find_or_create_unclaimed("spring", 1.0)
     look = Look("anna.jpg", "casual", {Category.UPPER: "shirt.jpg"}, SamplingOptions(seed=7))
-    ledger.begin_claim("spring", "outfit.yaml", [look], {}, "origin", 2.0)
+    ledger.begin_claim(ClaimIntent("spring", "outfit.yaml", [look], {}, "origin"), 2.0)
     ledger.finish_claim("spring", 2.0)
     ledger.close()
     job_log(paths).write_text(
@@ -71,7 +73,7 @@ def test_following_a_job_ends_by_itself_once_the_job_is_reported(paths: Paths) -
     add(job_log(paths), "2026-01-01 10:00:02 INFO    [spring anna.casual] half a li")
     add(job_log(paths), "ne\n")
     wait_for(lambda: "half a line\n" in out.getvalue())
-    ledger = Ledger(paths.ledger)
+    ledger = Ledger(SpoolPaths(paths.inputs).ledger)
     ledger.start_attempt("spring", "anna.casual", 3.0)
     ledger.fail_look("spring", "anna.casual", "no one is in the picture", 4.0)
     ledger.settle_job("spring", 4.0)

@@ -18,6 +18,7 @@ from PIL import Image
 from support.tiny_networks import write_bundle
 
 from fastfit_watch.cli.main import build_parser, main
+from fastfit_watch.domain.job import ClaimIntent
 from fastfit_watch.domain.look import DRESS_CONFLICT, Category, Look, SamplingOptions
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.system.exit_codes import ExitCode
@@ -41,7 +42,7 @@ def inputs(tmp_path: Path) -> Path:
     ledger = Ledger(inputs / ".spool" / "ledger.db")
     ledger.find_or_create_unclaimed("spring", 1.0)
     look = Look("anna.jpg", "casual", {Category.UPPER: "shirt.jpg"}, SamplingOptions(seed=7))
-    ledger.begin_claim("spring", "outfit.yaml", [look], {}, "origin", 2.0)
+    ledger.begin_claim(ClaimIntent("spring", "outfit.yaml", [look], {}, "origin"), 2.0)
     ledger.finish_claim("spring", 2.0)
     ledger.close()
     return inputs
@@ -93,9 +94,9 @@ def test_retry_cancel_pause_and_resume(inputs: Path, capsys: pytest.CaptureFixtu
     where = ["--inputs", str(inputs)]
     assert main(["pause", "--reason", "lunch", *where]) == ExitCode.OK
     ledger = Ledger(inputs / ".spool" / "ledger.db")
-    assert ledger.paused() == "lunch"
+    assert ledger.requests.paused() == "lunch"
     assert main(["resume", *where]) == ExitCode.OK
-    assert ledger.paused() is None
+    assert ledger.requests.paused() is None
     assert main(["cancel", "spring", *where]) == ExitCode.OK
     assert "spring: cancelled" in capsys.readouterr().out
     assert main(["retry", "spring", *where]) == ExitCode.OK

@@ -46,7 +46,7 @@ def test_command_line_overrides_the_file(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("bundle: mini\ninputs: a\n", encoding="utf-8")
     config = load_config(file, {"inputs": tmp_path / "b"})
-    assert config.bundle == "mini" and config.inputs == tmp_path / "b" and config.spool == tmp_path / "b" / ".spool"
+    assert config.bundle == "mini" and config.inputs == tmp_path / "b"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_a_job_is_made_two_looks_at_a_time(stage: DispatcherFixture) -> None:
     assert stage.in_hand() == ["a", "b"]
     assert (stage.look("a").status, stage.look("a").attempts) == (LookStatus.RUNNING, 1)
     order = stage.engine.orders["a"]
-    assert order.person == stage.spool.snapshot_folder("spring") / "anna.jpg"
+    assert order.person == stage.spool.paths.snapshot("spring") / "anna.jpg"
     assert order.output == stage.config.outputs / "spring" / "anna.a.png"
     stage.step(stage.engine.makes("a"))
     assert stage.in_hand() == ["b", "c"]
@@ -121,7 +121,7 @@ def test_stopping_now_gives_everything_back(stage: DispatcherFixture) -> None:
 def test_a_cancelled_job_ends_with_the_look_in_hand(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a", "b", "c")
     stage.step()
-    stage.ledger.cancel("spring", stage.now_s)
+    stage.ledger.requests.cancel("spring", stage.now_s)
     stage.step(stage.engine.makes("a"))
     stage.step(stage.engine.dies())
     assert stage.job_status() is Status.CANCELLED
@@ -167,6 +167,6 @@ def test_a_retry_takes_the_old_report_back(stage: DispatcherFixture) -> None:
     stage.publisher.stop()
     path = stage.config.outputs / "spring" / report.REPORT_FILE
     assert path.exists()
-    stage.ledger.retry("spring", stage.now_s)
+    stage.ledger.requests.retry("spring", stage.now_s)
     stage.publisher.stop()
     assert not path.exists()

@@ -14,11 +14,11 @@ import pytest
 from fastfit_watch.config.settings import Config, RetentionSettings
 from fastfit_watch.daemon.retention import RetentionThread, seconds_of
 from fastfit_watch.domain.errors import ConfigError
-from fastfit_watch.domain.job import LookResult, Status
+from fastfit_watch.domain.job import ClaimIntent, LookResult, Status
 from fastfit_watch.domain.limits import Limits
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
-from fastfit_watch.intake.claim import UploadClaimer
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.spool import Spool, SpoolPaths
 from fastfit_watch.system.failpoints import VARIABLE
 from fastfit_watch.system.folders import remove_tree
 
@@ -44,9 +44,9 @@ class RetentionFixture:
             inputs=root / "inputs", outputs=root / "outputs", retention=settings, limits=Limits(min_free_bytes=0)
         )
         self.config.outputs.mkdir(exist_ok=True, parents=True)
-        self.spool = UploadClaimer(self.config)
+        self.spool = Spool(SpoolPaths(self.config.inputs), self.config.limits)
         self.spool.lock()
-        self.ledger = Ledger(self.spool.ledger_path)
+        self.ledger = Ledger(self.spool.paths.ledger)
         self.caretaker = RetentionThread(self.config, self.ledger, self.spool)
         self.wall_s, self.clock_s = 1_000_000.0, 0.0
 
@@ -55,14 +55,14 @@ class RetentionFixture:
         self.ledger.find_or_create_unclaimed(name, self.wall_s)
         look = Look("anna.jpg", "l", {Category.UPPER: "s.jpg"}, SamplingOptions(seed=1))
         for part in ("upload", "snapshot", "receipts", "upload/@eaDir/deep"):
-            (self.spool.job_folder(name) / part).mkdir(parents=True)
-            (self.spool.job_folder(name) / part / "file").write_text(name)
+            (self.spool.paths.job(name) / part).mkdir(parents=True)
+            (self.spool.paths.job(name) / part / "file").write_text(name)
         (self.config.outputs / name).mkdir()
         (self.config.outputs / name / "anna.l.png").write_text(name)
-        self.ledger.begin_claim(name, "outfit.yaml", [look], {}, name, self.wall_s)
+        self.ledger.begin_claim(ClaimIntent(name, "outfit.yaml", [look], {}, name), self.wall_s)
         self.ledger.finish_claim(name, self.wall_s)
         if status is Status.CANCELLED:
-            self.ledger.cancel(name, self.wall_s)
+            self.ledger.requests.cancel(name, self.wall_s)
         elif status is not Status.QUEUED:
             self.ledger.start_attempt(name, look.key, self.wall_s)
         if status is Status.DONE:
@@ -81,7 +81,7 @@ class RetentionFixture:
 
     def has(self, name: str) -> tuple[bool, bool]:
         """Are its upload and its results still there?"""
-        return self.spool.job_folder(name).exists(), (self.config.outputs / name).exists()
+        return self.spool.paths.job(name).exists(), (self.config.outputs / name).exists()
 
     def close(self) -> None:
         self.ledger.close()
@@ -126,7 +126,7 @@ def test_finished_jobs_go_after_their_time_and_are_remembered(fixture: Retention
     assert not any(job.has_upload or job.has_results for job in jobs.values())
     assert fixture.ledger.looks("a") == [], "of a year's jobs, the looks are not kept"
     with pytest.raises(ConfigError, match="'b'"):
-        fixture.ledger.retry("b", fixture.wall_s)
+        fixture.ledger.requests.retry("b", fixture.wall_s)
 
 
 def test_uploads_and_results_have_times_of_their_own(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_uploads_and_results_have_times_of_their_own(tmp_path: Path) -> None:
     fixture.step(400 * DAY_S)
     assert fixture.has("a") == (False, True)
     with pytest.raises(ConfigError, match="removed"):
-        fixture.ledger.retry("a", fixture.wall_s)
+        fixture.ledger.requests.retry("a", fixture.wall_s)
     fixture.close()
 
 
@@ -147,7 +147,7 @@ def test_what_is_not_finished_never_goes(fixture: RetentionFixture) -> None:
     fixture.add("retried", Status.FAILED)
     fixture.step()
     fixture.step(6 * DAY_S)
-    fixture.ledger.retry("retried", fixture.wall_s)
+    fixture.ledger.requests.retry("retried", fixture.wall_s)
     fixture.step(400 * DAY_S)
     assert all(fixture.has(name) == (True, True) for name in ("queued", "running", "unreported", "retried"))
 
@@ -155,7 +155,7 @@ def test_what_is_not_finished_never_goes(fixture: RetentionFixture) -> None:
 def test_a_job_that_was_begun_again_never_leaves(fixture: RetentionFixture) -> None:
     """Even if its time had begun: what is unfinished is protected twice."""
     fixture.add("again", Status.QUEUED)
-    with fixture.ledger.writing("test") as db:
+    with fixture.ledger.database.writing("test") as db:
         db.execute("UPDATE jobs SET kept_since_s = 0")
     fixture.step()
     fixture.step(400 * DAY_S)
@@ -165,7 +165,7 @@ def test_a_job_that_was_begun_again_never_leaves(fixture: RetentionFixture) -> N
 def test_an_upload_that_stands_in_inputs_is_not_touched(fixture: RetentionFixture) -> None:
     (fixture.config.inputs / "a").mkdir()
     fixture.ledger.find_or_create_unclaimed("a", 1.0)
-    fixture.ledger.cancel("a", 1.0)
+    fixture.ledger.requests.cancel("a", 1.0)
     assert all(fixture.ledger.confirm_report(job) for job in fixture.ledger.unreported())
     fixture.step()
     fixture.step(400 * DAY_S)
@@ -202,7 +202,7 @@ def test_a_folder_that_was_swapped_for_a_link_is_not_followed(fixture: Retention
     fixture.add("a")
     fixture.step()
     (fixture.config.outputs / "a" / "link").symlink_to(other)
-    (fixture.spool.job_folder("a") / "upload" / "link").symlink_to(other)
+    (fixture.spool.paths.job("a") / "upload" / "link").symlink_to(other)
     fixture.add("b")
     (fixture.config.outputs / "b" / "anna.l.png").unlink()
     (fixture.config.outputs / "b").rmdir()
@@ -245,7 +245,7 @@ def test_a_kill_while_removing_is_completed_by_the_next_start(tmp_path: Path, pl
     assert [job.status for job in fixture.ledger.jobs()] == [Status.DONE, Status.FAILED]
     fixture.step()
     assert fixture.has("a") == fixture.has("b") == (False, False), "at once, without waiting for their time again"
-    assert fixture.ledger.leaving("upload", 10) == fixture.ledger.leaving("results", 10) == []
+    assert fixture.ledger.retention.leaving("upload", 10) == fixture.ledger.retention.leaving("results", 10) == []
     fixture.close()
 
 

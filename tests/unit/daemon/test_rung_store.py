@@ -78,11 +78,11 @@ def test_a_note_that_cannot_be_read_is_none(notes: RungNotes, ledger: Ledger) ->
 
 def test_a_retry_forgets_it(notes: RungNotes, ledger: Ledger) -> None:
     with pytest.raises(ConfigError):
-        ledger.retry("nothing", NOW_S)
+        ledger.requests.retry("nothing", NOW_S)
     assert notes.rungs(Config(), READY, "cuda:0", NOW_S) == LOWER
     job = ledger.find_or_create_unclaimed("spring", NOW_S)
-    ledger.cancel(job.id, NOW_S)
-    ledger.retry(job.id, NOW_S)
+    ledger.requests.cancel(job.id, NOW_S)
+    ledger.requests.retry(job.id, NOW_S)
     assert notes.rungs(Config(), READY, "cuda:0", NOW_S) == ALL
 
 
@@ -125,7 +125,7 @@ def test_a_withheld_look_ends_and_its_job_is_done(stage: DispatcherFixture) -> N
     stage.claim("spring", "a", "b")
     stage.step()
     order = stage.engine.orders["a"]
-    assert order.withheld == stage.spool.withheld_folder("spring").absolute()
+    assert order.withheld == stage.spool.paths.withheld("spring").absolute()
     stage.step(stage.engine.says(LookWithheld(order.token, "it sees x")), stage.engine.makes("b"))
     assert (stage.look("a").status, stage.look("a").reason) == (LookStatus.WITHHELD, "it sees x")
     job = stage.ledger.job("spring")
@@ -134,7 +134,7 @@ def test_a_withheld_look_ends_and_its_job_is_done(stage: DispatcherFixture) -> N
     line = status_line.status_line(job, stage.ledger.looks("spring"), None, 0)
     assert line.startswith("done: 1 picture in ") and line.endswith("; withheld: anna.a: it sees x")
     with pytest.raises(ConfigError, match="done, not withheld"):
-        stage.ledger.judge_withheld("spring", "anna.b", None, stage.now_s)
+        stage.ledger.review.judge_withheld("spring", "anna.b", None, stage.now_s)
 
 
 def test_what_is_withheld_is_never_kept_for_its_time_and_removed(stage: DispatcherFixture) -> None:
@@ -142,12 +142,12 @@ def test_what_is_withheld_is_never_kept_for_its_time_and_removed(stage: Dispatch
     stage.step()
     stage.step(stage.engine.says(LookWithheld(stage.engine.orders["a"].token, "it sees x")))
     assert all(stage.ledger.confirm_report(job) for job in stage.ledger.unreported())
-    assert stage.ledger.begin_keeping(stage.now_s, 10) == 0
+    assert stage.ledger.retention.begin_keeping(stage.now_s, 10) == 0
     result = LookResult("anna.a.png", "0", 4, 3, {}, None, "cpu", shortages={"full": "decode"}, rung="halves")
-    assert stage.ledger.judge_withheld("spring", "anna.a", result, stage.now_s).reason == "1 picture made"
+    assert stage.ledger.review.judge_withheld("spring", "anna.a", result, stage.now_s).reason == "1 picture made"
     assert stage.look("a").result == result
     assert all(stage.ledger.confirm_report(job) for job in stage.ledger.unreported())
-    assert stage.ledger.begin_keeping(stage.now_s, 10) == 1
+    assert stage.ledger.retention.begin_keeping(stage.now_s, 10) == 1
 
 
 def test_the_status_line_names_the_rung(stage: DispatcherFixture) -> None:

@@ -63,7 +63,7 @@ def test_the_backup_is_whole_while_the_ledger_is_in_use(tmp_path: Path) -> None:
     command = next(line for line in _blocks("sh")[-1].splitlines() if line.startswith("python3"))
     (tmp_path / "backup").mkdir()
     with closing(Ledger(tmp_path / "inputs" / ".spool" / "ledger.db")) as ledger:
-        ledger.pause("not in the main file yet", 1.0)
+        ledger.requests.pause("not in the main file yet", 1.0)
         subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
     assert not list((tmp_path / "backup").glob("*-wal"))
     with closing(sqlite3.connect(tmp_path / "backup" / "ledger.db")) as copy:
@@ -72,7 +72,7 @@ def test_the_backup_is_whole_while_the_ledger_is_in_use(tmp_path: Path) -> None:
         job = restored.job("spring")
         assert job is not None
         assert job.status is Status.QUEUED
-        assert restored.paused() == "not in the main file yet"
+        assert restored.requests.paused() == "not in the main file yet"
 
 
 @pytest.mark.skipif(SSHD is None, reason="OpenSSH's server is not installed")

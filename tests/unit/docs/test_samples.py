@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fastfit_watch.cli.main import build_parser
 from fastfit_watch.config.settings import Config, HookSettings, MetricsSettings, WebhookSettings, load_config
-from fastfit_watch.domain.job import LookResult, LookStatus, Status
+from fastfit_watch.domain.job import ClaimIntent, LookResult, LookStatus, Status
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
 from fastfit_watch.imaging.provenance import picture_marks, what_runs
 from fastfit_watch.reporting.metrics import MetricsExporter
@@ -104,7 +104,7 @@ def ledger(tmp_path: Path) -> Ledger:
 def test_the_message_shown_has_the_keys_of_a_real_one(ledger: Ledger, tmp_path: Path) -> None:
     job = ledger.find_or_create_unclaimed("spring", 1.0)
     look = Look("anna.jpg", "casual", {Category.UPPER: "shirt.jpg"}, SamplingOptions(seed=7))
-    ledger.begin_claim(job.id, "outfit.yaml", [look], {}, "origin", 2.0)
+    ledger.begin_claim(ClaimIntent(job.id, "outfit.yaml", [look], {}, "origin"), 2.0)
     ledger.finish_claim(job.id, 2.0)
     ledger.start_attempt(job.id, "anna.casual", 3.0)
     ledger.finish_look(job.id, "anna.casual", LookResult("a.png", "ab" * 32, 4, 3, {}, None, "cpu"), 4.0)

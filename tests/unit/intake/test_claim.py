@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import signal
 import socket
 import stat
@@ -18,14 +17,15 @@ from pathlib import Path
 import pytest
 
 from fastfit_watch.config.settings import Config
-from fastfit_watch.domain.errors import ConfigError, StorageError, UploadError
-from fastfit_watch.domain.job import Job, Status
+from fastfit_watch.domain.errors import StorageError, UploadError
+from fastfit_watch.domain.job import ClaimIntent, Job, Status
 from fastfit_watch.domain.limits import Limits
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
 from fastfit_watch.intake.claim import Claim, UploadClaimer
 from fastfit_watch.intake.fingerprint import digest_of
 from fastfit_watch.intake.upload_folder import FileChanged, Listing, is_open_for_writing, list_folder, read_small
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.spool import Spool, SpoolPaths
 from fastfit_watch.system.failpoints import VARIABLE
 from fastfit_watch.system.folders import open_folder
 
@@ -62,24 +62,29 @@ def look_into(folder: Path, limits: Limits | None = None) -> Listing:
         return list_folder(folder_fd, limits or Limits())
 
 
+def open_spool(config: Config) -> Spool:
+    return Spool(SpoolPaths(config.inputs), config.limits)
+
+
 def take(inputs: Path, name: str = "spring") -> Job:
     """One claim, from first sight to the queue, after finishing what a crash left."""
     config = Config(inputs=inputs)
-    spool = UploadClaimer(config)
+    spool = open_spool(config)
     spool.lock()
     try:
-        with closing(Ledger(spool.ledger_path)) as ledger:
-            spool.recover(ledger, 1.0)
-            spool.sweep(ledger)
+        with closing(Ledger(spool.paths.ledger)) as ledger:
+            claimer = UploadClaimer(spool, config.limits)
+            claimer.recover(ledger, 1.0)
+            claimer.sweep(ledger)
             newest = ledger.newest_job_named(name)
             if newest is not None and not newest.status.is_open:
                 return newest
             job = ledger.find_or_create_unclaimed(name, 1.0)
             with open_folder(inputs / name) as folder_fd:
                 listing = list_folder(folder_fd, config.limits)
-                files = spool.snapshot(job.id, folder_fd, listing.fingerprint)
+                files = claimer.snapshot(job.id, folder_fd, listing.fingerprint)
                 claim = Claim(job.id, name, "outfit.yaml", [LOOK], files, listing.fingerprint)
-                return spool.claim(ledger, claim, folder_fd, 2.0)
+                return claimer.claim(ledger, claim, folder_fd, 2.0)
     finally:
         spool.unlock()
 
@@ -102,16 +107,21 @@ def inputs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def spool(inputs: Path) -> Iterator[UploadClaimer]:
-    made = UploadClaimer(Config(inputs=inputs))
+def spool(inputs: Path) -> Iterator[Spool]:
+    made = open_spool(Config(inputs=inputs))
     made.lock()
     yield made
     made.unlock()
 
 
 @pytest.fixture
-def ledger(spool: UploadClaimer) -> Iterator[Ledger]:
-    with closing(Ledger(spool.ledger_path)) as opened:
+def claimer(spool: Spool) -> UploadClaimer:
+    return UploadClaimer(spool, Limits())
+
+
+@pytest.fixture
+def ledger(spool: Spool) -> Iterator[Ledger]:
+    with closing(Ledger(spool.paths.ledger)) as opened:
         yield opened
 
 
@@ -166,25 +176,25 @@ def test_a_folder_that_changed_while_we_were_down_waits_again(inputs: Path) -> N
         check=False,
     )
     (folder / "anna.jpg").write_bytes(b"another picture")
-    spool = UploadClaimer(Config(inputs=inputs))
+    spool = open_spool(Config(inputs=inputs))
     spool.lock()
-    with closing(Ledger(spool.ledger_path)) as ledger:
-        (job,) = spool.recover(ledger, 3.0)
+    with closing(Ledger(spool.paths.ledger)) as ledger:
+        (job,) = UploadClaimer(spool, Limits()).recover(ledger, 3.0)
         assert (job.status, job.reason) == (Status.WAITING, "it changed while it was being taken")
     spool.unlock()
     assert (folder / "anna.jpg").read_bytes() == b"another picture"
 
 
-def test_a_change_between_copy_and_claim_is_noticed(inputs: Path, spool: UploadClaimer, ledger: Ledger) -> None:
+def test_a_change_between_copy_and_claim_is_noticed(inputs: Path, claimer: UploadClaimer, ledger: Ledger) -> None:
     folder = make_upload(inputs)
     ledger.find_or_create_unclaimed("spring", 1.0)
     with open_folder(folder) as folder_fd:
         listing = list_folder(folder_fd, Limits())
-        files = spool.snapshot("spring", folder_fd, listing.fingerprint)
+        files = claimer.snapshot("spring", folder_fd, listing.fingerprint)
         (folder / "anna.jpg").write_bytes(b"another")
         with pytest.raises(FileChanged):
             claim = Claim("spring", "spring", "outfit.yaml", [LOOK], files, listing.fingerprint)
-            spool.claim(ledger, claim, folder_fd, 2.0)
+            claimer.claim(ledger, claim, folder_fd, 2.0)
     assert ledger.pending_claims() == [] and folder.is_dir()
 
 
@@ -193,25 +203,25 @@ class LateWriter(Ledger):
 
     target: Path
 
-    def begin_claim(self, *arguments: object, **named: object) -> bool:
-        begun = super().begin_claim(*arguments, **named)  # type: ignore[arg-type]
+    def begin_claim(self, intent: ClaimIntent, now_s: float) -> bool:
+        begun = super().begin_claim(intent, now_s)
         with self.target.open("ab") as file:
             file.write(b"late")
         return begun
 
 
-def test_a_write_during_the_rename_puts_the_folder_back(inputs: Path, spool: UploadClaimer) -> None:
+def test_a_write_during_the_rename_puts_the_folder_back(inputs: Path, claimer: UploadClaimer) -> None:
     folder = make_upload(inputs)
-    with closing(LateWriter(spool.ledger_path)) as ledger, open_folder(folder) as folder_fd:
+    with closing(LateWriter(claimer.spool.paths.ledger)) as ledger, open_folder(folder) as folder_fd:
         ledger.target = folder / "anna.jpg"
         ledger.find_or_create_unclaimed("spring", 1.0)
         listing = list_folder(folder_fd, Limits())
-        files = spool.snapshot("spring", folder_fd, listing.fingerprint)
+        files = claimer.snapshot("spring", folder_fd, listing.fingerprint)
         claim = Claim("spring", "spring", "outfit.yaml", [LOOK], files, listing.fingerprint)
-        assert spool.claim(ledger, claim, folder_fd, 2.0).status is Status.WAITING
+        assert claimer.claim(ledger, claim, folder_fd, 2.0).status is Status.WAITING
         assert ledger.looks("spring") == []
     assert (folder / "anna.jpg").read_bytes().endswith(b"late")
-    assert not (spool.job_folder("spring") / "upload").exists()
+    assert not (claimer.spool.paths.job("spring") / "upload").exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a file nobody may move")
@@ -244,50 +254,13 @@ def test_a_damaged_copy_is_never_used(inputs: Path) -> None:
     assert_taken_once(inputs)
 
 
-def test_a_second_daemon_is_refused_and_told_who_is_there(inputs: Path, spool: UploadClaimer) -> None:
-    with pytest.raises(ConfigError, match=rf"process {os.getpid()}\) is already watching"):
-        UploadClaimer(Config(inputs=inputs)).lock()
-    spool.unlock()
-    other = UploadClaimer(Config(inputs=inputs))
-    other.lock()
-    other.unlock()
-
-
-def test_a_lock_dies_with_its_process(inputs: Path) -> None:
-    program = (
-        "import sys, os; from pathlib import Path; from fastfit_watch.config.settings import Config;"
-        "from fastfit_watch.intake.claim import UploadClaimer;"
-        "Spool(Config(inputs=Path(sys.argv[1]))).lock(); os.kill(os.getpid(), 9)"
-    )
-    subprocess.run([sys.executable, "-c", program, str(inputs)], check=False)
-    spool = UploadClaimer(Config(inputs=inputs))
-    spool.lock()
-    spool.unlock()
-
-
-def test_a_planted_spool_is_refused(inputs: Path, tmp_path: Path) -> None:
-    inputs.mkdir()
-    (tmp_path / "elsewhere").mkdir()
-    (inputs / ".spool").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ConfigError, match="cannot be used"):
-        UploadClaimer(Config(inputs=inputs)).lock()
-    assert list((tmp_path / "elsewhere").iterdir()) == []
-
-
-def test_a_spool_that_was_replaced_is_noticed(inputs: Path, spool: UploadClaimer) -> None:
-    assert spool.is_ours()
-    shutil.rmtree(inputs)
-    assert not spool.is_ours()
-    UploadClaimer(Config(inputs=inputs)).lock()
-    assert not spool.is_ours()
-
-
-def test_without_room_nothing_is_copied(inputs: Path, spool: UploadClaimer) -> None:
+def test_without_room_nothing_is_copied(inputs: Path, claimer: UploadClaimer) -> None:
     folder = make_upload(inputs)
-    small = UploadClaimer(Config(inputs=inputs, limits=Limits(min_free_bytes=2**60)))
+    limits = Limits(min_free_bytes=2**60)
+    small = UploadClaimer(open_spool(Config(inputs=inputs, limits=limits)), limits)
     with open_folder(folder) as folder_fd, pytest.raises(StorageError, match="MB are free"):
         small.snapshot("spring", folder_fd, list_folder(folder_fd, Limits()).fingerprint)
-    assert not spool.job_folder("spring").exists()
+    assert not claimer.spool.paths.job("spring").exists()
 
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "socket", "device", "hardlink", "folder"])
@@ -316,7 +289,7 @@ def test_what_is_no_plain_file_is_named_with_a_fix(inputs: Path, kind: str, monk
 
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "hardlink", "folder"])
-def test_a_file_swapped_after_the_listing_is_never_read(inputs: Path, spool: UploadClaimer, kind: str) -> None:
+def test_a_file_swapped_after_the_listing_is_never_read(inputs: Path, claimer: UploadClaimer, kind: str) -> None:
     folder = make_upload(inputs)
     marks = look_into(folder).fingerprint
     odd = folder / "anna.jpg"
@@ -330,10 +303,10 @@ def test_a_file_swapped_after_the_listing_is_never_read(inputs: Path, spool: Upl
     else:
         odd.mkdir()
     with open_folder(folder) as folder_fd, pytest.raises((FileChanged, UploadError)):
-        spool.snapshot("spring", folder_fd, marks)
+        claimer.snapshot("spring", folder_fd, marks)
 
 
-def test_a_racing_symlink_is_never_followed(inputs: Path, spool: UploadClaimer, tmp_path: Path) -> None:
+def test_a_racing_symlink_is_never_followed(inputs: Path, claimer: UploadClaimer, tmp_path: Path) -> None:
     folder = make_upload(inputs)
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
@@ -345,8 +318,8 @@ def test_a_racing_symlink_is_never_followed(inputs: Path, spool: UploadClaimer, 
             with open_folder(folder) as folder_fd:
                 marks = [mark for mark in list_folder(folder_fd, Limits()).fingerprint if mark.name == "anna.jpg"]
                 try:
-                    spool.snapshot("spring", folder_fd, marks)
-                    copy = spool.snapshot_folder("spring") / "anna.jpg"
+                    claimer.snapshot("spring", folder_fd, marks)
+                    copy = claimer.spool.paths.snapshot("spring") / "anna.jpg"
                     outcomes.add(copy.read_bytes() if copy.exists() else b"")
                 except (FileChanged, UploadError):
                     outcomes.add(b"refused")
@@ -382,7 +355,7 @@ def test_a_manifest_that_grows_while_it_is_read_is_refused(inputs: Path, monkeyp
 
 
 def test_a_file_that_changes_while_it_is_copied_is_not_taken(
-    inputs: Path, spool: UploadClaimer, monkeypatch: pytest.MonkeyPatch
+    inputs: Path, claimer: UploadClaimer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the same size, so that only its times tell."""
     folder, read = make_upload(inputs), os.read
@@ -396,17 +369,17 @@ def test_a_file_that_changes_while_it_is_copied_is_not_taken(
 
     monkeypatch.setattr(os, "read", change)
     with open_folder(folder) as folder_fd, pytest.raises(FileChanged):
-        spool.snapshot("spring", folder_fd, marks)
+        claimer.snapshot("spring", folder_fd, marks)
 
 
-def test_limits_are_kept(inputs: Path, spool: UploadClaimer) -> None:
+def test_limits_are_kept(inputs: Path, claimer: UploadClaimer) -> None:
     folder = make_upload(inputs)
     assert "more than 2 files" in " ".join(look_into(folder, Limits(files=2)).faults)
     assert "larger than" in " ".join(look_into(folder, Limits(job_bytes=100)).faults)
     with open_folder(folder) as folder_fd:
         with pytest.raises(UploadError, match=r"'outfit.yaml' is larger"):
             read_small(folder_fd, "outfit.yaml", 10)
-        small = UploadClaimer(Config(inputs=inputs, limits=Limits(picture_bytes=100)))
+        small = UploadClaimer(claimer.spool, Limits(picture_bytes=100))
         with pytest.raises(UploadError, match=r"'anna.jpg' is larger"):
             small.snapshot("spring", folder_fd, look_into(folder).fingerprint)
 

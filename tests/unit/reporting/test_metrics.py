@@ -18,12 +18,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from fastfit_watch.config.settings import Config
 from fastfit_watch.config.settings import MetricsSettings as Settings
 from fastfit_watch.domain.errors import ConfigError
-from fastfit_watch.domain.job import LookResult, Status
+from fastfit_watch.domain.job import ClaimIntent, LookResult, Status
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
 from fastfit_watch.domain.worker_protocol import FailureKind, LookDone, LookFailed, Ready, WorkerExited, WorkerMessage
 from fastfit_watch.reporting.metrics import MetricsExporter
 from fastfit_watch.storage.ledger import Ledger
-from fastfit_watch.storage.outbox import WEBHOOK, Notification, Outbox
+from fastfit_watch.storage.outbox import WEBHOOK, Notification
+from fastfit_watch.storage.spool import SpoolPaths
 
 NOW_S = 1000.0
 DASHBOARD = Path(__file__).parents[3] / "configs" / "grafana.json"
@@ -32,14 +33,14 @@ DASHBOARD = Path(__file__).parents[3] / "configs" / "grafana.json"
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     config = Config(inputs=tmp_path / "inputs", outputs=tmp_path / "outputs")
-    config.spool.mkdir(parents=True)
+    SpoolPaths(config.inputs).root.mkdir(parents=True)
     config.outputs.mkdir()
     return config.model_copy(update={"metrics": Settings(textfile=str(tmp_path / "fastfit.prom"))})
 
 
 @pytest.fixture
 def ledger(config: Config) -> Iterator[Ledger]:
-    ledger = Ledger(config.spool / "ledger.db")
+    ledger = Ledger(SpoolPaths(config.inputs).ledger)
     yield ledger
     ledger.close()
 
@@ -73,16 +74,14 @@ def test_the_queue_in_numbers(metrics: MetricsExporter, ledger: Ledger) -> None:
     for number, name in enumerate(("spring", "summer")):
         ledger.find_or_create_unclaimed(name, 900.0)
         looks = [Look("anna.jpg", f"look{each}", {Category.UPPER: "shirt.jpg"}, options) for each in range(3)]
-        ledger.begin_claim(name, "outfit.yaml", looks, {}, name, 940.0 + 20 * number)
+        ledger.begin_claim(ClaimIntent(name, "outfit.yaml", looks, {}, name), 940.0 + 20 * number)
         ledger.finish_claim(name, 940.0 + 20 * number)
     ledger.start_attempt("summer", "anna.look0", 990.0)
     ledger.set_unclaimed_status(
         ledger.find_or_create_unclaimed('odd "name"\\', 950.0).id, Status.INVALID, "no manifest", 951.0
     )
-    outbox = Outbox(ledger.path)
-    outbox.post([Notification(WEBHOOK, "1", "spring", "job.done", "{}", 970.0)])
-    outbox.close()
-    ledger.pause("lunch", NOW_S)
+    ledger.outbox.post([Notification(WEBHOOK, "1", "spring", "job.done", "{}", 970.0)])
+    ledger.requests.pause("lunch", NOW_S)
     found = samples(metrics.text(NOW_S))
     assert found["fastfit_up", ()] == 1
     assert found["fastfit_paused", ()] == 1

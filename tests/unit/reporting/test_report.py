@@ -11,23 +11,24 @@ import pytest
 from PIL import Image
 
 from fastfit_watch.config.settings import Config
-from fastfit_watch.domain.job import Job, LookProgress, LookResult, Status
+from fastfit_watch.domain.job import ClaimIntent, Job, LookProgress, LookResult, Status
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
 from fastfit_watch.domain.text import duration
 from fastfit_watch.reporting import report, status_line
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.spool import SpoolPaths
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     config = Config(inputs=tmp_path / "inputs", outputs=tmp_path / "outputs")
-    config.spool.mkdir(parents=True)
+    SpoolPaths(config.inputs).root.mkdir(parents=True)
     return config
 
 
 @pytest.fixture
 def ledger(config: Config) -> Ledger:
-    return Ledger(config.spool / "ledger.db")
+    return Ledger(SpoolPaths(config.inputs).ledger)
 
 
 def _claim(config: Config, ledger: Ledger, name: str, people: tuple[str, ...] = ("anna.jpg", "ben.jpg")) -> Job:
@@ -38,9 +39,9 @@ def _claim(config: Config, ledger: Ledger, name: str, people: tuple[str, ...] = 
         for person in people
         for look in ("casual", "gala")
     ]
-    ledger.begin_claim(job.id, "outfit.yaml", looks, {"anna.jpg": "00"}, "origin", 101.0)
+    ledger.begin_claim(ClaimIntent(job.id, "outfit.yaml", looks, {"anna.jpg": "00"}, "origin"), 101.0)
     ledger.finish_claim(job.id, 101.0)
-    snapshot = config.spool / "jobs" / job.id / "snapshot"
+    snapshot = SpoolPaths(config.inputs).snapshot(job.id)
     snapshot.mkdir(parents=True)
     for person in people:
         Image.new("RGB", (60, 80), "navy").save(snapshot / person)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastfit_watch.domain.errors import ConfigError, StorageError
-from fastfit_watch.domain.job import Job, LookResult, Priority, Status
+from fastfit_watch.domain.job import ClaimIntent, Job, LookResult, Priority, Status
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
 from fastfit_watch.storage.fair_queue import TOGETHER_S
 from fastfit_watch.storage.ledger import Ledger
@@ -38,7 +38,8 @@ class Line:
         wanted = [Look("anna.jpg", f"l{n}", {Category.UPPER: "s.jpg"}, SamplingOptions(seed=n)) for n in range(looks)]
         self.ledger.find_or_create_unclaimed(name, seen_s)
         self.ledger.begin_claim(
-            name, "outfit.yaml", wanted, {}, f"origin of {name}", seen_s, uploader=uploader, priority=priority
+            ClaimIntent(name, "outfit.yaml", wanted, {}, f"origin of {name}", uploader=uploader, priority=priority),
+            seen_s,
         )
         self.ledger.finish_claim(name, seen_s)
 
@@ -54,7 +55,7 @@ class Line:
         return served
 
     def batches(self) -> int:
-        with self.ledger.reading() as db:
+        with self.ledger.database.reading() as db:
             (count,) = db.execute("SELECT count(*) FROM batches").fetchone()
             return int(count)
 
@@ -112,9 +113,9 @@ def test_a_batch_is_forgotten_when_its_last_job_ends(line: Line) -> None:
     line.serve(3)
     assert line.batches() == 0
     line.queue("c")
-    line.ledger.cancel("c", 3.0)
+    line.ledger.requests.cancel("c", 3.0)
     assert line.batches() == 0
-    line.ledger.retry("c", 4.0)
+    line.ledger.requests.retry("c", 4.0)
     assert (line.batches(), line.serve(1)) == (1, "c")
 
 
@@ -124,7 +125,7 @@ def test_priorities(line: Line) -> None:
     line.queue("high", 2, uploader="2", priority=Priority.HIGH)
     line.queue("other", 2, uploader="3")
     line.queue("urgent", 1, uploader="4")
-    line.ledger.prioritise("urgent", Priority.URGENT, 2.0)
+    line.ledger.requests.prioritise("urgent", Priority.URGENT, 2.0)
     served = line.serve(9)
     assert served[0] == "u" and served[-2:] == "ll"
     assert served.index("h") < served.index("n") and served[1:3] in ("ho", "oh"), "high overtakes nobody else's job"
@@ -132,22 +133,22 @@ def test_priorities(line: Line) -> None:
 
 def test_an_operators_priority_weighs_more_than_the_manifests(line: Line) -> None:
     line.ledger.find_or_create_unclaimed("a", 1.0)
-    line.ledger.prioritise("a", Priority.LOW, 1.0)
+    line.ledger.requests.prioritise("a", Priority.LOW, 1.0)
     line.queue("a", 1, priority=Priority.HIGH)
     job = line.ledger.job("a")
     assert job is not None and job.priority is Priority.LOW
     line.serve(1)
     with pytest.raises(ConfigError, match="already done"):
-        line.ledger.prioritise("a", Priority.HIGH, 2.0)
+        line.ledger.requests.prioritise("a", Priority.HIGH, 2.0)
     with pytest.raises(ConfigError, match="no job"):
-        line.ledger.prioritise("b", Priority.HIGH, 2.0)
+        line.ledger.requests.prioritise("b", Priority.HIGH, 2.0)
 
 
 def test_a_running_job_can_be_moved(line: Line) -> None:
     line.queue("a", 3)
     line.queue("b", 3, uploader="1001")
     line.serve(1)
-    line.ledger.prioritise("a", Priority.LOW, 2.0)
+    line.ledger.requests.prioritise("a", Priority.LOW, 2.0)
     assert line.serve(5) == "bbbaa"
     assert line.batches() == 0
 
@@ -172,22 +173,22 @@ def test_a_clock_set_back_does_not_lengthen_a_pause(line: Line) -> None:
 
 def test_changes_are_seen_whatever_the_clock_says(line: Line) -> None:
     line.queue("future", seen_s=1e10)
-    before = line.ledger.job_version()
+    before = line.ledger.database.job_version()
     line.queue("now", seen_s=1.0)
-    after = line.ledger.job_version()
+    after = line.ledger.database.job_version()
     assert after > before
     line.ledger.put_note("heartbeat", "1")
-    assert line.ledger.job_version() == after, "a heartbeat is no news"
+    assert line.ledger.database.job_version() == after, "a heartbeat is no news"
     with closing(Ledger(line.ledger.path)) as other:
-        other.cancel("now", 2.0)
-    assert line.ledger.job_version() > after
+        other.requests.cancel("now", 2.0)
+    assert line.ledger.database.job_version() > after
 
 
 def test_a_cancel_just_before_the_claim_is_kept(line: Line) -> None:
     line.ledger.find_or_create_unclaimed("a", 1.0)
-    line.ledger.cancel("a", 1.0)
+    line.ledger.requests.cancel("a", 1.0)
     look = Look("anna.jpg", "l", {Category.UPPER: "s.jpg"}, SamplingOptions(seed=1))
-    assert not line.ledger.begin_claim("a", "outfit.yaml", [look], {}, "origin", 2.0)
+    assert not line.ledger.begin_claim(ClaimIntent("a", "outfit.yaml", [look], {}, "origin"), 2.0)
     assert (line.ledger.pending_claims(), line.ledger.looks("a")) == ([], [])
 
 
@@ -208,8 +209,8 @@ def test_a_step_that_fails_inside_is_undone_alone(line: Line) -> None:
     with line.ledger.transaction():
         line.ledger.find_or_create_unclaimed("b", 1.0)
         with pytest.raises(ConfigError):
-            line.ledger.cancel("nobody", 1.0)
-        line.ledger.cancel("a", 1.0)
+            line.ledger.requests.cancel("nobody", 1.0)
+        line.ledger.requests.cancel("a", 1.0)
     assert {job.id: job.status for job in line.ledger.jobs()} == {"a": Status.CANCELLED, "b": Status.WAITING}
 
 
@@ -234,7 +235,7 @@ def test_orders_in_every_state(line: Line, state: str) -> None:
             return
         line.queue(name, 2)
         if state == "cancelled":
-            line.ledger.cancel(name, 2.0)
+            line.ledger.requests.cancel(name, 2.0)
         elif state != "queued":
             for number in range(1 if state == "running" else 2):
                 line.ledger.start_attempt(name, f"anna.l{number}", 2.0)
@@ -249,7 +250,7 @@ def test_orders_in_every_state(line: Line, state: str) -> None:
         job = line.ledger.job(name)
         assert job is not None and job.status.value == state
         try:
-            changed: Job = getattr(line.ledger, act)(name, 3.0)
+            changed: Job = getattr(line.ledger.requests, act)(name, 3.0)
         except ConfigError as error:
             assert name in str(error)
             return None
@@ -260,12 +261,12 @@ def test_orders_in_every_state(line: Line, state: str) -> None:
 
 def test_pause_holds_every_job_and_resume_gives_them_back(line: Line) -> None:
     line.queue("a")
-    line.ledger.prioritise("a", Priority.URGENT, 1.0)
-    line.ledger.pause("until noon", 2.0)
-    line.ledger.pause("until one", 2.0)
-    assert (line.ledger.next_looks(2.0, 1), line.ledger.paused()) == ([], "until one")
-    line.ledger.resume(3.0)
-    line.ledger.resume(3.0)
+    line.ledger.requests.prioritise("a", Priority.URGENT, 1.0)
+    line.ledger.requests.pause("until noon", 2.0)
+    line.ledger.requests.pause("until one", 2.0)
+    assert (line.ledger.next_looks(2.0, 1), line.ledger.requests.paused()) == ([], "until one")
+    line.ledger.requests.resume(3.0)
+    line.ledger.requests.resume(3.0)
     assert line.serve(1) == "a"
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from fastfit_watch.domain.errors import ConfigError, StorageError
-from fastfit_watch.domain.job import Job, LookResult, LookStatus, Status
+from fastfit_watch.domain.job import ClaimIntent, Job, LookResult, LookStatus, Status
 from fastfit_watch.domain.look import Category, Framing, ImageFormat, Look, MaskMode, SamplingOptions
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.system.failpoints import VARIABLE
@@ -30,7 +30,9 @@ def make_looks(count: int) -> list[Look]:
 
 def queue_job(ledger: Ledger, name: str, looks: int, now_s: float = 1.0) -> Job:
     job = ledger.find_or_create_unclaimed(name, now_s)
-    ledger.begin_claim(job.id, "outfit.yaml", make_looks(looks), {"anna.jpg": "00"}, f"origin of {name}", now_s)
+    ledger.begin_claim(
+        ClaimIntent(job.id, "outfit.yaml", make_looks(looks), {"anna.jpg": "00"}, f"origin of {name}"), now_s
+    )
     return ledger.finish_claim(job.id, now_s)
 
 
@@ -69,7 +71,7 @@ def test_every_field_of_a_look_and_its_result_survives(ledger: Ledger) -> None:
     options = SamplingOptions(7, 2**63 - 1, 1.5, MaskMode.WORN, Framing.PASTE_BACK, ImageFormat.WEBP)
     look = Look("ben é.jpg", "gala", {Category.DRESS: "gown.jpg", Category.BAG: "clutch.png"}, options)
     ledger.find_or_create_unclaimed("spring", 1.0)
-    ledger.begin_claim("spring", "outfit.yml", [look], {"ben é.jpg": "12"}, "origin", 2.0)
+    ledger.begin_claim(ClaimIntent("spring", "outfit.yml", [look], {"ben é.jpg": "12"}, "origin"), 2.0)
     ledger.finish_claim("spring", 2.0)
     ledger.start_attempt("spring", look.key, 3.0)
     ledger.finish_look("spring", look.key, RESULT, 4.0)
@@ -83,7 +85,7 @@ def test_every_field_of_a_look_and_its_result_survives(ledger: Ledger) -> None:
 def test_a_look_without_a_seed_is_refused(ledger: Ledger) -> None:
     ledger.find_or_create_unclaimed("spring", 1.0)
     with pytest.raises(ValueError, match="seed"):
-        ledger.begin_claim("spring", "outfit.yaml", [Look("a.jpg", "l", {})], {}, "origin", 1.0)
+        ledger.begin_claim(ClaimIntent("spring", "outfit.yaml", [Look("a.jpg", "l", {})], {}, "origin"), 1.0)
 
 
 def test_turns_go_round_so_a_big_job_starves_nobody(ledger: Ledger) -> None:
@@ -113,10 +115,10 @@ def test_backoff_and_pause_hold_looks_back(ledger: Ledger) -> None:
     assert ledger.next_looks(9.9, 1) == []
     (record,) = ledger.next_looks(10.0, 1)
     assert (record.attempts, record.deaths, record.reason) == (1, 1, "engine died")
-    ledger.pause("disk full", 10.0)
-    assert (ledger.paused(), ledger.next_looks(10.0, 1)) == ("disk full", [])
-    ledger.resume(11.0)
-    assert ledger.paused() is None and len(ledger.next_looks(11.0, 1)) == 1
+    ledger.requests.pause("disk full", 10.0)
+    assert (ledger.requests.paused(), ledger.next_looks(10.0, 1)) == ("disk full", [])
+    ledger.requests.resume(11.0)
+    assert ledger.requests.paused() is None and len(ledger.next_looks(11.0, 1)) == 1
 
 
 def test_an_attempt_that_does_not_count_is_taken_back(ledger: Ledger) -> None:
@@ -148,7 +150,7 @@ def test_a_report_of_what_was_true_before_a_retry_is_not_the_last_word(ledger: L
     ledger.fail_look("a", "anna.l0", "nobody is in the picture", 2.0)
     ledger.settle_job("a", 2.0)
     (failed,) = ledger.unreported()
-    ledger.retry("a", 3.0)
+    ledger.requests.retry("a", 3.0)
     assert not ledger.confirm_report(failed), "it is queued again"
     work(ledger, "a", "anna.l0")
     ledger.settle_job("a", 4.0)
@@ -180,7 +182,7 @@ def test_retry_gives_failed_looks_a_fresh_start(ledger: Ledger) -> None:
     assert [job.id for job in ledger.unreported()] == ["a"]
     assert ledger.confirm_report(known(ledger, "a"))
     assert ledger.unreported() == []
-    assert ledger.retry("a", 4.0).status is Status.QUEUED
+    assert ledger.requests.retry("a", 4.0).status is Status.QUEUED
     (record,) = ledger.next_looks(4.0, 5)
     assert (record.look.key, record.attempts, record.deaths) == ("anna.l1", 0, 0)
     work(ledger, "a", "anna.l1")
@@ -188,13 +190,13 @@ def test_retry_gives_failed_looks_a_fresh_start(ledger: Ledger) -> None:
     assert job is not None and job.status is Status.DONE
     assert [job.id for job in ledger.unreported()] == ["a"], "the second end is reported too"
     with pytest.raises(ConfigError, match="no failed or cancelled look"):
-        ledger.retry("a", 6.0)
+        ledger.requests.retry("a", 6.0)
 
 
 def test_cancel_finishes_the_picture_in_hand(ledger: Ledger) -> None:
     queue_job(ledger, "a", 3)
     ledger.start_attempt("a", "anna.l0", 2.0)
-    assert ledger.cancel("a", 3.0).status is Status.RUNNING
+    assert ledger.requests.cancel("a", 3.0).status is Status.RUNNING
     assert ledger.next_looks(3.0, 5) == []
     assert ledger.start_attempt("a", "anna.l1", 3.0) is None, "picked a moment before the cancel"
     ledger.finish_look("a", "anna.l0", RESULT, 4.0)
@@ -204,15 +206,15 @@ def test_cancel_finishes_the_picture_in_hand(ledger: Ledger) -> None:
         "cancelled by request; 1 of 3 pictures made",
     )
     with pytest.raises(ConfigError, match="already cancelled"):
-        ledger.cancel("a", 5.0)
-    assert ledger.retry("a", 6.0).status is Status.QUEUED
+        ledger.requests.cancel("a", 5.0)
+    assert ledger.requests.retry("a", 6.0).status is Status.QUEUED
     assert len(ledger.next_looks(6.0, 5)) == 2
 
 
 def test_cancel_drops_a_look_that_comes_back(ledger: Ledger) -> None:
     queue_job(ledger, "a", 1)
     ledger.start_attempt("a", "anna.l0", 2.0)
-    ledger.cancel("a", 3.0)
+    ledger.requests.cancel("a", 3.0)
     ledger.put_back("a", "anna.l0", "engine died", 0.0, 4.0)
     job = ledger.settle_job("a", 4.0)
     assert job is not None and job.status is Status.CANCELLED
@@ -220,34 +222,34 @@ def test_cancel_drops_a_look_that_comes_back(ledger: Ledger) -> None:
 
 def test_cancel_of_a_queued_job_is_final_at_once(ledger: Ledger) -> None:
     queue_job(ledger, "a", 2)
-    assert ledger.cancel("a", 3.0).status is Status.CANCELLED
+    assert ledger.requests.cancel("a", 3.0).status is Status.CANCELLED
     assert [job.id for job in ledger.unreported()] == ["a"]
 
 
 def test_a_cancelled_upload_stays_cancelled_until_someone_retries(ledger: Ledger) -> None:
     ledger.find_or_create_unclaimed("a", 1.0)
-    ledger.cancel("a", 2.0)
+    ledger.requests.cancel("a", 2.0)
     assert ledger.set_unclaimed_status("a", Status.WAITING, "missing anna.jpg", 3.0).status is Status.CANCELLED
     assert ledger.find_or_create_unclaimed("a", 4.0).id == "a", "its folder still stands"
-    assert ledger.retry("a", 5.0).status is Status.WAITING
-    ledger.cancel("a", 6.0)
+    assert ledger.requests.retry("a", 5.0).status is Status.WAITING
+    ledger.requests.cancel("a", 6.0)
     assert ledger.close_missing("a", "removed", 7.0).reason == "cancelled by request"
     with pytest.raises(ConfigError, match="Upload it again"):
-        ledger.retry("a", 8.0)
+        ledger.requests.retry("a", 8.0)
     assert ledger.find_or_create_unclaimed("a", 9.0).id == "a-2"
 
 
 def test_a_cancel_during_the_claim_is_kept(ledger: Ledger) -> None:
     ledger.find_or_create_unclaimed("a", 1.0)
-    ledger.begin_claim("a", "outfit.yaml", make_looks(2), {}, "origin", 1.0)
-    ledger.cancel("a", 1.5)
+    ledger.begin_claim(ClaimIntent("a", "outfit.yaml", make_looks(2), {}, "origin"), 1.0)
+    ledger.requests.cancel("a", 1.5)
     assert ledger.finish_claim("a", 2.0).status is Status.CANCELLED
     assert ledger.next_looks(3.0, 5) == []
 
 
 def test_an_abandoned_claim_waits_and_leaves_no_looks(ledger: Ledger) -> None:
     ledger.find_or_create_unclaimed("a", 1.0)
-    ledger.begin_claim("a", "outfit.yaml", make_looks(2), {"anna.jpg": "00"}, "origin", 1.0)
+    ledger.begin_claim(ClaimIntent("a", "outfit.yaml", make_looks(2), {"anna.jpg": "00"}, "origin"), 1.0)
     ((pending, origin),) = ledger.pending_claims()
     assert (pending.id, origin) == ("a", "origin")
     assert ledger.next_looks(2.0, 1) == [], "a claim that is not finished is no work"
@@ -278,12 +280,12 @@ def test_a_mark_that_changes_nothing_writes_nothing(ledger: Ledger) -> None:
 
 
 def test_another_writer_is_noticed(ledger: Ledger) -> None:
-    before = ledger.external_version()
+    before = ledger.database.external_version()
     ledger.put_note("engine", "ready")
-    assert ledger.external_version() == before, "our own writing is no news"
+    assert ledger.database.external_version() == before, "our own writing is no news"
     with closing(Ledger(ledger.path)) as other:
         other.put_note("engine", "loading")
-    assert ledger.external_version() != before
+    assert ledger.database.external_version() != before
     assert ledger.note("engine") == "loading"
 
 
@@ -333,7 +335,7 @@ def test_a_full_disk_changes_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyP
 
 
 def test_sqlite_itself_running_out_of_room_is_a_storage_error(ledger: Ledger) -> None:
-    with ledger.reading() as db:
+    with ledger.database.reading() as db:
         db.execute("PRAGMA max_page_count = 1")
     with pytest.raises(StorageError, match="full"):
         ledger.put_note("big", "x" * 1_000_000)
@@ -383,7 +385,7 @@ def test_ten_thousand_jobs_stay_fast(tmp_path: Path) -> None:
 
 def _deals_s(ledger: Ledger, count: int) -> float:
     """Processor time of 100 deals in a ledger of so many jobs, in seconds."""
-    with ledger.writing("test") as db:
+    with ledger.database.writing("test") as db:
         db.executemany(
             "INSERT INTO jobs (id, name, status, reason, first_seen_s, changed_s, claimed_s, holds_name, turn, batch)"
             " VALUES (?, ?, 'queued', '', 1, 1, 1, 0, ?, 1)",

@@ -30,6 +30,7 @@ from fastfit_watch.cli.doctor.folders import examine_folders
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.domain.limits import Limits
+from fastfit_watch.storage.spool import SpoolPaths
 
 
 @pytest.fixture
@@ -161,10 +162,10 @@ def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
 def test_the_uploaders_group_and_setgid(open_folder: Path) -> None:
     """The four steps of a folder from useless to right, each with what the daemon then can do with an upload."""
     config = make_places(open_folder)
-    (config.spool).mkdir(mode=0o700)
-    for folder in (config.inputs, config.outputs, config.spool):
+    SpoolPaths(config.inputs).root.mkdir(mode=0o700)
+    for folder in (config.inputs, config.outputs, SpoolPaths(config.inputs).root):
         os.chown(folder, DAEMON.uid, DAEMON.uid)
-    os.chown(config.spool, DAEMON.uid, SHARED_GID)  # the daemon is a member: its spool says so
+    os.chown(SpoolPaths(config.inputs).root, DAEMON.uid, SHARED_GID)  # the daemon is a member: its spool says so
     findings = examine_folders(config, ANNA)
     assert (level_of(findings, "upload"), level_of(findings, "fetch")) == (Level.FAIL, Level.OK)
     assert "stopped at" in words_of(findings, "upload")

@@ -26,7 +26,7 @@ from fastfit_watch.cli.doctor.system import examine_clock, examine_events, exami
 from fastfit_watch.cli.doctor.weights import examine_weights
 from fastfit_watch.cli.main import main
 from fastfit_watch.config.settings import Config, ContentFilterSettings, EngineSettings, load_config
-from fastfit_watch.intake.claim import UploadClaimer
+from fastfit_watch.storage.spool import Spool, SpoolPaths
 from fastfit_watch.system.exit_codes import ExitCode
 
 REAL = "fastfit-mr-1024"
@@ -310,7 +310,7 @@ def test_a_daemon_without_systemd_is_seen_by_its_lock(tmp_path: Path) -> None:
     config = make_places(tmp_path)
     nowhere = tmp_path / "no-systemd"
     assert examine_service(config, systemd=nowhere).level is Level.WARN
-    spool = UploadClaimer(config)
+    spool = Spool(SpoolPaths(config.inputs), config.limits)
     spool.lock()
     finding = examine_service(config, systemd=nowhere)
     assert finding.level is Level.OK

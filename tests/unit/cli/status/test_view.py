@@ -27,10 +27,11 @@ from fastfit_watch.cli.status.table import draw
 from fastfit_watch.cli.terminal import bar, pad_to, truncate, wants_colour, width
 from fastfit_watch.config.paths import Paths
 from fastfit_watch.domain.errors import FastFitError
-from fastfit_watch.domain.job import LookProgress, LookResult, Status
+from fastfit_watch.domain.job import ClaimIntent, LookProgress, LookResult, Status
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
-from fastfit_watch.reporting.eta import PACE_FILE, SECONDS_NOTE, LiveProgress, read_pace, save_pace, times_left_s
+from fastfit_watch.reporting.eta import SECONDS_NOTE, LiveProgress, read_pace, save_pace, times_left_s
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.storage.spool import SpoolPaths
 
 SCHEMA = json.loads((Path(__file__).parents[4] / "docs" / "status.schema.json").read_text(encoding="utf-8"))
 NOW_S = 1000.0
@@ -49,20 +50,20 @@ class Screen(io.StringIO):
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
     paths = Paths(tmp_path / "inputs", tmp_path / "outputs", tmp_path / "logs")
-    paths.spool.mkdir(parents=True)
+    SpoolPaths(paths.inputs).root.mkdir(parents=True)
     return paths
 
 
 @pytest.fixture
 def ledger(paths: Paths) -> Ledger:
-    return Ledger(paths.ledger)
+    return Ledger(SpoolPaths(paths.inputs).ledger)
 
 
 def claim(ledger: Ledger, name: str, looks: int, steps: int = 10, now_s: float = 100.0) -> None:
     ledger.find_or_create_unclaimed(name, now_s)
     options = SamplingOptions(steps=steps, seed=7)
     wanted = [Look("anna.jpg", f"look{number}", {Category.UPPER: "shirt.jpg"}, options) for number in range(looks)]
-    ledger.begin_claim(name, "outfit.yaml", wanted, {"anna.jpg": "00"}, f"origin of {name}", now_s)
+    ledger.begin_claim(ClaimIntent(name, "outfit.yaml", wanted, {"anna.jpg": "00"}, f"origin of {name}"), now_s)
     ledger.finish_claim(name, now_s)
 
 
@@ -88,7 +89,10 @@ def busy(ledger: Ledger, paths: Paths) -> Ledger:
     ledger.put_note(SECONDS_NOTE, "0.5")
     note = {"state": "running", "pid": 1, "heartbeat_s": NOW_S - 5, "engine": "cuda:0 ready (mini)", "watch": "events"}
     ledger.put_note("daemon", json.dumps(note))
-    save_pace(paths.spool / PACE_FILE, LiveProgress(NOW_S, 1, {"spring": LookProgress("anna.look1", "denoise", 5, 10)}))
+    save_pace(
+        SpoolPaths(paths.inputs).progress,
+        LiveProgress(NOW_S, 1, {"spring": LookProgress("anna.look1", "denoise", 5, 10)}),
+    )
     return ledger
 
 
@@ -119,10 +123,10 @@ def test_the_table_has_bars_and_time_left_from_measured_speed(busy: Ledger, path
 
 
 def test_no_time_is_promised_while_nothing_moves(busy: Ledger, paths: Paths) -> None:
-    busy.pause("lunch", NOW_S)
+    busy.requests.pause("lunch", NOW_S)
     assert take_overview(busy, paths, NOW_S).time_left_s is None
     assert "paused: lunch" in "\n".join(table(busy, paths, Screen()))
-    busy.resume(NOW_S)
+    busy.requests.resume(NOW_S)
     assert take_overview(busy, paths, NOW_S).time_left_s == 17.5
     lost = take_overview(busy, paths, NOW_S + 100)
     assert (lost.daemon.state, lost.time_left_s) == ("lost", None)
@@ -177,7 +181,7 @@ def test_the_wait_grows_with_what_takes_turns() -> None:
 
 
 def test_a_stale_or_broken_pace_is_ignored(tmp_path: Path) -> None:
-    path = tmp_path / PACE_FILE
+    path = tmp_path / "progress.json"
     assert read_pace(path, NOW_S) == LiveProgress(NOW_S, 1)
     save_pace(path, LiveProgress(NOW_S, 4, {"spring": LookProgress("anna.look1", "denoise", 5, 10)}))
     assert read_pace(path, NOW_S + 1).engines == 4
@@ -232,7 +236,7 @@ def test_the_first_jobs_of_all_are_shown(busy: Ledger, paths: Paths, limit: int)
     for number, state in enumerate((Status.INVALID, Status.STALLED, Status.WAITING, Status.STALLED)):
         busy.set_unclaimed_status(busy.find_or_create_unclaimed(f"upload{number}", 50 - number).id, state, "why", NOW_S)
     for number in range(3):
-        busy.cancel(busy.find_or_create_unclaimed(f"ended{number}", 1.0).id, NOW_S + number)
+        busy.requests.cancel(busy.find_or_create_unclaimed(f"ended{number}", 1.0).id, NOW_S + number)
     every = [state.job.id for state in take_overview(busy, paths, NOW_S).jobs]
     uploads = ["upload2", "upload3", "upload1", "upload0", "half"]
     assert every == ["spring", "summer", *uploads, "ended2", "ended1", "ended0", "autumn"]
@@ -276,7 +280,7 @@ def test_follow_in_a_pipe_prints_only_what_changed(busy: Ledger, paths: Paths) -
     first = os.read(process.stdout.fileno(), 65536).decode()
     assert "spring" in first and "\x1b" not in first
     assert not select.select([process.stdout], [], [], 2.5)[0]
-    busy.pause("lunch", time.time())
+    busy.requests.pause("lunch", time.time())
     assert "paused: lunch" in os.read(process.stdout.fileno(), 65536).decode()
     process.send_signal(signal.SIGINT)
     assert process.wait(PATIENCE_S) == 0

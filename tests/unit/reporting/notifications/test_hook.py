@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,14 @@ PATIENCE_S = 120.0
 
 
 @pytest.fixture
-def outbox(tmp_path: Path) -> Iterator[Outbox]:
-    Ledger(tmp_path / "ledger.db").close()
-    outbox = Outbox(tmp_path / "ledger.db")
-    yield outbox
-    outbox.close()
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with closing(Ledger(tmp_path / "ledger.db")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def outbox(ledger: Ledger) -> Outbox:
+    return ledger.outbox
 
 
 def notification(folder: Path, job: str = "spring") -> Notification:
@@ -129,15 +133,15 @@ def test_its_words_go_to_the_job_s_log_and_it_runs_once(tmp_path: Path, outbox: 
     assert (tmp_path / "outputs" / "spring" / "ran").read_text() == "x"
 
 
-def test_one_that_was_cut_short_with_the_daemon_runs_again(tmp_path: Path, outbox: Outbox) -> None:
+def test_one_that_was_cut_short_with_the_daemon_runs_again(tmp_path: Path, ledger: Ledger, outbox: Outbox) -> None:
     """A process like the daemon is killed while its hook runs."""
     outbox.post([notification(tmp_path / "outputs" / "spring")])
     hook = script(tmp_path, "import pathlib, time; pathlib.Path('begun').open('a').write('x'); time.sleep(2)")
     program = (
         "import sys; from pathlib import Path; from fastfit_watch.config.settings import HookSettings;"
         "from fastfit_watch.reporting.notifications.hook import HookRunner;"
-        "from fastfit_watch.storage.outbox import Outbox;"
-        f"HookRunner(HookSettings(command={hook!r}), Outbox(Path({str(outbox.path)!r}))).step(1000.0)"
+        "from fastfit_watch.storage.ledger import Ledger;"
+        f"HookRunner(HookSettings(command={hook!r}), Ledger(Path({str(ledger.path)!r})).outbox).step(1000.0)"
     )
     begun = tmp_path / "outputs" / "spring" / "begun"
     with subprocess.Popen([sys.executable, "-c", program]) as process:

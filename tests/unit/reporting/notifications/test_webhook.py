@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.message import Message
@@ -22,12 +23,13 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from fastfit_watch.cli.webhook_log import list_messages, replay
 from fastfit_watch.config.settings import Config, WebhookSettings
 from fastfit_watch.domain.errors import ConfigError
-from fastfit_watch.domain.job import LookResult
+from fastfit_watch.domain.job import ClaimIntent, LookResult
 from fastfit_watch.domain.look import Category, Look, SamplingOptions
 from fastfit_watch.reporting.notifications.payload import write_notification, write_notifications
 from fastfit_watch.reporting.notifications.webhook import Answer, WebhookDeliverer, post, read_secret, sign
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.outbox import WEBHOOK, Notification, Outbox
+from fastfit_watch.storage.spool import SpoolPaths
 
 SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="  # noqa: S105 - of these tests alone
 NOW_S = 1_750_000_000.0
@@ -83,22 +85,20 @@ def settings(receiver: Receiver, tmp_path: Path) -> WebhookSettings:
 @pytest.fixture
 def config(settings: WebhookSettings, tmp_path: Path) -> Config:
     config = Config(inputs=tmp_path / "inputs", outputs=tmp_path / "outputs", webhook=settings)
-    config.spool.mkdir(parents=True)
+    SpoolPaths(config.inputs).root.mkdir(parents=True)
     return config
 
 
 @pytest.fixture
 def ledger(config: Config) -> Iterator[Ledger]:
-    ledger = Ledger(config.spool / "ledger.db")
+    ledger = Ledger(SpoolPaths(config.inputs).ledger)
     yield ledger
     ledger.close()
 
 
 @pytest.fixture
-def outbox(ledger: Ledger) -> Iterator[Outbox]:
-    outbox = Outbox(ledger.path)
-    yield outbox
-    outbox.close()
+def outbox(ledger: Ledger) -> Outbox:
+    return ledger.outbox
 
 
 def notification(job: str, number: int = 0) -> Notification:
@@ -108,7 +108,7 @@ def notification(job: str, number: int = 0) -> Notification:
 def finish_job(ledger: Ledger, name: str, *, fail: bool = False) -> None:
     ledger.find_or_create_unclaimed(name, NOW_S)
     look = Look("anna.jpg", "casual", {Category.UPPER: "shirt.jpg"}, SamplingOptions(seed=7))
-    ledger.begin_claim(name, "outfit.yaml", [look], {}, name, NOW_S)
+    ledger.begin_claim(ClaimIntent(name, "outfit.yaml", [look], {}, name), NOW_S)
     ledger.finish_claim(name, NOW_S)
     ledger.start_attempt(name, look.key, NOW_S)
     if fail:
@@ -128,9 +128,7 @@ def test_a_notification_is_written_with_the_report_and_says_what_became_of_each_
     finish_job(ledger, "summer", fail=True)
     for job in ledger.unreported():
         ledger.confirm_report(job, write_notifications(config, job, ledger.looks(job.id), NOW_S))
-    outbox = Outbox(ledger.path)
-    spring, summer = (json.loads(posted.notification.body) for posted in outbox.posted(WEBHOOK, 9))
-    outbox.close()
+    spring, summer = (json.loads(posted.notification.body) for posted in ledger.outbox.posted(WEBHOOK, 9))
     assert (spring["event"], spring["job"], spring["status"]) == ("job.done", "spring", "done")
     assert spring["folder"] == str(config.outputs / "spring")
     assert spring["pictures"] == [
@@ -291,21 +289,19 @@ def test_a_notification_that_is_refused_holds_up_its_own_job_only(settings: Webh
 
 
 def test_after_three_days_a_notification_is_given_up_and_replay_still_sends_it(
-    config: Config, settings: WebhookSettings, outbox: Outbox
+    config: Config, ledger: Ledger, settings: WebhookSettings, outbox: Outbox
 ) -> None:
     world = World(settings, outbox)
     world.away = away_until(NOW_S + 4 * 86400)
     outbox.post([notification("spring", 0)])
     world.run_until(NOW_S + 4 * 86400)
     assert outbox.pending() == {} and world.taken == []
-    assert "given up: away" in list_messages(outbox.path)[0]
-    with_ledger = Ledger(outbox.path)
-    finish_job(with_ledger, "spring")
+    assert "given up: away" in list_messages(ledger.path)[0]
+    finish_job(ledger, "spring")
     assert replay(config, "spring", world.now_s) == 1
-    with_ledger.close()
     world.run_until(world.now_s + 310)
     assert len(world.taken) == 1
-    assert "delivered: HTTP 200" in list_messages(outbox.path)[0]
+    assert "delivered: HTTP 200" in list_messages(ledger.path)[0]
 
 
 def test_replay_keeps_the_order_and_writes_what_was_never_written(
@@ -350,12 +346,11 @@ def test_delivered_notifications_are_removed_after_a_while(settings: WebhookSett
     assert outbox.posted(WEBHOOK, 9) == []
 
 
-def test_a_notification_in_the_outbox_survives_its_process(settings: WebhookSettings, outbox: Outbox) -> None:
-    outbox.post([notification("spring", 0)])
-    outbox.close()
-    again = Outbox(outbox.path)
-    found = again.next_notification(WEBHOOK, NOW_S, 300.0)
-    again.close()
+def test_a_notification_in_the_outbox_survives_its_process(ledger: Ledger) -> None:
+    ledger.outbox.post([notification("spring", 0)])
+    ledger.close()
+    with closing(Ledger(ledger.path)) as again:
+        found = again.outbox.next_notification(WEBHOOK, NOW_S, 300.0)
     assert found is not None and replace(found, serial=0) == notification("spring", 0)
 
 
@@ -364,11 +359,10 @@ def test_a_notification_about_a_job_is_the_same_every_time_it_is_sent(config: Co
     (job,) = ledger.unreported()
     written = write_notification(WEBHOOK, config, job, ledger.looks("spring"), NOW_S)
     ledger.confirm_report(job, [written])
-    outbox = Outbox(ledger.path)
+    outbox = ledger.outbox
     first = outbox.next_notification(WEBHOOK, NOW_S, 300.0)
     assert first is not None
     outbox.put_off(first, "HTTP 500", 0.0)
     second = outbox.next_notification(WEBHOOK, NOW_S, 300.0)
-    outbox.close()
     assert second is not None
     assert (second.id, second.body, second.attempts) == (first.id, first.body, 1)
