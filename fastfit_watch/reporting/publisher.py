@@ -20,7 +20,7 @@ from fastfit_watch.domain.job import Job, LookProgress, LookRecord, Status
 from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.reporting import report, status_line
 from fastfit_watch.reporting.eta import SECONDS_NOTE, LiveProgress, save_pace, steps_left, times_left_s
-from fastfit_watch.reporting.gallery import SHELF_FOLDER, GalleryThread
+from fastfit_watch.reporting.gallery import ARCHIVE_FOLDER, GalleryThread
 from fastfit_watch.reporting.notifications.payload import write_notifications
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.spool import SpoolPaths
@@ -72,7 +72,7 @@ class Publisher:
         unfinished = self._ledger.jobs([status for status in Status if not status.is_final])
         for folder in {job.id for job in (*unfinished, *self._ledger.unreported())}:
             remove_temporaries(self._config.outputs / folder)
-        for place in (self._config.outputs, self._config.outputs / SHELF_FOLDER):
+        for place in (self._config.outputs, self._config.outputs / ARCHIVE_FOLDER):
             remove_temporaries(place)
 
     def stop(self) -> None:

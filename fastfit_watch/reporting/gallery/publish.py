@@ -11,21 +11,23 @@ import queue
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import FastFitError, StorageError
 from fastfit_watch.domain.job import Job, LookProgress, LookRecord, LookStatus, Status
-from fastfit_watch.reporting.gallery.cards import Entry, card
-from fastfit_watch.reporting.gallery.frontpage import (
-    SHELF_FOLDER,
-    SHELF_SIZE,
+from fastfit_watch.reporting.gallery.cards import TROUBLED, Entry, draw_card
+from fastfit_watch.reporting.gallery.front_page import (
+    ARCHIVE_FOLDER,
+    ARCHIVE_SIZE,
+    FRONT_FILE,
+    ArchivePage,
     FrontPage,
-    ShelfPage,
+    archive_file,
+    build_archive_page,
     build_front_page,
-    build_shelf,
-    shelf_file,
 )
-from fastfit_watch.reporting.gallery.jobpage import (
+from fastfit_watch.reporting.gallery.job_page import (
     LINKED_FILES,
     PER_PAGE,
     JobPage,
@@ -33,7 +35,7 @@ from fastfit_watch.reporting.gallery.jobpage import (
     page_file,
     snapshot_folder,
 )
-from fastfit_watch.reporting.gallery.markup import Markup, edition, link, read_stamp
+from fastfit_watch.reporting.gallery.templates import edition, link, read_stamp
 from fastfit_watch.reporting.gallery.thumbs import THUMBS, ThumbSize, make_thumb
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.queries import (
@@ -47,6 +49,9 @@ from fastfit_watch.storage.queries import (
     some_pictures,
 )
 from fastfit_watch.system.atomic_write import make_folder, remove_temporaries, write_text
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 _HEAD_BYTES = 400
 _PROGRESS_EVERY_S = 5.0
@@ -63,10 +68,10 @@ class Gallery:
         self._config, self._ledger = config, ledger
         self._moves: int | None = None
         self._progress: Mapping[str, LookProgress] = {}
-        self._progress_told_s = float("-inf")
+        self._progress_shown_s = float("-inf")
         self._halt = ""
-        self._shelves: list[Shelf] = []
-        self._shelf_marks: dict[int, str] = {}
+        self._archive: list[Shelf] = []
+        self._archive_stamps: dict[int, str] = {}
         self._job_stamps: dict[str, str] = {}
         self._page_stamps: dict[Path, str] = {}
         self._entries: dict[tuple[str, str], tuple[str, Entry]] = {}
@@ -89,18 +94,18 @@ class Gallery:
         began_s = time.monotonic()
         self._deadline_s = began_s + budget_s
         moves = self._ledger.database.job_version()
-        moved = progress != self._progress and began_s - self._progress_told_s >= _PROGRESS_EVERY_S
-        is_there = (self._config.outputs / "index.html").is_file()
+        moved = progress != self._progress and began_s - self._progress_shown_s >= _PROGRESS_EVERY_S
+        is_there = (self._config.outputs / FRONT_FILE).is_file()
         if is_there and moves == self._moves and halt == self._halt and not moved and self._reported.empty():
             return True
         self._troubles.clear()
-        make_folder(self._config.outputs / SHELF_FOLDER)
-        self._tell_reported()
+        make_folder(self._config.outputs / ARCHIVE_FOLDER)
+        self._refresh_reported()
         if progress != self._progress:
-            self._progress, self._progress_told_s = dict(progress), began_s
-            self._tell_progress()
-        self._shelves = read_shelves(self._ledger, SHELF_SIZE)
-        left = [place for place in reversed(range(len(self._shelves))) if not self._refresh_shelf(place)]
+            self._progress, self._progress_shown_s = dict(progress), began_s
+            self._refresh_progress()
+        self._archive = read_shelves(self._ledger, ARCHIVE_SIZE)
+        left = [index for index in reversed(range(len(self._archive))) if not self._refresh_archive(index)]
         self._write_front(halt)
         self._moves, self._halt = (None if left else moves), halt
         if self._troubles:
@@ -112,14 +117,14 @@ class Gallery:
 
     # Jobs
 
-    def _tell_reported(self) -> None:
+    def _refresh_reported(self) -> None:
         while not self._reported.empty():
             job = self._ledger.job(self._reported.get())
             if job is not None:
                 self._job_stamps.pop(job.id, None)
                 self._refresh_job(job)
 
-    def _tell_progress(self) -> None:
+    def _refresh_progress(self) -> None:
         for job_id in self._progress:
             job = self._ledger.job(job_id)
             if job is not None and job.status is Status.RUNNING:
@@ -141,7 +146,7 @@ class Gallery:
         if finished:
             self._job_stamps[job.id] = self._stamp_of(job)
             self._entries.pop((job.id, _from_front(job)), None)
-            self._entries.pop((job.id, _from_shelf(job)), None)
+            self._entries.pop((job.id, _from_archive(job)), None)
         return finished
 
     def _write_job(self, job: Job) -> bool:
@@ -195,30 +200,30 @@ class Gallery:
             if record.status is LookStatus.DONE and record.result is not None:
                 make_thumb(folder / record.result.file, folder, record.result.sha256, ThumbSize.PICTURE)
 
-    # Shelves and the front page
+    # The archive and the front page
 
-    def _refresh_shelf(self, place: int) -> bool:
-        """Bring the pages of the jobs on one shelf, and its own, up to date; False if there is something left to do."""
-        shelf = self._shelves[place]
-        newer = self._shelves[place + 1].number if place + 1 < len(self._shelves) else None
-        older = self._shelves[place - 1].number if place else None
-        mark = f"{edition()}:{shelf.mark}:{older}:{newer}"
-        if self._shelf_marks.get(shelf.number) == mark:
+    def _refresh_archive(self, index: int) -> bool:
+        """Bring a page of the archive and those of its jobs up to date; False if there is something left to do."""
+        part = self._archive[index]
+        newer = self._archive[index + 1].number if index + 1 < len(self._archive) else None
+        older = self._archive[index - 1].number if index else None
+        stamp = f"{edition()}:{part.mark}:{older}:{newer}"
+        if self._archive_stamps.get(part.number) == stamp:
             return True
         if self._is_late():
             return False
-        jobs = jobs_on_shelf(self._ledger, shelf.number, SHELF_SIZE)
+        jobs = jobs_on_shelf(self._ledger, part.number, ARCHIVE_SIZE)
         stale = [job for job in jobs if self._job_stamps.get(job.id) != self._stamp_of(job)]
         left = [job for job in stale if self._is_late() or not self._refresh_job(job)]
         if left and self._is_late():
             return False
-        path = self._config.outputs / SHELF_FOLDER / shelf_file(shelf.number)
-        if self._stamp_on(path) != mark:
-            entries = [self._entry(job, _from_shelf(job)) for job in jobs]
-            page = ShelfPage(shelf, entries, newer, older)
-            self._write(path, build_shelf(page, self._draw, mark, time.time()), mark)
+        path = self._config.outputs / ARCHIVE_FOLDER / archive_file(part.number)
+        if self._stamp_on(path) != stamp:
+            entries = [self._entry(job, _from_archive(job)) for job in jobs]
+            page = ArchivePage(part, entries, newer, older)
+            self._write(path, build_archive_page(page, self._draw, stamp, time.time()), stamp)
         if not left:
-            self._shelf_marks[shelf.number] = mark
+            self._archive_stamps[part.number] = stamp
         return not left
 
     def _write_front(self, halt: str) -> None:
@@ -228,18 +233,20 @@ class Gallery:
         front = FrontPage(
             running=entries(newest_jobs(self._ledger, (Status.RUNNING,), 8)),
             queued=entries([job for job in self._ledger.jobs_in_turn(30) if job.status is Status.QUEUED][:10]),
-            troubled=entries(newest_jobs(self._ledger, (Status.FAILED, Status.INVALID, Status.STALLED), 10)),
+            troubled=entries(newest_jobs(self._ledger, TROUBLED, 10)),
             waiting=entries(newest_jobs(self._ledger, (Status.WAITING,), 6)),
             newest=entries(newest_jobs(self._ledger, (Status.DONE, Status.CANCELLED), 16)),
             counts=self._ledger.counts(),
-            shelves=self._shelves,
+            archive=self._archive,
             halt=halt,
         )
-        write_text(self._config.outputs / "index.html", build_front_page(front, self._draw, time.time()))
+        write_text(self._config.outputs / FRONT_FILE, build_front_page(front, self._draw, time.time()))
 
     def _entry(self, job: Job, base: str) -> Entry:
-        """What a page tells of a job; read again only when the job has changed."""
-        progress = None if base == _from_shelf(job) or job.status is not Status.RUNNING else self._progress.get(job.id)
+        """What a page shows of a job; read again only when the job has changed."""
+        progress = (
+            None if base == _from_archive(job) or job.status is not Status.RUNNING else self._progress.get(job.id)
+        )
         key = f"{self._stamp_of(job)}:{progress}"
         known = self._entries.get((job.id, base))
         if known is not None and known[0] == key:
@@ -264,13 +271,13 @@ class Gallery:
             self._entries[job.id, base] = key, entry
         return entry
 
-    def _draw(self, entry: Entry, room: int) -> Markup:
+    def _draw(self, entry: Entry, most: int) -> Markup:
         """A card; drawn again only when what it shows has changed."""
         known = self._cards.get((entry.job.id, entry.base))
-        if known is not None and known[0] is entry and known[1] == room:
+        if known is not None and known[0] is entry and known[1] == most:
             return known[2]
-        drawn = card(entry, room)
-        self._cards[entry.job.id, entry.base] = entry, room, drawn
+        drawn = draw_card(entry, most)
+        self._cards[entry.job.id, entry.base] = entry, most, drawn
         return drawn
 
     # Files
@@ -294,5 +301,5 @@ def _from_front(job: Job) -> str:
     return f"{link(job.id)}/"
 
 
-def _from_shelf(job: Job) -> str:
+def _from_archive(job: Job) -> str:
     return f"../{link(job.id)}/"

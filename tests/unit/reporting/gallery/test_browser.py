@@ -140,8 +140,8 @@ def test_filters_by_state_and_look(fixture: GalleryFixture, browser: Browser) ->
         expect(page.locator("#nothing")).to_be_visible()
         page.reload()
         assert _shown_jobs(page) == set(), "a reload keeps the filter"
-        page.locator("#shelves summary").click()
-        page.locator("#shelves a").click()
+        page.locator("#archive summary").click()
+        page.locator("#archive a").click()
         assert "state=done" in page.url and page.locator("#state-done").is_checked(), "so does the way to older jobs"
 
 

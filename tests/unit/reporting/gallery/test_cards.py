@@ -95,7 +95,7 @@ def test_small_jobs_share_a_row_and_those_that_need_somebody_do_not(fixture: Gal
     fixture.ledger.settle_job("bad", 102.0)
     (fixture.config.outputs / "bad").mkdir()
     Gallery(fixture.config, fixture.ledger).publish({}, "", 1e6)
-    found = re.findall(r'<article class="(job[^"]*)".*?<h3.*?<bdi>([^<]*)', fixture.read("index.html"))
+    found = re.findall(r'<article class="(job[^"]*)".*?<h3.*?<bdi>([^<]*)', fixture.read("index.html"), re.DOTALL)
     assert {name: breadth for breadth, name in found} == {
         "one": "job single",
         "two": "job double",

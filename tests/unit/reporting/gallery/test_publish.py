@@ -18,7 +18,7 @@ from support.gallery_fixture import GalleryFixture
 from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.domain.job import LookProgress, Status
 from fastfit_watch.reporting.gallery import Gallery
-from fastfit_watch.reporting.gallery.markup import element, link, show
+from fastfit_watch.reporting.gallery.templates import environment, link, show
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.system.atomic_write import TEMPORARY
 
@@ -77,8 +77,8 @@ def test_the_front_page_and_a_job_s_page(fixture: GalleryFixture) -> None:
     )
     _publish(fixture, spring=LookProgress("anna.gala", "denoise", 3, 30, eta_s=40.0))
     front, page = fixture.read("index.html"), fixture.read("spring", "index.html")
-    assert "anna.gala: step 3 of 30, about 40 s left" in front and "unknown key &#x27;uper&#x27;" in front
-    assert "Mend it in inputs/broken/" in front and "In work" in front and "1 of 2 pictures" in front
+    assert "anna.gala: step 3 of 30, about 40 s left" in front and "unknown key &#39;uper&#39;" in front
+    assert "Mend it in inputs/broken/" in front and "Running" in front and "1 of 2 pictures" in front
     assert "30 steps · seed 7 · 10 s" in page and "denoise" in page and "9.50 s" in page
     assert 'type="range"' in page and "Make it again" in page
     assert (fixture.config.outputs / "broken" / "index.html").is_file()
@@ -94,7 +94,7 @@ def test_a_job_is_shown_once(fixture: GalleryFixture) -> None:
     for path in fixture.config.outputs.rglob("*.html"):
         ids = re.findall(r' id="([^"]*)"', path.read_text(encoding="utf-8"))
         assert len(ids) == len(set(ids)), path
-    assert fixture.read("index.html").count("In line</span>") == 3
+    assert fixture.read("index.html").count("Queued</span>") == 3
 
 
 def test_every_link_leads_to_a_file(fixture: GalleryFixture) -> None:
@@ -134,7 +134,8 @@ def test_markup_in_names_stays_text(fixture: GalleryFixture) -> None:
 )
 def test_what_cannot_be_seen_is_spelled_out(text: str, shown: str) -> None:
     assert show(text) == shown
-    assert element("p", text, title=text) == f'<p title="{shown}">{shown}</p>'
+    template = environment().from_string('<p title="{{ text }}">{{ text }}</p>')
+    assert template.render(text=text) == f'<p title="{shown}">{shown}</p>'
 
 
 def test_joiners_of_other_scripts_stay(fixture: GalleryFixture) -> None:
@@ -166,7 +167,7 @@ def test_failures_say_why_and_what_to_do(fixture: GalleryFixture) -> None:
     assert f"fastfit-watch retry {shlex.quote(chr(39).join(('it', 's')))}" in words
 
 
-def test_pictures_held_back_ask_for_somebody(fixture: GalleryFixture) -> None:
+def test_withheld_pictures_ask_for_somebody(fixture: GalleryFixture) -> None:
     fixture.claim("it's")
     fixture.finish("it's", "anna.casual")
     fixture.ledger.start_attempt("it's", "anna.gala", 100.0)
@@ -175,11 +176,11 @@ def test_pictures_held_back_ask_for_somebody(fixture: GalleryFixture) -> None:
     fixture.claim("plain")
     fixture.complete("plain")
     _publish(fixture)
-    told = "1 picture held back by the content filter. To see why, and to release or discard: fastfit-watch release "
+    told = "1 picture withheld by the content filter. To see why, and to release or discard: fastfit-watch release "
     front, page = ("".join(_Page(fixture.read(*parts)).words) for parts in (("index.html",), ("it's", "index.html")))
-    assert front.count("held back") == 1 and told + shlex.quote("it's") in front
-    assert told + shlex.quote("it's") in page and "nsfw 0.98" in page and "Held back" in page
-    assert "held back" not in fixture.read("plain", "index.html")
+    assert front.count("withheld by") == 1 and told + shlex.quote("it's") in front
+    assert told + shlex.quote("it's") in page and "nsfw 0.98" in page and "Withheld" in page
+    assert "withheld by" not in fixture.read("plain", "index.html")
 
 
 def test_a_halt_is_said_first(fixture: GalleryFixture) -> None:
@@ -376,7 +377,7 @@ def _update_s(fixture: GalleryFixture, gallery: Gallery, keys: list[str]) -> flo
 
 @pytest.mark.alone
 def test_one_picture_among_5000_jobs_costs_little_more_than_among_40(fixture: GalleryFixture) -> None:
-    """CPU time of the whole update: the thumbnail, the job's page, its shelf and the front page."""
+    """CPU time of the whole update: the thumbnail, the pages of the job and the archive, the front page."""
     looks = ("casual", "gala", "city", "night")
     people = ("a.jpg", "b.jpg", "c.jpg")
     fixture.claim("old", people, looks)

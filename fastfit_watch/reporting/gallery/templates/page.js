@@ -26,13 +26,13 @@
     }
     for (const tile of all(".tile")) tile.hidden = Boolean(look) && tile.dataset.look !== look;
     for (const group of all("[data-group]")) group.hidden = !all("[data-item]", group).some((item) => !item.hidden);
-    for (const shelf of all("[data-shelf]")) shelf.hidden = state && !shelf.dataset.shelf.split(" ").includes(state);
+    for (const page of all("[data-states]")) page.hidden = state && !page.dataset.states.split(" ").includes(state);
     if (byId("nothing")) byId("nothing").hidden = shown > 0;
     const told = byId("shown");
     const words = state || look ? `${shown} shown` : "";
     if (told && told.textContent !== words) told.textContent = words;
     const hash = new URLSearchParams(Object.entries({ state, look }).filter(([, value]) => value)).toString();
-    for (const link of all("[data-shelf], #pager a")) link.hash = hash;
+    for (const link of all("[data-states], #pager a")) link.hash = hash;
     return hash;
   };
   const chooseFilter = ({ state, look }) => {
