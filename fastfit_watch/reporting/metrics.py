@@ -38,6 +38,7 @@ from fastfit_watch.domain.worker_protocol import (
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.queries import count_unfinished_looks, oldest_since
 from fastfit_watch.system.atomic_write import write_text
+from fastfit_watch.system.stoppable_thread import StoppableThread
 
 _REQUEST_S = 5.0
 _MOST_CONNECTIONS = 16
@@ -150,11 +151,13 @@ class MetricsExporter:
         self._config, self._ledger = config, Ledger(ledger_path, read_only=True)
         self._began_s = time.time()
         self._trouble = ""
-        self._stop = threading.Event()
-        self._threads: list[threading.Thread] = []
-        self._server: ThreadingHTTPServer | None = None
-        if config.metrics.listen:
-            self._server = _bind(config.metrics.listen, self)
+        self._server = _bind(config.metrics.listen, self) if config.metrics.listen else None
+        self._threads: list[StoppableThread] = []
+        if self._server is not None:
+            self._threads.append(StoppableThread("metrics-http", self._server.serve_forever, self._server.shutdown))
+        if config.metrics.textfile:
+            self._file_thread = StoppableThread("metrics-file", self._write_repeatedly)
+            self._threads.append(self._file_thread)
 
     @property
     def address(self) -> str | None:
@@ -163,21 +166,16 @@ class MetricsExporter:
 
     def start(self) -> None:
         """Start the endpoint and the file, whichever the settings ask for."""
-        if self._server is not None:
-            self._threads.append(threading.Thread(target=self._server.serve_forever, name="metrics-http", daemon=True))
-        if self._config.metrics.textfile:
-            self._threads.append(threading.Thread(target=self._write_repeatedly, name="metrics-file", daemon=True))
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
         """Stop publishing; the file then says that the daemon is down."""
-        self._stop.set()
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
         for thread in self._threads:
-            thread.join(_JOIN_S)
+            if thread.is_alive:
+                thread.stop(_JOIN_S)
+        if self._server is not None:
+            self._server.server_close()
         if self._config.metrics.textfile:
             self._write(up=False)
         self._ledger.close()
@@ -190,7 +188,7 @@ class MetricsExporter:
     def _write_repeatedly(self) -> None:
         while True:
             self._write(up=True)
-            if self._stop.wait(self._config.metrics.every_s):
+            if self._file_thread.wait(self._config.metrics.every_s):
                 return
 
     def _write(self, *, up: bool) -> None:

@@ -7,7 +7,6 @@ confirmed is written again.
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,6 +24,7 @@ from fastfit_watch.reporting.notifications.payload import write_notifications
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.spool import SpoolPaths
 from fastfit_watch.system.atomic_write import remove_temporaries
+from fastfit_watch.system.stoppable_thread import StoppableThread
 
 _ROUND_S = 1.0
 _SHARE = 20  # drawing takes at most one part in so many of this thread's time, however long the queue is
@@ -52,8 +52,7 @@ class Publisher:
         self._unpublished: dict[str, None] = {}
         self._draw_at_s = 0.0
         self._again_s: dict[str, float] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
+        self._thread = StoppableThread("publisher", self._work)
         self._eta_s: dict[str, float] = {}
         self._gallery = GalleryThread(config, ledger, self._read_state)
 
@@ -77,10 +76,8 @@ class Publisher:
 
     def stop(self) -> None:
         """Publish what is left, and stop. A report that cannot be written now is written at the next start."""
-        self._stop.set()
         self._gallery.request_stop()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.stop()
         self._round(float("inf"))
         self._gallery.stop()
 
@@ -105,7 +102,7 @@ class Publisher:
 
     def _work(self) -> None:
         pause_s = 0.0
-        while not self._stop.wait(pause_s):
+        while not self._thread.wait(pause_s):
             self._round(_PUBLISH_S)
             pause_s = _ROUND_S
 
@@ -115,7 +112,7 @@ class Publisher:
             self._attempt(lambda: self._publish_uploads(budget_s)),
             self._attempt(lambda: self._publish_reports(budget_s)),
         ]
-        if time.monotonic() >= self._draw_at_s or self._stop.is_set():
+        if time.monotonic() >= self._draw_at_s or self._thread.is_stopping:
             began_s = time.monotonic()
             parts = (self._publish_active, self._save_seconds, self._save_pace, self._note_newest)
             troubles += [self._attempt(part) for part in parts]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -13,6 +12,7 @@ from fastfit_watch.domain.errors import FastFitError
 from fastfit_watch.domain.job import LookProgress
 from fastfit_watch.reporting.gallery.publish import Gallery
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.system.stoppable_thread import StoppableThread
 
 _ROUND_S = 1.0
 _BUDGET_S = 0.5
@@ -30,8 +30,7 @@ class GalleryThread:
         self._config, self._read_state = config, read_state
         self._gallery = Gallery(config, ledger)
         self._trouble = ""
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="gallery", daemon=True)
+        self._thread = StoppableThread("gallery", self._work)
 
     def start(self) -> None:
         """Start to publish."""
@@ -39,13 +38,11 @@ class GalleryThread:
 
     def request_stop(self) -> None:
         """Let the thread end after its present round."""
-        self._stop.set()
+        self._thread.request_stop()
 
     def stop(self) -> None:
         """Wait for the thread's end, and publish what is left."""
-        self.request_stop()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.stop()
         self._publish(_LAST_BUDGET_S)
 
     def note_report(self, job_id: str) -> None:
@@ -54,7 +51,7 @@ class GalleryThread:
 
     def _work(self) -> None:
         pause_s = 0.0
-        while not self._stop.wait(pause_s):
+        while not self._thread.wait(pause_s):
             began_s = time.monotonic()
             self._publish(_BUDGET_S)
             pause_s = max(_ROUND_S, _SHARE * (time.monotonic() - began_s))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import Protocol
 
 from loguru import logger
 
 from fastfit_watch.domain.errors import FastFitError
+from fastfit_watch.system.stoppable_thread import StoppableThread
 
 _AGAIN_S = 10.0
 _LONGEST_WAIT_S = 2.0  # new notifications are found by asking the outbox
@@ -26,10 +26,9 @@ class DeliveryThread:
 
     def __init__(self, name: str, deliverer: Deliverer) -> None:
         self._name, self._deliverer = name, deliverer
-        self._doorbell = threading.Event()
         self._deadline_s = float("inf")
         self._trouble = ""
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread = StoppableThread(name, self._work)
 
     def start(self) -> None:
         """Start to deliver."""
@@ -38,23 +37,19 @@ class DeliveryThread:
     def request_stop(self, drain_s: float) -> None:
         """Let the thread end once nothing is due any more, and after `drain_s` at the latest."""
         self._deadline_s = time.monotonic() + drain_s
-        self._doorbell.set()
+        self._thread.request_stop()
 
     def stop(self, timeout_s: float) -> None:
         """Wait for the thread's end, for at most so long. What is left is delivered after the next start."""
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
+        self._thread.stop(timeout_s)
 
     def _work(self) -> None:
-        while True:
-            stopping = self._deadline_s < float("inf")
-            if time.monotonic() >= self._deadline_s:
-                return
+        while time.monotonic() < self._deadline_s:
+            is_last = self._thread.is_stopping
             wait_s = self._step()
-            if stopping and wait_s > 0:
+            if is_last and wait_s > 0:
                 return
-            self._doorbell.wait(min(wait_s, _LONGEST_WAIT_S))
-            self._doorbell.clear()
+            self._thread.wait(min(wait_s, _LONGEST_WAIT_S))
 
     def _step(self) -> float:
         try:

@@ -28,6 +28,7 @@ from loguru import logger
 from fastfit_watch.config.settings import WebhookSettings
 from fastfit_watch.domain.errors import ConfigError
 from fastfit_watch.storage.outbox import WEBHOOK, Notification, Outbox
+from fastfit_watch.system.backoff import backoff_s
 
 _SECRET_PREFIX = "whsec_"  # noqa: S105 - how a secret begins, not one
 _LEAST_SECRET_BYTES = 24
@@ -93,14 +94,15 @@ class WebhookDeliverer:
             self._failures, self._away_until_s, self._trouble = 0, 0.0, ""
             log.info("webhook {} delivered at attempt {}", notification.event, notification.attempts + 1)
             return
-        pause_s = self._pause_s(notification.attempts)
+        pause_s = self._pause_s(notification.attempts + 1)
         if now_s - notification.since_s >= self._settings.give_up_s:
             self._outbox.end(notification, f"given up: {answer.words}", now_s)
             log.error("webhook {} given up: {}. 'webhook replay' sends it again", notification.event, answer.words)
             return
         if answer.is_away:
             # The notification itself may go as soon as the receiver is there again.
-            pause_s, self._failures = self._pause_s(self._failures), self._failures + 1
+            self._failures += 1
+            pause_s = self._pause_s(self._failures)
             self._away_until_s = now_s + pause_s
             self._outbox.put_off(notification, answer.words, 0.0)
         else:
@@ -110,8 +112,7 @@ class WebhookDeliverer:
         self._trouble = answer.words
 
     def _pause_s(self, failures: int) -> float:
-        settings = self._settings
-        return min(settings.backoff_s * 2.0 ** min(failures, 30), settings.backoff_max_s)
+        return backoff_s(failures, self._settings.backoff_s, self._settings.backoff_max_s)
 
     def _clean(self, now_s: float) -> None:
         if abs(now_s - self._clean_at_s) >= _CLEAN_S:
