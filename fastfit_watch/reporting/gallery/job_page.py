@@ -17,6 +17,7 @@ from fastfit_watch.reporting.gallery.cards import Entry, split_faults
 from fastfit_watch.reporting.gallery.command import reproduce_command
 from fastfit_watch.reporting.gallery.front_page import BUSY_S, CALM_S, FRONT_FILE
 from fastfit_watch.reporting.gallery.templates import count_pictures, macros, render
+from fastfit_watch.storage.spool import SpoolPaths
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -48,7 +49,7 @@ def page_file(number: int) -> str:
 
 def snapshot_folder(config: Config, job: Job) -> Path:
     """The verified copies of a job's uploads, in the spool."""
-    return config.spool / "jobs" / job.id / "snapshot"
+    return SpoolPaths(config.inputs).snapshot(job.id)
 
 
 def build_job_page(config: Config, page: JobPage, stamp: str, now_s: float) -> str:
