@@ -30,10 +30,10 @@ def _holding(path: Path, kind: int) -> Iterator[None]:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Let a test that is to be alone wait for all others, and them for it."""
     folder: Path = item.session.config._tmp_path_factory.getbasetemp().parent  # type: ignore[attr-defined]
-    door, room = folder / "door.lock", folder / "room.lock"
+    next_turn, running = folder / "next-turn.lock", folder / "running.lock"
     alone = item.get_closest_marker("alone") is not None
-    with _holding(door, fcntl.LOCK_EX):  # whoever waits for an empty room keeps the door closed meanwhile
-        entering = _holding(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+    with _holding(next_turn, fcntl.LOCK_EX):  # no other test begins while one waits to be alone
+        entering = _holding(running, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         entering.__enter__()
     try:
         return (yield)

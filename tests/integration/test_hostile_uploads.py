@@ -75,7 +75,7 @@ def _socket(folder: Path) -> None:
     os.chdir(folder)  # the path of a socket is limited to 107 bytes
     try:
         with socket.socket(socket.AF_UNIX) as server:
-            server.bind("door")
+            server.bind("socket")
     finally:
         os.chdir(before)
 
@@ -118,7 +118,7 @@ HARM: dict[str, tuple[Callable[[Path], None], str]] = {
     "passwd": (_link("anna.png", "/etc/passwd"), "anna.png"),
     "loop": (_link("anna.png", "anna.png"), "anna.png"),
     "fifo": (lambda folder: os.mkfifo(folder / "pipe"), "pipe"),
-    "socket": (_socket, "door"),
+    "socket": (_socket, "socket"),
     "hard-link": (lambda folder: os.link("/etc/hostname", folder / "host.png"), "host.png"),
     "many": (_many, "files"),
     "nested": (lambda folder: (folder / "more").mkdir(), "more"),

@@ -27,10 +27,10 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from support.intake_fixture import IntakeFixture
-desk = Desk(Path(sys.argv[1]))
-desk.open()
-desk.step(); desk.step(5.0)
-desk.close()
+intake = IntakeFixture(Path(sys.argv[1]))
+intake.open()
+intake.step(); intake.step(5.0)
+intake.close()
 """
 
 

@@ -29,14 +29,14 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from unit.daemon.test_retention import RetentionFixture
-house = RetentionFixture(Path(sys.argv[1]))
-house.step()
-house.step(8 * 86400.0)
+fixture = RetentionFixture(Path(sys.argv[1]))
+fixture.step()
+fixture.step(8 * 86400.0)
 """
 
 
 class RetentionFixture:
-    """A spool with jobs in every state, and a caretaker whose clocks the test moves."""
+    """A spool with jobs in every state, and retention whose clocks the test moves."""
 
     def __init__(self, root: Path, **retention: object) -> None:
         settings = RetentionSettings.model_validate({"keep_uploads": "7d", "keep_results": "7d", **retention})

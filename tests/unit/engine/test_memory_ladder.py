@@ -99,8 +99,8 @@ def test_exact_rungs_give_the_same_picture(engine: FastFitEngine, full: TryOnRes
 
 def test_halves_never_show_the_network_more_than_one_row(engine: FastFitEngine) -> None:
     rows: list[int] = []
-    for door in (engine.unet.conv_in, engine.unet.condition_conv_in):
-        door.register_forward_pre_hook(lambda module, inputs: rows.append(inputs[0].shape[0]))
+    for layer in (engine.unet.conv_in, engine.unet.condition_conv_in):
+        layer.register_forward_pre_hook(lambda module, inputs: rows.append(inputs[0].shape[0]))
     engine.at(Rung.HALVES).try_on(PERSON, OUTFIT, OPTIONS)
     assert set(rows) == {1}
     assert len(rows) == 2 * (len(OUTFIT) + OPTIONS.steps)

@@ -132,11 +132,11 @@ def test_calls_leave_nothing_behind(unet: FastFitUNet, golden: Vectors, referenc
     assert torch.equal(unet.denoise(sample, 981, None), before)
 
 
-def test_gradients_reach_the_reference_door(golden: Vectors) -> None:
+def test_gradients_reach_the_reference_layers(golden: Vectors) -> None:
     unet = make_unet(json.loads(str(golden["config_json"])), int(golden["fill_seed"])).requires_grad_(True)
     unet.denoise(torch.from_numpy(golden["x0_t981"]), 981, read_reference(unet, golden, 1)).square().mean().backward()
-    for door in (unet.condition_conv_in.weight, unet.class_embedding.weight, unet.conv_in.weight):
-        assert float(door.grad.abs().max()) > 0
+    for layer in (unet.condition_conv_in.weight, unet.class_embedding.weight, unet.conv_in.weight):
+        assert float(layer.grad.abs().max()) > 0
 
 
 def test_join_wants_a_cache() -> None:
