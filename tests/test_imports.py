@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 MOST_PACKAGES, MOST_FLOORS = 14, 9
 # Only these packages, or modules of them, may import these, at any depth.
 ONLY_IN: dict[str, tuple[str, ...]] = {
-    "torch": ("engine", "mini", "worker", "bench", "cli/local_engine"),
+    "torch": ("engine", "mini", "worker", "bench"),
     "diffusers": ("engine", "mini", "bench"),
     "onnxruntime": ("engine",),
     "transformers": ("engine",),

@@ -16,14 +16,14 @@ from fastfit_watch.engine.noise import SeededNoise, draw_posterior_noise
 from fastfit_watch.engine.pixels import cover_person
 from fastfit_watch.engine.preprocessing.garments import fit_garment
 from fastfit_watch.engine.preprocessing.person import mask_person, parse_person
-from fastfit_watch.engine.tryon import FastFitEngine
+from fastfit_watch.engine.tryon import TryOnEngine
 
 _WARM_UPS = 1
 
 
 def time_plain_job(
     baseline: PublishedBaseline,
-    engine: FastFitEngine,
+    engine: TryOnEngine,
     people: int,
     slots: Sequence[Category],
     options: SamplingOptions,
@@ -49,7 +49,7 @@ def time_plain_job(
 
 @torch.inference_mode()
 def _dress(
-    baseline: PublishedBaseline, engine: FastFitEngine, path: Path, slots: Sequence[Category], options: SamplingOptions
+    baseline: PublishedBaseline, engine: TryOnEngine, path: Path, slots: Sequence[Category], options: SamplingOptions
 ) -> Image.Image:
     bundle = engine.bundle
     parsed = parse_person(_open(path), Framing.CROP, engine.parser, bundle.person_size)

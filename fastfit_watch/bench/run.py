@@ -33,7 +33,7 @@ from fastfit_watch.bench.weights import REAL, SMALL, write_bundle
 from fastfit_watch.bench.whole_jobs import JobRun, running_daemon
 from fastfit_watch.domain.look import Preset, SamplingOptions
 from fastfit_watch.engine.bundle import Bundle
-from fastfit_watch.engine.tryon import FastFitEngine
+from fastfit_watch.engine.tryon import TryOnEngine
 from fastfit_watch.system.malloc import keep_freed_memory
 
 GIB = 2**30
@@ -90,7 +90,7 @@ class Bench:
     def _run_in_process(self, bundle: Path) -> None:
         keep_freed_memory()  # as the daemon's engine process does
         began_s = time.perf_counter()
-        engine = FastFitEngine.load(Bundle.open(bundle), self.options.device)
+        engine = TryOnEngine.load(Bundle.open(bundle), self.options.device)
         self.measured["load_s"] = time.perf_counter() - began_s
         choices = engine.fast.attention.choices if engine.fast is not None else {}
         self.measured["kernels"] = {f"{each.head_size}x{each.queries}": kernel for each, kernel in choices.items()}
@@ -115,7 +115,7 @@ class Bench:
             traceback.print_exc()
         _say(f"   ({name}: {time.perf_counter() - began_s:.1f} s)")
 
-    def _limits(self, engine: FastFitEngine) -> None:
+    def _limits(self, engine: TryOnEngine) -> None:
         limits = measure_limits(engine)
         if limits is None:
             return
@@ -124,7 +124,7 @@ class Bench:
         _say(f"ceilings: matrix {limits.matrix_rate / 1e12:.0f} TFLOP/s, attention {limits.attention_rate / 1e12:.0f}")
         _say(f"largest attention, full outfit: {kernels}")
 
-    def _singles(self, engine: FastFitEngine) -> None:
+    def _singles(self, engine: TryOnEngine) -> None:
         options = SamplingOptions(steps=self.options.steps, seed=1)
         made = [time_single(engine, outfit, options, self.options.repeats) for outfit in OUTFITS]
         # Only now, so that its weights are not counted among the engine's memory.
@@ -142,14 +142,14 @@ class Bench:
         _say(f"the rival, file after file: {seconds:.3f} s for each picture of a full outfit")
         self._share(engine, singles[-1]["stages"]["denoise"])
 
-    def _share(self, engine: FastFitEngine, denoise_s: float) -> None:
+    def _share(self, engine: TryOnEngine, denoise_s: float) -> None:
         limits = self.measured.get("limits")
         if limits is not None:
             share = limits["ideal_step_s"] * self.options.steps / denoise_s
             self.measured["share_of_ceilings"] = share
             _say(f"a step of the full outfit takes {1000 * denoise_s / self.options.steps:.1f} ms, {share:.0%} of both")
 
-    def _steps(self, engine: FastFitEngine) -> None:
+    def _steps(self, engine: TryOnEngine) -> None:
         seconds = {}
         for steps in (1, self.options.steps // 2, self.options.steps):
             options = SamplingOptions(steps=max(1, steps), seed=1)
@@ -158,13 +158,13 @@ class Bench:
             seconds[max(1, steps)] = count_seconds(result.seconds)
         self.measured["steps"] = seconds
 
-    def _presets(self, engine: FastFitEngine) -> None:
+    def _presets(self, engine: TryOnEngine) -> None:
         seconds = {preset.value: time_preset(engine, preset, self.options.repeats) for preset in Preset}
         self.measured["presets"] = seconds
         exact = seconds[Preset.EXACT]
         _say(", ".join(f"{name} {value:.3f} s ({exact / value:.1f}x)" for name, value in seconds.items()))
 
-    def _batches(self, engine: FastFitEngine) -> None:
+    def _batches(self, engine: TryOnEngine) -> None:
         steps = max(1, self.options.steps // 3)
         seconds = {count: time_batch(engine, count, "one garment", steps) for count in _BATCHES}
         self.measured["batches"] = seconds

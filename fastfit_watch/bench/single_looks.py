@@ -27,7 +27,7 @@ from fastfit_watch.engine.noise_schedule import NoiseSchedule
 from fastfit_watch.engine.pixels import Pixels, Size, cover_person
 from fastfit_watch.engine.preprocessing.garments import fit_garment
 from fastfit_watch.engine.references import read_reference_rows
-from fastfit_watch.engine.tryon import FastFitEngine, PreparedLook
+from fastfit_watch.engine.tryon import PreparedLook, TryOnEngine
 
 OUTFITS: Mapping[str, tuple[Category, ...]] = {
     "one garment": (Category.UPPER,),
@@ -77,7 +77,7 @@ class Compared:
         return self.rival_seconds / self.seconds
 
 
-def time_single(engine: FastFitEngine, outfit: str, options: SamplingOptions, repeats: int) -> Single:
+def time_single(engine: TryOnEngine, outfit: str, options: SamplingOptions, repeats: int) -> Single:
     """Time one outfit. Nothing is kept from look to look but the constant rows of guidance."""
     results = []
     for _ in range(repeats + 1):
@@ -91,7 +91,7 @@ def time_single(engine: FastFitEngine, outfit: str, options: SamplingOptions, re
     return Single(outfit, median, dict(last.seconds), last.peak_vram_bytes, same, pixels, prepared)
 
 
-def compare(single: Single, baseline: PublishedBaseline, engine: FastFitEngine, repeats: int) -> Compared:
+def compare(single: Single, baseline: PublishedBaseline, engine: TryOnEngine, repeats: int) -> Compared:
     """Time the rival on the same pictures and noise, and compare what is painted."""
     garments = {slot: _fitted(engine, slot) for slot in OUTFITS[single.outfit]}
     seconds, plain = _median(partial(_dress_plainly, baseline, single.prepared, garments), repeats, engine.device)
@@ -106,7 +106,7 @@ def count_seconds(stages: Mapping[str, float]) -> float:
     return sum(value for stage, value in stages.items() if stage not in _NOT_COUNTED)
 
 
-def time_preset(engine: FastFitEngine, preset: Preset, repeats: int) -> float:
+def time_preset(engine: TryOnEngine, preset: Preset, repeats: int) -> float:
     """Median seconds of a full outfit with a preset, everything but parsing."""
     options = SamplingOptions(steps=preset.steps, seed=1, preset=preset)
     seconds = []
@@ -116,7 +116,7 @@ def time_preset(engine: FastFitEngine, preset: Preset, repeats: int) -> float:
     return float(np.median(seconds[1:]))
 
 
-def time_batch(engine: FastFitEngine, count: int, outfit: str, steps: int) -> float:
+def time_batch(engine: TryOnEngine, count: int, outfit: str, steps: int) -> float:
     """Seconds of denoising for each of `count` looks that are denoised together."""
     fast = engine.fast
     if fast is None:
@@ -138,7 +138,7 @@ def time_batch(engine: FastFitEngine, count: int, outfit: str, steps: int) -> fl
     with torch.inference_mode(), own:
         run()
         seconds, _ = _median(run, 1, engine.device)
-    fast.denoiser.forget()
+    fast.denoiser.drop_caches()
     return seconds / count
 
 
@@ -159,7 +159,7 @@ class Limits:
         return self.step_attention / self.attention_rate + self.step_rest / self.matrix_rate
 
 
-def measure_limits(engine: FastFitEngine) -> Limits | None:
+def measure_limits(engine: TryOnEngine) -> Limits | None:
     """Measure both ceilings and count a step's operations; None without a GPU."""
     fast = engine.fast
     if fast is None or fast.unet.device.type != "cuda":
@@ -210,9 +210,7 @@ def _count_step(unet: FusedUNet, size: Size, buffers: AttentionBuffers) -> tuple
     return float(attention), float(sum(count for kind, count in counts.items() if "attention" not in str(kind)))
 
 
-def prepare(
-    engine: FastFitEngine, slots: Sequence[Category], options: SamplingOptions, person: int = 0
-) -> PreparedLook:
+def prepare(engine: TryOnEngine, slots: Sequence[Category], options: SamplingOptions, person: int = 0) -> PreparedLook:
     """A look of drawn patches, without digests: nothing of it is kept."""
     garments = {slot: draw_picture(slot.label + 1) for slot in slots}
     return replace(engine, parser=StandingPerson()).prepare(draw_picture(person + 50), garments, options)
@@ -238,7 +236,7 @@ def _dress_plainly(baseline: PublishedBaseline, prepared: PreparedLook, garments
     )
 
 
-def _fitted(engine: FastFitEngine, slot: Category) -> Pixels:
+def _fitted(engine: TryOnEngine, slot: Category) -> Pixels:
     return fit_garment(draw_picture(slot.label + 1), engine.bundle.garment_sizes[slot])
 
 

@@ -6,22 +6,24 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from fastfit_watch.cli.try_on import format_of, open_all, progress_line
+from fastfit_watch.cli.progress_bar import DownloadReporter
+from fastfit_watch.cli.try_on import open_all, progress_line
 from fastfit_watch.config.paths import Paths
 from fastfit_watch.domain.errors import UploadError
 from fastfit_watch.domain.finishing import Finishing
 from fastfit_watch.domain.look import Category
 from fastfit_watch.domain.memory_ladder import Rung
+from fastfit_watch.imaging.codec import format_of, open_image
 from fastfit_watch.imaging.provenance import differences, hash_of, read_options, wanted_hashes
 from fastfit_watch.imaging.xmp import read_marks
 from fastfit_watch.storage.spool import SpoolPaths
+from fastfit_watch.system.atomic_write import write_bytes
 from fastfit_watch.system.devices import find_devices
 from fastfit_watch.system.exit_codes import ExitCode
-
-if TYPE_CHECKING:
-    from PIL import Image
+from fastfit_watch.worker.engine_loading import EngineSetup
+from fastfit_watch.worker.local_engine import FastFitEngine
+from fastfit_watch.worker.rendering import LookFiles
 
 _PERSON = "person"
 _MOST_FILES = 100_000
@@ -53,15 +55,12 @@ def reproduce(wish: ReproduceRequest) -> ExitCode:
     for slot, path in files.items():
         print(f"{slot}: {path}")
 
-    from fastfit_watch.cli.local_engine import open_studio
-    from fastfit_watch.system.atomic_write import write_bytes
-
     device = find_devices((wish.device,))[0]
-    rung = Rung(marks.get("rung", Rung.FULL.value))
-    local_engine = open_studio(wish.bundle or marks["model"], wish.models, device, marks.get("dtype", ""), rung)
-    garments = {Category(slot): path for slot, path in files.items() if slot != _PERSON}
-    finish = Finishing(marks.get("label", ""))
-    _, made = local_engine.make(files[_PERSON], garments, pictures, options, finish, progress_line())
+    rungs = (Rung(marks.get("rung", Rung.FULL.value)),)
+    setup = EngineSetup(wish.bundle or marks["model"], wish.models, device, marks.get("dtype", "auto"), rungs=rungs)
+    look = LookFiles(files[_PERSON], {Category(slot): path for slot, path in files.items() if slot != _PERSON})
+    engine = FastFitEngine.of(setup, DownloadReporter())
+    _, made = engine.make_file(look, pictures, options, Finishing(marks.get("label", "")), progress_line())
     if wish.output is not None:
         write_bytes(wish.output, made)
     code, sentences = compare(wish.picture.read_bytes(), made)
@@ -141,7 +140,7 @@ def _pixel_difference(original: bytes, made: bytes) -> str:
     """How the pixels differ; empty if they do not."""
     from PIL import ImageChops
 
-    first, second = _open(original), _open(made)
+    first, second = open_image(original), open_image(made)
     if first.size != second.size:
         sizes = (f"{image.width} x {image.height}" for image in (first, second))
         return " pixels there, ".join(sizes) + " here"
@@ -154,9 +153,3 @@ def _pixel_difference(original: bytes, made: bytes) -> str:
         return ""
     share = 1 - counts[0] / sum(counts)
     return f"{share:.1%} of the pixels differ, by up to {most} of 255 levels"
-
-
-def _open(data: bytes) -> Image.Image:
-    from fastfit_watch.imaging.codec import open_image
-
-    return open_image(data)

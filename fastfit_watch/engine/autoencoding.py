@@ -46,7 +46,7 @@ class PlainVAE:
         """Where it computes. If its weights come layer by layer, it has no device of its own; accelerate knows."""
         parameter: Tensor = next(self.network.parameters())
         if not parameter.is_meta:
-            return parameter.device
+            return torch.device(parameter.device)
         hooks = (getattr(module, "_hf_hook", None) for module in self.network.modules())
         return torch.device(next(hook.execution_device for hook in hooks if hook is not None))
 

@@ -1,4 +1,4 @@
-"""From noise to a picture: the noise, the plain denoising loop, and the way between pixels and latents.
+"""The plain denoising loop, for every rung of the memory ladder but the first.
 
 Source: FastFit inference specification, section 2; the guidance is classifier-free (Ho and Salimans 2022, equation 6).
 Latents stay float32 throughout; only networks work in their own type. Nothing here decides about gradients or devices:
@@ -6,6 +6,8 @@ callers do.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,24 +18,36 @@ from fastfit_watch.engine.noise import Noise
 from fastfit_watch.engine.noise_schedule import NoiseSchedule, OnStep
 
 
-def denoise(
-    unet: FastFitUNet,
-    schedule: NoiseSchedule,
-    condition: Tensor,
-    references: ReferenceCache | None,
-    guidance: float,
-    noise: Noise,
-    on_step: OnStep | None = None,
-    *,
-    halves: bool = False,
-) -> Tensor:
-    """Run all steps (section 2, steps 7 to 10), plainly: on every rung of the memory ladder but the first.
+@dataclass(frozen=True)
+class DenoiseInput:
+    """What one run of the loop starts from.
 
-    Parameters
+    Attributes
     ----------
     condition : float32 (B, 5, h, w), from `make_condition`.
     references : 2B rows, first the unconditional ones, when guidance is on; else B rows.
     guidance : scale; 1 or less turns guidance off, which halves the work.
+    noise : gives the initial latents and what each step adds.
+    """
+
+    condition: Tensor
+    references: ReferenceCache | None
+    guidance: float
+    noise: Noise
+
+
+def denoise(
+    unet: FastFitUNet,
+    schedule: NoiseSchedule,
+    start: DenoiseInput,
+    on_step: OnStep | None = None,
+    *,
+    halves: bool = False,
+) -> Tensor:
+    """Run all steps (section 2, steps 7 to 10).
+
+    Parameters
+    ----------
     on_step : called after every step with (steps done, steps in all). What it raises ends the run.
     halves : of guidance's two halves, one after the other. Less memory, the same but for rounding; B is 1.
 
@@ -41,6 +55,7 @@ def denoise(
     -------
     float32 (B, 4, h, w), scaled latents.
     """
+    condition, references, guidance, noise = start.condition, start.references, start.guidance, start.noise
     shape = (condition.shape[0], 4, *condition.shape[2:])
     latents = noise.initial(shape).to(condition.device)
     picture = torch.zeros_like(latents)

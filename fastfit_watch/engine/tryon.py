@@ -27,7 +27,7 @@ from fastfit_watch.engine.noise import SeededNoise, draw_posterior_noise
 from fastfit_watch.engine.noise_schedule import NoiseSchedule, OnStep
 from fastfit_watch.engine.parsers.parsing import HumanParser
 from fastfit_watch.engine.pixels import Pixels, Size, composite, cover_person, make_condition, mask_to_tensor, to_pixels
-from fastfit_watch.engine.plain_denoiser import denoise
+from fastfit_watch.engine.plain_denoiser import DenoiseInput, denoise
 from fastfit_watch.engine.preprocessing.garments import fit_garments
 from fastfit_watch.engine.preprocessing.person import ParsedPerson, PreparedPerson, mask_person, parse_person
 from fastfit_watch.engine.preprocessing.picture import Picture
@@ -95,7 +95,26 @@ class SampledLook:
 
 
 @dataclass(frozen=True)
-class FastFitEngine:
+class LoadOptions:
+    """How the networks of a bundle are loaded.
+
+    Attributes
+    ----------
+    dtype : of UNet and VAE; None takes bfloat16 on a GPU and float32 on the CPU.
+    pose_device : where the human toolkit's DWPose runs. densepose : `builtin` or `detectron2`.
+    cache_bytes : most that is kept of earlier looks on a GPU, and in the machine's memory.
+    choices : a file that remembers which attention kernels are fastest on which card.
+    """
+
+    dtype: torch.dtype | None = None
+    pose_device: str = "cpu"
+    densepose: str = "builtin"
+    cache_bytes: tuple[int, int] = (8 * 2**30, 2**30)
+    choices: Path | None = None
+
+
+@dataclass(frozen=True)
+class TryOnEngine:
     """The loaded networks. What it keeps between looks is kept by content, so that looks cannot meet.
 
     Threads may share it: one prepares while another samples. fast : the networks' quick form, on the rung `full`.
@@ -114,30 +133,15 @@ class FastFitEngine:
 
     @classmethod
     def load(
-        cls,
-        bundle: Bundle,
-        device: str,
-        dtype: torch.dtype | None = None,
-        *,
-        rung: Rung = Rung.FULL,
-        pose_device: str = "cpu",
-        densepose: str = "builtin",
-        cache_bytes: tuple[int, int] = (8 * 2**30, 2**30),
-        choices: Path | None = None,
-    ) -> FastFitEngine:
-        """Load all networks of a bundle for `device` ("cpu", "cuda", "cuda:1").
-
-        dtype : of UNet and VAE; None takes bfloat16 on a GPU and float32 on the CPU.
-        rung : of the memory ladder. pose_device : where the human toolkit's DWPose runs.
-        densepose : `builtin` or `detectron2`.
-        cache_bytes : most that is kept of earlier looks on a GPU, and in the machine's memory. choices : a file that
-        remembers which attention kernels are fastest on which card.
+        cls, bundle: Bundle, device: str, options: LoadOptions = LoadOptions(), *, rung: Rung = Rung.FULL
+    ) -> TryOnEngine:
+        """Load all networks of a bundle for `device` ("cpu", "cuda", "cuda:1"), on a rung of the memory ladder.
 
         Raises
         ------
         BundleError : weights are missing, damaged or do not fit. OutOfMemory : they do not fit on the device.
         """
-        chosen = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16)
+        chosen = options.dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16)
         home = home_device(device, rung)
         with memory_errors(device, "load"):
             simulate_shortage(rung, "load")
@@ -146,14 +150,14 @@ class FastFitEngine:
                 load_unet(bundle, home, chosen),
                 load_vae(bundle, home, chosen),
                 load_scheduler(bundle),
-                load_parser(bundle, device, chosen, pose_device, densepose),
+                load_parser(bundle, device, chosen, options.pose_device, options.densepose),
                 device,
-                ContentCache(device, *cache_bytes),
-                choices=choices,
+                ContentCache(device, *options.cache_bytes),
+                choices=options.choices,
             )
-            return engine._quickened() if rung is Rung.FULL else engine.at(rung)
+            return engine._with_fused_networks() if rung is Rung.FULL else engine.on_rung(rung)
 
-    def at(self, rung: Rung) -> FastFitEngine:
+    def on_rung(self, rung: Rung) -> TryOnEngine:
         """The same networks, placed for another rung. They are moved: from now on this engine must not be used.
 
         Raises OutOfMemory: they do not fit there. Then all wait in the machine's memory, as on the rung `offload`.
@@ -169,9 +173,9 @@ class FastFitEngine:
             others = self.parser.networks
             place(self.unet, self.vae, others, self.device, rung, self.bundle.person_size)
             moved = replace(self, rung=rung, fast=None)
-            return moved._quickened() if rung is Rung.FULL else moved
+            return moved._with_fused_networks() if rung is Rung.FULL else moved
 
-    def forget(self) -> bool:
+    def drop_caches(self) -> bool:
         """Let go of all that is kept of earlier looks. Was any of it on the device? Then a full one has room now.
 
         Raises nothing; looks in work elsewhere keep what they hold.
@@ -179,7 +183,7 @@ class FastFitEngine:
         held = self.cache.use.device_bytes + (self.fast.kept_bytes if self.fast is not None else 0)
         self.cache.clear()
         if self.fast is not None:
-            self.fast.forget()
+            self.fast.drop_caches()
         free_memory(self.device)
         return torch.device(self.device).type == "cuda" and held > 0
 
@@ -235,11 +239,11 @@ class FastFitEngine:
         )
 
     def sample(self, prepared: PreparedLook, on_step: OnStep | None = None) -> TryOnResult:
-        """Make the picture and put it into the photograph. See `develop` and `finish`."""
-        return self.finish(self.develop(prepared, on_step))
+        """Make the picture and put it into the photograph. See `denoise_and_decode` and `composite`."""
+        return self.composite(self.denoise_and_decode(prepared, on_step))
 
     @torch.inference_mode()
-    def develop(self, prepared: PreparedLook, on_step: OnStep | None = None) -> SampledLook:
+    def denoise_and_decode(self, prepared: PreparedLook, on_step: OnStep | None = None) -> SampledLook:
         """Denoise and decode: all that needs the device.
 
         Parameters
@@ -261,7 +265,7 @@ class FastFitEngine:
         seconds, counts = {**prepared.seconds, **clock.seconds}, {**prepared.cache, **hits.counts}
         return SampledLook(prepared, generated, seconds, most, self.rung, counts)
 
-    def finish(self, sampled: SampledLook) -> TryOnResult:
+    def composite(self, sampled: SampledLook) -> TryOnResult:
         """Put a made picture into the photograph: work for the CPU, which may be done beside the next look."""
         clock, prepared = StageClock("cpu", sampled.rung), sampled.prepared
         with clock.stage("composite"):
@@ -285,10 +289,10 @@ class FastFitEngine:
             with clock.stage("references"):
                 references = read_references(self.unet, prepared.references, guidance, halves=halves)
             with clock.stage("denoise"):
-                inputs = (prepared.condition, references, guidance, noise, on_step)
-                return denoise(self.unet, schedule, *inputs, halves=halves)
+                start = DenoiseInput(prepared.condition, references, guidance, noise)
+                return denoise(self.unet, schedule, start, on_step, halves=halves)
 
-    def _quickened(self) -> FastFitEngine:
+    def _with_fused_networks(self) -> TryOnEngine:
         """The same with the networks' quick form. All of them are on the device."""
         fast = FusedNetworks(self.unet, self.vae)
         fast.warm_up(self.bundle.person_size, self.choices)

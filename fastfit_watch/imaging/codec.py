@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from fastfit_watch.domain.errors import ImageError
+from fastfit_watch.domain.errors import ConfigError, ImageError
 from fastfit_watch.domain.look import ImageFormat
 from fastfit_watch.imaging.xmp import xmp_packet
 
@@ -41,6 +41,7 @@ _STRANGERS = (
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _JPEG_START, _JPEG_END, _JPEG_TEM = 0xD8, 0xD9, 0x01
 _ORIENTATION = 0x0112
+_EXTENSIONS = {".png": ImageFormat.PNG, ".jpg": ImageFormat.JPG, ".jpeg": ImageFormat.JPG, ".webp": ImageFormat.WEBP}
 _SAVE_OPTIONS: Mapping[ImageFormat, Mapping[str, Any]] = {
     # Level 1 makes photographs a seventh larger than 6, in less than half the time; 2 and 3 save nothing.
     ImageFormat.PNG: {"format": "PNG", "compress_level": 1},
@@ -87,6 +88,14 @@ def measure(file: BinaryIO | Path | bytes, limits: PictureLimits | None = None, 
     title, data = _read(file, limits, name)
     kind, image = _decode(title, data, limits)
     return ImageFacts(kind, image.height, image.width)
+
+
+def format_of(output: Path) -> ImageFormat:
+    """Return the format that the extension of a path names, in any case. Raises ConfigError if it names none."""
+    found = _EXTENSIONS.get(output.suffix.lower())
+    if found is None:
+        raise ConfigError(f"The picture {output} must end in one of {', '.join(_EXTENSIONS)}.")
+    return found
 
 
 def encode_image(image: Image.Image, format: ImageFormat, marks: Mapping[str, str]) -> bytes:
@@ -141,7 +150,7 @@ def _decode(title: str, data: bytes, limits: PictureLimits | None) -> tuple[str,
         image = Image.open(io.BytesIO(data), formats=[kind])
         _refuse_size(title, image.size, limits)
         image.load()
-        return kind, _to_upright_rgb(image)
+        return kind, to_upright_rgb(image)
     except (ImageError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -221,7 +230,7 @@ def _too_many_pixels(title: str, limits: PictureLimits | None) -> ImageError:
     return ImageError(f"{title} has more than {most}.", hint="Save it with fewer pixels.")
 
 
-def _to_upright_rgb(image: Image.Image) -> Image.Image:
+def to_upright_rgb(image: Image.Image) -> Image.Image:
     """RGB in sRGB colours, turned as its EXIF orientation says, with nothing else left of the source."""
     from PIL import Image
 

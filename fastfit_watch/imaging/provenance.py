@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
+import fastfit_watch
 from fastfit_watch.domain.errors import UploadError
 from fastfit_watch.domain.look import Category, SamplingOptions
 
-_VERSIONS_OF = ("fastfit-watch", "torch", "diffusers", "numpy", "pillow")
+_VERSIONS_OF = ("torch", "diffusers", "numpy", "pillow")
 _VERSION, _HASH = "version_", "_sha256"
 _PLACES = ("dtype", "device")
 _LICENCE = "licence"  # of the weights: it goes into reports, and decides nothing about a picture's bytes
@@ -24,17 +25,24 @@ def what_runs(bundle: str, revision: str, licence: str, dtype: str, device: str)
 
     device: what the device is (`NVIDIA H200`, `cpu`), not which of several.
     """
-    versions = {name: metadata.version(name) for name in _VERSIONS_OF}
+    versions = {"fastfit-watch": fastfit_watch.__version__}
+    versions |= {name: metadata.version(name) for name in _VERSIONS_OF}
     return {**versions, "bundle": f"{bundle} {revision}", _LICENCE: licence, "dtype": dtype, "device": device}
 
 
 def picture_marks(
     person: Path, garments: Mapping[Category, Path], options: SamplingOptions, versions: Mapping[str, str], rung: str
 ) -> dict[str, str]:
-    """The marks of one picture. versions: from `what_runs`. rung: of the memory ladder. Raises OSError."""
+    """The marks of one picture: `what_made` it, and the hashes of its inputs. Raises OSError."""
+    hashes = {f"person{_HASH}": hash_of(person)}
+    hashes |= {f"{category.value}{_HASH}": hash_of(path) for category, path in garments.items()}
+    return hashes | what_made(options, versions, rung)
+
+
+def what_made(options: SamplingOptions, versions: Mapping[str, str], rung: str) -> dict[str, str]:
+    """Model, options and programs of a picture. versions: from `what_runs`. rung: of the memory ladder."""
     model, _, revision = versions.get("bundle", "").partition(" ")
-    marks = {"model": model, "revision": revision, "rung": rung, f"person{_HASH}": hash_of(person)}
-    marks |= {f"{category.value}{_HASH}": hash_of(path) for category, path in garments.items()}
+    marks = {"model": model, "revision": revision, "rung": rung}
     marks |= {name: str(value) for name, value in options.to_dict().items() if value is not None}
     marks |= {name: versions[name] for name in _PLACES if name in versions}
     programs = {name: version for name, version in versions.items() if name not in ("bundle", _LICENCE, *_PLACES)}

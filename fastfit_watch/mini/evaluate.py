@@ -25,7 +25,7 @@ from skimage.metrics import structural_similarity
 
 from fastfit_watch.domain.look import Category, MaskMode, Preset, SamplingOptions
 from fastfit_watch.engine.bundle import SHIPPED_MINI, Bundle
-from fastfit_watch.engine.tryon import FastFitEngine
+from fastfit_watch.engine.tryon import TryOnEngine
 from fastfit_watch.mini.drawing.figures import DrawnLook, draw_look
 from fastfit_watch.mini.feed import HELD_OUT_SEEDS
 
@@ -59,7 +59,7 @@ class Evaluation:
 
 
 def evaluate(
-    engine: FastFitEngine, seeds: Sequence[int], steps: int | None = None, preset: Preset = Preset.EXACT
+    engine: TryOnEngine, seeds: Sequence[int], steps: int | None = None, preset: Preset = Preset.EXACT
 ) -> tuple[Evaluation, list[Picture]]:
     """Run held-out looks through the engine; returns the figures and the pictures, uint8 (H, W, 3).
 
@@ -104,7 +104,7 @@ def options_of(look: DrawnLook, seed: int, steps: int | None, preset: Preset = P
     return SamplingOptions(steps=steps or preset.steps, seed=seed, mask=mask, preset=preset)
 
 
-def compare_presets(engine: FastFitEngine, seeds: Sequence[int]) -> None:
+def compare_presets(engine: TryOnEngine, seeds: Sequence[int]) -> None:
     """Print what each preset costs in quality and saves in time, on the same looks and seeds."""
     heads = {"preset": 8, "steps": 6, "own garment": 13, "SSIM to truth": 15, "to exact": 10, "seconds": 9, "times": 7}
     print("".join(f"{head:>{width}}" for head, width in heads.items()))
@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--sheet", type=Path, help="write the first 12 looks as one picture")
     options = parser.parse_args()
-    engine = FastFitEngine.load(Bundle.open(options.bundle), options.device)
+    engine = TryOnEngine.load(Bundle.open(options.bundle), options.device)
     seeds = range(HELD_OUT_SEEDS, HELD_OUT_SEEDS + options.looks)
     if options.compare_presets:
         compare_presets(engine, seeds)

@@ -32,14 +32,14 @@ from fastfit_watch.domain.worker_protocol import (
     RungLowered,
     WorkerExit,
 )
-from fastfit_watch.imaging.provenance import picture_marks
 from fastfit_watch.system.disk_errors import STORAGE_ERRNOS
 from fastfit_watch.system.failpoints import failpoint
 from fastfit_watch.worker.channel import DaemonChannel, log_line
+from fastfit_watch.worker.engine_loading import LoadedEngine
+from fastfit_watch.worker.rendering import LookFiles, encode_result, prepare_look
 
 if TYPE_CHECKING:
-    from fastfit_watch.engine.content_filter import ContentFilter
-    from fastfit_watch.engine.tryon import FastFitEngine, PreparedLook, TryOnResult
+    from fastfit_watch.engine.tryon import PreparedLook, TryOnResult
 
 
 # What torch, cuBLAS and cuDNN say when a kernel failed: the context is poisoned, and every later call fails as well.
@@ -81,14 +81,12 @@ class LookPipeline:
 
     def __init__(
         self,
-        engine: FastFitEngine,
-        content_filter: ContentFilter | None,
+        loaded: LoadedEngine,
         channel: DaemonChannel,
         settings: argparse.Namespace,
-        versions: dict[str, str],
     ) -> None:
-        self._engine, self._filter, self._channel = engine, content_filter, channel
-        self._device, self._finish, self._versions = settings.device, settings.finish, versions
+        self._engine, self._filter, self._channel = loaded.engine, loaded.content_filter, channel
+        self._device, self._finish, self._versions = settings.device, settings.finish, loaded.versions
         self._max_rss_bytes: int = settings.max_rss_bytes
         # Held while a look is prepared beside the one in work, and while the networks are moved.
         self._moving = threading.Lock()
@@ -140,17 +138,8 @@ class LookPipeline:
                 return None
 
     def _prepare(self, order: LookOrder) -> PreparedLook:
-        from fastfit_watch.engine.preprocessing.picture import Picture
-        from fastfit_watch.imaging.codec import open_image
-
         self._report(order, "prepare")
-
-        def picture(path: Path) -> Picture:
-            """Opened only if it is not known yet: what was made of equal bytes before is used again."""
-            return Picture(partial(open_image, path), order.digests.get(path.name, ""))
-
-        garments = {category: picture(path) for category, path in order.garments.items()}
-        return self._engine.prepare(picture(order.person), garments, order.options)
+        return prepare_look(self._engine, LookFiles(order.person, order.garments, order.digests), order.options)
 
     def _save_all(self) -> None:
         """Compose, encode and write what is made: no work for the device, so it never waits for this."""
@@ -207,7 +196,7 @@ class LookPipeline:
             return self._make(ready, rung)
         except OutOfMemory as error:
             stage = error.stage
-            if not self._engine.forget() or not self._device_is_usable():
+            if not self._engine.drop_caches() or not self._device_is_usable():
                 raise
         log_line(
             "INFO", f"{ready.order.output.stem}: the device was full in '{stage}'; once more without what was kept"
@@ -220,15 +209,17 @@ class LookPipeline:
         if self._engine.rung is not rung:  # only this thread changes it, so the device never waits for a preparation
             with self._moving:
                 # From where all networks wait elsewhere, every rung can be reached, and a failure leads back there.
-                self._engine = self._engine.at(Rung.OFFLOAD)
-                self._engine = self._engine.at(rung)
+                self._engine = self._engine.on_rung(Rung.OFFLOAD)
+                self._engine = self._engine.on_rung(rung)
         if look is None or rung.reaches(Rung.SMALLER):
             look = self._prepare(order)
         self._report(order, "denoise")
-        developed = self._engine.develop(look, lambda step, steps: self._report(order, "denoise", step, steps))
+        developed = self._engine.denoise_and_decode(
+            look, lambda step, steps: self._report(order, "denoise", step, steps)
+        )
         if self._filter is None:
-            return partial(self._engine.finish, developed), None
-        result = self._engine.finish(developed)
+            return partial(self._engine.composite, developed), None
+        result = self._engine.composite(developed)
         return lambda: result, self._filter.judge(result.image, rung)
 
     def _go_down(self, order: LookOrder, tried: Rung, rung: Rung, error: OutOfMemory) -> None:
@@ -248,12 +239,10 @@ class LookPipeline:
         self, order: LookOrder, output: Path, receipt: Path, result: TryOnResult, shortages: dict[str, str]
     ) -> LookResult:
         """Write the receipt, then the picture: a picture without its receipt is never seen."""
-        from fastfit_watch.imaging.finishing import finish_picture
         from fastfit_watch.system.atomic_write import write_bytes, write_json
 
-        marks = picture_marks(order.person, order.garments, order.options, self._versions, result.rung.value)
-        marks = {**order.marks, **marks}
-        data = finish_picture(result.image, order.options.format, marks, self._finish, order.person)
+        files = LookFiles(order.person, order.garments, order.digests)
+        data = encode_result(result, files, order.options, self._versions, self._finish, order.marks)
         saved = LookResult(
             file=output.name,
             sha256=hashlib.sha256(data).hexdigest(),

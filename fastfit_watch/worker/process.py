@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
-import json
 import os
 import queue
 import signal
@@ -19,25 +18,19 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from fastfit_watch.bundles.progress import DownloadProgress
-from fastfit_watch.bundles.provision import provide_bundle
+from fastfit_watch.config.settings import ContentFilterSettings
 from fastfit_watch.domain.errors import FastFitError
 from fastfit_watch.domain.finishing import Finishing
 from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.domain.text import gigabytes
 from fastfit_watch.domain.worker_protocol import CannotLoad, Fetching, Loading, LookOrder, Ready, WorkerExit, read_order
-from fastfit_watch.imaging.provenance import what_runs
 from fastfit_watch.system.child_process import end_with_parent
 from fastfit_watch.system.malloc import keep_freed_memory
 from fastfit_watch.worker.channel import DaemonChannel, log_line
+from fastfit_watch.worker.engine_loading import EngineSetup, load_engine
 from fastfit_watch.worker.pipeline import LookPipeline
-
-if TYPE_CHECKING:
-    from fastfit_watch.engine.bundle import Bundle
-    from fastfit_watch.engine.content_filter import ContentFilter
-    from fastfit_watch.engine.tryon import FastFitEngine
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     threading.Thread(target=_read_orders, args=(orders,), name="orders", daemon=True).start()
     started_s = time.monotonic()
     try:
-        bundle, engine, content_filter, versions = _load(settings, channel)
+        loaded = load_engine(_setup_of(settings), _ChannelProgress(channel), lambda stage: channel.send(Loading(stage)))
     except FastFitError as error:
         channel.send(CannotLoad(str(error)))
         return WorkerExit.CANNOT_LOAD
@@ -65,9 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WorkerExit.CANNOT_LOAD
     from fastfit_watch.engine.device_name import describe_card
 
-    ready = Ready(settings.device, bundle.name, time.monotonic() - started_s, versions, describe_card(settings.device))
-    channel.send(ready)
-    return LookPipeline(engine, content_filter, channel, settings, versions).work(orders)
+    load_s, card = time.monotonic() - started_s, describe_card(settings.device)
+    channel.send(Ready(settings.device, loaded.engine.bundle.name, load_s, loaded.versions, card))
+    return LookPipeline(loaded, channel, settings).work(orders)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -84,7 +77,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-rss-bytes", type=int, default=0)
     parser.add_argument("--rungs", type=lambda text: tuple(map(Rung, text.split(","))), default=tuple(Rung))
     parser.add_argument("--finish", type=Finishing.from_json, default=Finishing())
-    parser.add_argument("--content-filter", type=json.loads, help="a JSON object: model, labels, threshold, device")
+    parser.add_argument("--content-filter", type=ContentFilterSettings.model_validate_json)
     return parser.parse_args(arguments)
 
 
@@ -95,54 +88,20 @@ def _read_orders(orders: queue.SimpleQueue[LookOrder]) -> None:
     os._exit(WorkerExit.STOPPED)
 
 
-def _load(
-    settings: argparse.Namespace, channel: DaemonChannel
-) -> tuple[Bundle, FastFitEngine, ContentFilter | None, dict[str, str]]:
-    channel.send(Loading("weights"))
-    root = provide_bundle(settings.bundle, settings.models, _ChannelProgress(channel))
-    channel.send(Loading("libraries"))
-    import torch
-
-    from fastfit_watch.engine.bundle import Bundle
-    from fastfit_watch.engine.device_name import card_name
-    from fastfit_watch.engine.memory_ladder import descend, limit_memory
-    from fastfit_watch.engine.tryon import FastFitEngine
-
-    if settings.threads > 0:
-        torch.set_num_threads(settings.threads)
-    limit_memory(settings.device, settings.memory_bytes)
-    channel.send(Loading("models"))
-    bundle = Bundle.open(root)
-    dtype = None if settings.dtype == "auto" else getattr(torch, settings.dtype)
-    wanted: dict[str, Any] = {
-        "pose_device": settings.device if settings.pose == "gpu" else "cpu",
-        "densepose": settings.densepose,
-        "cache_bytes": tuple(settings.cache_bytes),
-        "choices": settings.models / ".attention.json",
-    }
-    engine = descend(
-        settings.rungs,
-        lambda rung: FastFitEngine.load(bundle, settings.device, dtype, rung=rung, **wanted),
-        lambda rung, error: log_line("WARNING", f"rung {rung} of the memory ladder: {error}"),
+def _setup_of(settings: argparse.Namespace) -> EngineSetup:
+    return EngineSetup(
+        settings.bundle,
+        settings.models,
+        settings.device,
+        dtype=settings.dtype,
+        threads=settings.threads,
+        pose=settings.pose,
+        densepose=settings.densepose,
+        cache_bytes=tuple(settings.cache_bytes),
+        memory_bytes=settings.memory_bytes,
+        rungs=settings.rungs,
+        content_filter=settings.content_filter,
     )
-    content_filter = _load_filter(settings)
-    dtype = str(next(engine.unet.parameters()).dtype).removeprefix("torch.")
-    versions = what_runs(bundle.name, bundle.revision, bundle.licence, dtype, card_name(settings.device))
-    return bundle, engine, content_filter, versions
-
-
-def _load_filter(settings: argparse.Namespace) -> ContentFilter | None:
-    """The content filter, if one is wanted. transformers is heavy and loaded only for it."""
-    wanted = settings.content_filter
-    if wanted is None:
-        return None
-    from fastfit_watch.engine.content_filter import ContentFilter, fetched_revision
-
-    device = settings.device if wanted["device"] == "gpu" else "cpu"
-    found = ContentFilter.load(wanted["model"], wanted["labels"], wanted["threshold"], device, settings.models)
-    revision = fetched_revision(wanted["model"], settings.models)
-    log_line("INFO", f"content filter: {wanted['model']}{revision and f' at revision {revision}'}")
-    return found
 
 
 class _ChannelProgress:

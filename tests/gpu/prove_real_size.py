@@ -35,7 +35,7 @@ from fastfit_watch.domain.look import SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung, ladder
 from fastfit_watch.engine.bundle import Bundle
 from fastfit_watch.engine.memory_ladder import descend, free_memory, limit_memory
-from fastfit_watch.engine.tryon import FastFitEngine, TryOnResult
+from fastfit_watch.engine.tryon import LoadOptions, TryOnEngine, TryOnResult
 from fastfit_watch.system.failpoints import VARIABLE
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +62,7 @@ class Proof:
     measured: dict[str, Any] = field(default_factory=dict)
     missed: list[str] = field(default_factory=list)
     pictures: dict[str, TryOnResult] = field(default_factory=dict)
-    engine: FastFitEngine | None = None
+    engine: TryOnEngine | None = None
     mask: NDArray[np.bool_] = field(default_factory=lambda: np.ones((1, 1), np.bool_))
 
     def bound(self, part: str, name: str, value: float, *, least: float = -math.inf, most: float = math.inf) -> None:
@@ -85,25 +85,25 @@ class Proof:
     def scale_steps(self) -> int:
         return 3 if self.small else 30
 
-    def load(self, dtype: torch.dtype) -> FastFitEngine:
+    def load(self, dtype: torch.dtype) -> TryOnEngine:
         """The engine with real-size parsers on the device, and a parsing that is known."""
-        engine = FastFitEngine.load(Bundle.open(self.root), self.device, dtype)
+        engine = TryOnEngine.load(Bundle.open(self.root), self.device, LoadOptions(dtype))
         if self.small:
             return replace(engine, parser=KnownPerson(None, ()))
         parsers = load_schp("lip", self.device), load_schp("atr", self.device)
         return replace(engine, parser=KnownPerson(load_densepose(self.device), parsers))
 
-    def at(self, rung: Rung) -> FastFitEngine:
+    def at(self, rung: Rung) -> TryOnEngine:
         """The one bfloat16 engine, on a rung of the ladder, as the worker moves it; nothing kept of earlier looks."""
         if self.engine is None:
             self.engine = self.load(torch.bfloat16)
         if self.engine.rung is not rung:
-            self.engine = self.engine.at(Rung.OFFLOAD)
-            self.engine = self.engine.at(rung)
-        self.engine.forget()
+            self.engine = self.engine.on_rung(Rung.OFFLOAD)
+            self.engine = self.engine.on_rung(rung)
+        self.engine.drop_caches()
         return self.engine
 
-    def make(self, engine: FastFitEngine, steps: int) -> TryOnResult:
+    def make(self, engine: TryOnEngine, steps: int) -> TryOnResult:
         """One look: two garments, shoes and a bag."""
         options = SamplingOptions(steps=steps, seed=7, guidance=2.5)
         prepared = engine.prepare(draw_picture(0, 1600, 1200), draw_outfit(), options)

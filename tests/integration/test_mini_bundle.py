@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fastfit_watch.engine.bundle import SHIPPED_MINI, Bundle
-from fastfit_watch.engine.tryon import FastFitEngine
+from fastfit_watch.engine.tryon import TryOnEngine
 from fastfit_watch.mini.drawing.figures import draw_look
 from fastfit_watch.mini.evaluate import Evaluation, evaluate, identity, inputs, options_of
 from fastfit_watch.mini.feed import HELD_OUT_SEEDS
@@ -19,12 +19,12 @@ LOOKS = 24
 
 
 @pytest.fixture(scope="module")
-def engine() -> FastFitEngine:
-    return FastFitEngine.load(Bundle.open(SHIPPED_MINI), "cpu")
+def engine() -> TryOnEngine:
+    return TryOnEngine.load(Bundle.open(SHIPPED_MINI), "cpu")
 
 
 @pytest.fixture(scope="module")
-def evaluation(engine: FastFitEngine) -> Evaluation:
+def evaluation(engine: TryOnEngine) -> Evaluation:
     return evaluate(engine, range(HELD_OUT_SEEDS, HELD_OUT_SEEDS + LOOKS), steps=10)[0]
 
 
@@ -61,7 +61,7 @@ def test_the_truth_itself_is_always_nearest_to_its_own_garment() -> None:
 
 
 @pytest.mark.alone
-def test_a_picture_takes_at_most_eight_seconds(engine: FastFitEngine) -> None:
+def test_a_picture_takes_at_most_eight_seconds(engine: TryOnEngine) -> None:
     """Eight seconds where ten convolutions take a tenth of one, as they do on one core of an ordinary machine."""
     look = draw_look(HELD_OUT_SEEDS)
     pixels, weights = torch.zeros(1, 64, 128, 96), torch.zeros(64, 64, 3, 3)

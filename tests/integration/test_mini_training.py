@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from fastfit_watch.engine.bundle import SHIPPED_MINI, Bundle
-from fastfit_watch.engine.tryon import FastFitEngine
+from fastfit_watch.engine.tryon import TryOnEngine
 
 VAE = "vae/diffusion_pytorch_model.safetensors"
 DECODER = ("decoder.", "post_quant_conv.")
@@ -41,7 +41,7 @@ def test_every_stage_from_nothing_makes_a_bundle(tmp_path: Path) -> None:
     clocks = train(tmp_path, "parser,vae,unet,decoder", 1.0)
     assert set(clocks) == {"parser", "vae", "unet", "decoder"}
     assert all(clock["steps"] > 0 and clock["seconds"] >= 1.0 for clock in clocks.values())
-    FastFitEngine.load(Bundle.open(tmp_path), "cpu")
+    TryOnEngine.load(Bundle.open(tmp_path), "cpu")
 
 
 def test_the_last_stage_changes_the_decoder_alone_and_goes_on_where_it_stopped(tmp_path: Path) -> None:

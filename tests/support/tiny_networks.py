@@ -21,7 +21,7 @@ from fastfit_watch.engine.bundle import Bundle
 from fastfit_watch.engine.networks.unet import FastFitUNet
 from fastfit_watch.engine.parsers.mini import MiniParserNetwork
 from fastfit_watch.engine.parsers.parsing import Parsing
-from fastfit_watch.engine.tryon import FastFitEngine
+from fastfit_watch.engine.tryon import TryOnEngine
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 _recipe = runpy.run_path(str(GOLDEN / "fill_recipe.py"))
@@ -87,9 +87,9 @@ def write_bundle(root: Path) -> Path:
     return root
 
 
-def load_engine(root: Path) -> FastFitEngine:
+def load_engine(root: Path) -> TryOnEngine:
     """The engine of a bundle written here, with `DrawnParser` in its parser's place."""
-    return replace(FastFitEngine.load(Bundle.open(root), "cpu"), parser=DrawnParser())
+    return replace(TryOnEngine.load(Bundle.open(root), "cpu"), parser=DrawnParser())
 
 
 class DrawnParser(StandingPerson):

@@ -51,8 +51,9 @@ def try_on(arguments: Arguments) -> int:
 
     example: fastfit-watch try-on --person anna.jpg --upper shirt.jpg --lower jeans.jpg --output anna.png --seed 7
     """
-    from fastfit_watch.cli.try_on import TryOnRequest, format_of
+    from fastfit_watch.cli.try_on import TryOnRequest
     from fastfit_watch.cli.try_on import try_on as make_picture
+    from fastfit_watch.imaging.codec import format_of
 
     garments = {category: getattr(arguments, category.value) for category in Category}
     config = read_config(arguments)

@@ -76,7 +76,7 @@ class Recorder:
         """What recordings hold at least: their inputs and outputs."""
         return sum(each.nbytes for one in self._recordings.values() for each in (*one.inputs, *one.outputs))
 
-    def forget(self) -> None:
+    def drop_caches(self) -> None:
         """Give all memory back; every shape is recorded anew."""
         with self._turn:
             self._recordings.clear()

@@ -77,7 +77,7 @@ class Denoiser:
         """Memory that desks hold between looks."""
         return sum(desk.nbytes for desk in self._desks.values())
 
-    def forget(self) -> None:
+    def drop_caches(self) -> None:
         """Give all memory back. The next look of each shape begins anew."""
         with self._turn:
             self._desks.clear()

@@ -60,14 +60,14 @@ class FusedNetworks:
         """Memory that is kept between looks."""
         return self.denoiser.kept_bytes + self.unet.kept_bytes + self.vae.kept_bytes
 
-    def forget(self) -> None:
+    def drop_caches(self) -> None:
         """Give back all memory that is kept between looks; the next look of each shape begins anew."""
         for part in (self.denoiser, self.unet, self.vae):
-            part.forget()
+            part.drop_caches()
 
     def release(self) -> None:
         """Let go of all weights and memory; nothing here may be used afterwards. They stay with the plain networks."""
-        self.forget()
+        self.drop_caches()
         del self.unet, self.vae, self.denoiser
 
     def denoise(

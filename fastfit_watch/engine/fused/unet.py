@@ -113,9 +113,9 @@ class FusedUNet:
         """Memory that recordings hold between looks."""
         return self._readings.kept_bytes
 
-    def forget(self) -> None:
+    def drop_caches(self) -> None:
         """Give the memory of recordings back."""
-        self._readings.forget()
+        self._readings.drop_caches()
 
     def denoise(self, sample: Tensor, timestep: int, references: ReferenceCache | None) -> Tensor:
         """Predict the noise in (B, 9, h, w) once, as `FastFitUNet.denoise` does; the loop uses `predict`."""

@@ -58,9 +58,9 @@ class FusedVAE:
         """Memory that recordings hold between looks."""
         return self._encodings.kept_bytes
 
-    def forget(self) -> None:
+    def drop_caches(self) -> None:
         """Give the memory of recordings back."""
-        self._encodings.forget()
+        self._encodings.drop_caches()
 
     def _encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         encoder = self._encoder

@@ -18,7 +18,7 @@ from support.tiny_networks import write_bundle
 from fastfit_watch.domain.errors import BundleError
 from fastfit_watch.domain.look import Category, SamplingOptions
 from fastfit_watch.engine.bundle import Bundle, ParserKind, load_parser, load_scheduler, load_unet, load_vae
-from fastfit_watch.engine.tryon import FastFitEngine
+from fastfit_watch.engine.tryon import TryOnEngine
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -208,7 +208,7 @@ def test_mini_parser_is_loaded_from_the_bundle(whole: Path) -> None:
 
 
 def test_engine_loads_a_bundle_and_dresses(whole: Path) -> None:
-    engine = FastFitEngine.load(Bundle.open(whole), "cpu")
+    engine = TryOnEngine.load(Bundle.open(whole), "cpu")
     assert (engine.unet.dtype, engine.vae.dtype) == (torch.float32, torch.float32)
     person, shirt = Image.new("RGB", (90, 120), "teal"), Image.new("RGB", (60, 80), "navy")
     result = engine.try_on(person, {Category.UPPER: shirt}, SamplingOptions(steps=1, seed=0))

@@ -28,7 +28,7 @@ from fastfit_watch.engine.measurement import is_out_of_memory
 from fastfit_watch.engine.memory_ladder import at_work, descend, place, shrink
 from fastfit_watch.engine.preprocessing.picture import Picture
 from fastfit_watch.engine.references import read_references
-from fastfit_watch.engine.tryon import FastFitEngine, TryOnResult
+from fastfit_watch.engine.tryon import LoadOptions, TryOnEngine, TryOnResult
 from fastfit_watch.mini.drawing.figures import draw_garment, draw_person
 from fastfit_watch.system.failpoints import VARIABLE
 
@@ -65,7 +65,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def engine(root: Path) -> FastFitEngine:
+def engine(root: Path) -> TryOnEngine:
     return load_engine(root)
 
 
@@ -80,33 +80,33 @@ def levels(result: TryOnResult) -> np.ndarray:
 
 
 def test_exact_rungs_give_the_mini_bundles_picture() -> None:
-    engine = FastFitEngine.load(Bundle.open(SHIPPED_MINI), "cpu", torch.float32)
+    engine = TryOnEngine.load(Bundle.open(SHIPPED_MINI), "cpu", LoadOptions(torch.float32))
     options = replace(OPTIONS, steps=2)
     full = engine.try_on(PERSON, OUTFIT, options)
     for rung in (Rung.HALVES, Rung.SEQUENTIAL):
-        engine = engine.at(rung)
+        engine = engine.on_rung(rung)
         np.testing.assert_allclose(levels(engine.try_on(PERSON, OUTFIT, options)), levels(full), atol=1)
 
 
 @pytest.mark.parametrize("rung", [Rung.HALVES, Rung.OFFLOAD, Rung.SEQUENTIAL])
-def test_exact_rungs_give_the_same_picture(engine: FastFitEngine, full: TryOnResult, rung: Rung) -> None:
+def test_exact_rungs_give_the_same_picture(engine: TryOnEngine, full: TryOnResult, rung: Rung) -> None:
     assert rung.is_exact
-    lower = engine.at(rung).try_on(PERSON, OUTFIT, OPTIONS)
+    lower = engine.on_rung(rung).try_on(PERSON, OUTFIT, OPTIONS)
     assert lower.rung is rung
     np.testing.assert_allclose(levels(lower), levels(full), atol=1)
     assert (levels(lower) != levels(full)).mean() < 0.001
 
 
-def test_halves_never_show_the_network_more_than_one_row(engine: FastFitEngine) -> None:
+def test_halves_never_show_the_network_more_than_one_row(engine: TryOnEngine) -> None:
     rows: list[int] = []
     for layer in (engine.unet.conv_in, engine.unet.condition_conv_in):
         layer.register_forward_pre_hook(lambda module, inputs: rows.append(inputs[0].shape[0]))
-    engine.at(Rung.HALVES).try_on(PERSON, OUTFIT, OPTIONS)
+    engine.on_rung(Rung.HALVES).try_on(PERSON, OUTFIT, OPTIONS)
     assert set(rows) == {1}
     assert len(rows) == 2 * (len(OUTFIT) + OPTIONS.steps)
 
 
-def test_halves_of_the_references_are_those_of_the_whole(engine: FastFitEngine) -> None:
+def test_halves_of_the_references_are_those_of_the_whole(engine: TryOnEngine) -> None:
     prepared = engine.prepare(PERSON, OUTFIT, OPTIONS)
     with torch.inference_mode():
         whole, parted = (
@@ -119,18 +119,18 @@ def test_halves_of_the_references_are_those_of_the_whole(engine: FastFitEngine) 
         torch.testing.assert_close(whole.half(1).layers[name].keys, layer.keys[1:])
 
 
-def test_tiles_give_nearly_the_same_picture_and_really_tile(engine: FastFitEngine, full: TryOnResult) -> None:
+def test_tiles_give_nearly_the_same_picture_and_really_tile(engine: TryOnEngine, full: TryOnResult) -> None:
     sides: list[int] = []
     engine.vae.decoder.register_forward_pre_hook(lambda module, inputs: sides.append(max(inputs[0].shape[2:])))
-    tiled = engine.at(Rung.TILES).try_on(PERSON, OUTFIT, OPTIONS)
+    tiled = engine.on_rung(Rung.TILES).try_on(PERSON, OUTFIT, OPTIONS)
     assert len(sides) > 1 and max(sides) < max(PERSON_SIZE) // 4
     difference = np.abs(levels(tiled) - levels(full))
     assert not Rung.TILES.is_exact and difference.max() > 1, "tiles are not exact, and are said not to be"
     assert difference.mean() < 20
 
 
-def test_smaller_pictures_are_three_quarters(engine: FastFitEngine) -> None:
-    result = engine.at(Rung.SMALLER).try_on(PERSON, OUTFIT, OPTIONS)
+def test_smaller_pictures_are_three_quarters(engine: TryOnEngine) -> None:
+    result = engine.on_rung(Rung.SMALLER).try_on(PERSON, OUTFIT, OPTIONS)
     assert result.image.size == (48, 72)
     bundle = replace(engine.bundle, person_size=(1024, 768), accessory_size=(512, 384))
     small = shrink(bundle, Rung.SMALLER)
@@ -138,22 +138,22 @@ def test_smaller_pictures_are_three_quarters(engine: FastFitEngine) -> None:
     assert shrink(bundle, Rung.TILES) is bundle
 
 
-def test_every_way_down_and_up_again_leads_to_the_same_bytes(engine: FastFitEngine, full: TryOnResult) -> None:
+def test_every_way_down_and_up_again_leads_to_the_same_bytes(engine: TryOnEngine, full: TryOnResult) -> None:
     for lower in (Rung.SMALLER, Rung.HALVES, Rung.SEQUENTIAL, Rung.OFFLOAD, Rung.TILES):
-        engine = engine.at(lower)
-        engine = engine.at(Rung.FULL)
+        engine = engine.on_rung(lower)
+        engine = engine.on_rung(Rung.FULL)
     assert engine.rung is Rung.FULL
     np.testing.assert_array_equal(levels(engine.try_on(PERSON, OUTFIT, OPTIONS)), levels(full))
 
 
-def test_what_was_kept_is_let_go_on_the_way_down(engine: FastFitEngine) -> None:
+def test_what_was_kept_is_let_go_on_the_way_down(engine: TryOnEngine) -> None:
     engine.try_on(PERSON, {slot: Picture(partial(image.copy), slot) for slot, image in OUTFIT.items()}, OPTIONS)
     assert engine.cache.use.host_bytes > 0
-    assert engine.at(Rung.HALVES).cache.use.host_bytes == 0
+    assert engine.on_rung(Rung.HALVES).cache.use.host_bytes == 0
 
 
 def test_loading_on_a_low_rung(root: Path, full: TryOnResult) -> None:
-    engine = replace(FastFitEngine.load(Bundle.open(root), "cpu", rung=Rung.SEQUENTIAL), parser=DrawnParser())
+    engine = replace(TryOnEngine.load(Bundle.open(root), "cpu", rung=Rung.SEQUENTIAL), parser=DrawnParser())
     assert all(parameter.is_meta for network in (engine.unet, engine.vae) for parameter in network.parameters())
     assert PlainVAE(engine.vae).device == torch.device("cpu")
     np.testing.assert_allclose(levels(engine.try_on(PERSON, OUTFIT, OPTIONS)), levels(full), atol=1)
@@ -187,7 +187,7 @@ def test_offload_keeps_only_the_network_at_work_on_the_device() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_shortage_in_any_stage_is_named(engine: FastFitEngine, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+def test_a_shortage_in_any_stage_is_named(engine: TryOnEngine, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
     monkeypatch.setenv(VARIABLE, f"memory.full.{stage}:{2 if stage == 'step' else 1}:ENOMEM")
     with pytest.raises(OutOfMemory) as caught:
         engine.try_on(PERSON, OUTFIT, OPTIONS)
@@ -201,7 +201,7 @@ def test_loading_goes_down_the_ladder(root: Path, monkeypatch: pytest.MonkeyPatc
     bundle = Bundle.open(root)
     engine = descend(
         ladder(Rung.FULL, allow_smaller=False),
-        lambda rung: FastFitEngine.load(bundle, "cpu", rung=rung),
+        lambda rung: TryOnEngine.load(bundle, "cpu", rung=rung),
         lambda rung, error: tried.append(rung),
     )
     assert (tried, engine.rung) == ([Rung.FULL], Rung.HALVES)
@@ -229,7 +229,7 @@ def test_an_attempt_is_gone_before_the_next_begins() -> None:
         descend([Rung.FULL, Rung.HALVES], attempt, lambda rung, error: None)
 
 
-def test_networks_that_do_not_fit_wait_in_the_machines_memory(engine: FastFitEngine) -> None:
+def test_networks_that_do_not_fit_wait_in_the_machines_memory(engine: TryOnEngine) -> None:
     class Refused(nn.Linear):
         def to(self, device: str) -> Refused:  # type: ignore[override]
             if device != "cpu":

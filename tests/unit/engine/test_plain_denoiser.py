@@ -28,7 +28,7 @@ from fastfit_watch.engine.pixels import (
     to_pixels,
     to_tensor,
 )
-from fastfit_watch.engine.plain_denoiser import denoise
+from fastfit_watch.engine.plain_denoiser import DenoiseInput, denoise
 from fastfit_watch.engine.preprocessing.geometry import adjust, paste_back, stretch
 from fastfit_watch.engine.references import Reference, read_references
 
@@ -113,7 +113,7 @@ def replay(vectors: Vectors, person: Pixels, mask: Pixels, pose: Pixels) -> Repl
         ]
         references = read_references(unet, present, meta["guidance_scale"])
         condition = make_condition(mask_to_tensor(mask), masked_latents)
-        latents = denoise(unet, watched, condition, references, meta["guidance_scale"], noise)
+        latents = denoise(unet, watched, DenoiseInput(condition, references, meta["guidance_scale"], noise))
         picture = composite(to_pixels(decode(vae, latents)), person, mask)
     return Replay(picture, watched, inputs, noise)
 
@@ -174,7 +174,7 @@ def test_recorded_adjusted_run() -> None:
 def test_encoder_and_its_input() -> None:
     golden = read_vectors("pipeline_mr.npz")
     meta = read_meta(golden)
-    vae = make_vae(meta["vae_config"], meta["vae_fill_seed"])
+    vae = PlainVAE(make_vae(meta["vae_config"], meta["vae_fill_seed"]))
     covered = cover_person(golden["in_person"], golden["in_mask"], golden["in_pose"])
     check(covered, golden["vae_in0"], 1e-6)
     mean, log_variance = np.split(golden["vae_moments0"], 2, axis=1)
@@ -276,9 +276,8 @@ def test_progress_counts_every_step() -> None:
     schedule = NoiseSchedule.of(DDPMScheduler.from_config(meta["scheduler"]), 3)
     seen: list[tuple[int, int]] = []
     with torch.inference_mode():
-        latents = denoise(
-            unet, schedule, torch.zeros(2, 5, 8, 8), None, 1.0, SeededNoise(1), lambda *at: seen.append(at)
-        )
+        start = DenoiseInput(torch.zeros(2, 5, 8, 8), None, 1.0, SeededNoise(1))
+        latents = denoise(unet, schedule, start, lambda *at: seen.append(at))
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert latents.shape == (2, 4, 8, 8)
 

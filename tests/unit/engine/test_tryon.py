@@ -21,19 +21,19 @@ from fastfit_watch.engine.measurement import StageClock, memory_errors
 from fastfit_watch.engine.pixels import Pixels
 from fastfit_watch.engine.preprocessing.garments import fit_garment
 from fastfit_watch.engine.preprocessing.person import mask_person, parse_person
-from fastfit_watch.engine.tryon import FastFitEngine, TryOnResult
+from fastfit_watch.engine.tryon import TryOnEngine, TryOnResult
 
 OPTIONS = SamplingOptions(steps=3, seed=11)
 STAGES = {"parse", "mask", "encode", "references", "denoise", "decode", "composite"}
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> FastFitEngine:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> TryOnEngine:
     return load_engine(write_bundle(tmp_path_factory.mktemp("bundle")))
 
 
 @pytest.fixture
-def encoded(engine: FastFitEngine) -> Iterator[list[tuple[int, ...]]]:
+def encoded(engine: TryOnEngine) -> Iterator[list[tuple[int, ...]]]:
     """Shapes of all pictures that the VAE encodes during a test."""
     shapes: list[tuple[int, ...]] = []
     assert engine.fast is not None
@@ -63,7 +63,7 @@ def pixels(result: TryOnResult) -> Pixels:
     return np.asarray(result.image)
 
 
-def test_crop(engine: FastFitEngine) -> None:
+def test_crop(engine: TryOnEngine) -> None:
     seen: list[tuple[int, int]] = []
     prepared = engine.prepare(PERSON, OUTFIT, OPTIONS)
     result = engine.sample(prepared, lambda *at: seen.append(at))
@@ -81,30 +81,30 @@ def test_crop(engine: FastFitEngine) -> None:
     assert (pixels(result)[~outside] != framed[~outside]).mean() > 0.5
 
 
-def test_same_seed_same_bytes(engine: FastFitEngine) -> None:
+def test_same_seed_same_bytes(engine: TryOnEngine) -> None:
     one, two = (pixels(engine.try_on(PERSON, OUTFIT, OPTIONS)) for _ in range(2))
     np.testing.assert_array_equal(one, two)
     other = pixels(engine.try_on(PERSON, OUTFIT, replace(OPTIONS, seed=12)))
     assert (one != other).any()
 
 
-def test_a_prepared_look_may_be_sampled_again(engine: FastFitEngine) -> None:
+def test_a_prepared_look_may_be_sampled_again(engine: TryOnEngine) -> None:
     prepared = engine.prepare(PERSON, OUTFIT, OPTIONS)
     np.testing.assert_array_equal(pixels(engine.sample(prepared)), pixels(engine.sample(prepared)))
 
 
 @pytest.mark.parametrize("change", [{Category.UPPER: JEANS}, {Category.LOWER: JEANS}])
-def test_every_garment_shows(engine: FastFitEngine, change: dict[Category, Image.Image]) -> None:
+def test_every_garment_shows(engine: TryOnEngine, change: dict[Category, Image.Image]) -> None:
     one = pixels(engine.try_on(PERSON, OUTFIT, OPTIONS))
     assert (one != pixels(engine.try_on(PERSON, OUTFIT | change, OPTIONS))).any()
 
 
-def test_slot_of_a_garment_shows(engine: FastFitEngine) -> None:
+def test_slot_of_a_garment_shows(engine: TryOnEngine) -> None:
     one = pixels(engine.try_on(PERSON, {Category.UPPER: SHIRT}, OPTIONS))
     assert (one != pixels(engine.try_on(PERSON, {Category.LOWER: SHIRT}, OPTIONS))).any()
 
 
-def test_order_of_garments_is_irrelevant(engine: FastFitEngine) -> None:
+def test_order_of_garments_is_irrelevant(engine: TryOnEngine) -> None:
     turned = dict(reversed(OUTFIT.items()))
     assert list(turned) != list(OUTFIT)
     np.testing.assert_array_equal(
@@ -112,17 +112,17 @@ def test_order_of_garments_is_irrelevant(engine: FastFitEngine) -> None:
     )
 
 
-def test_only_what_is_given_is_encoded(engine: FastFitEngine, encoded: list[tuple[int, ...]]) -> None:
+def test_only_what_is_given_is_encoded(engine: TryOnEngine, encoded: list[tuple[int, ...]]) -> None:
     engine.prepare(PERSON, OUTFIT, OPTIONS)
     assert encoded == [(1, 3, *PERSON_SIZE), (1, 3, 64, 48), (1, 3, 32, 24)]
 
 
-def test_guidance_of_one_halves_the_rows(engine: FastFitEngine) -> None:
+def test_guidance_of_one_halves_the_rows(engine: TryOnEngine) -> None:
     assert predicted_rows(engine, replace(OPTIONS, guidance=1.0)) == [1, 1, 1]
     assert predicted_rows(engine, OPTIONS) == [2, 2, 2]
 
 
-def predicted_rows(engine: FastFitEngine, options: SamplingOptions) -> list[int]:
+def predicted_rows(engine: TryOnEngine, options: SamplingOptions) -> list[int]:
     """Rows of the batch at each step of a look."""
     assert engine.fast is not None
     rows: list[int] = []
@@ -139,13 +139,13 @@ def predicted_rows(engine: FastFitEngine, options: SamplingOptions) -> list[int]
     return rows
 
 
-def test_latents_of_a_garment_do_not_depend_on_its_look(engine: FastFitEngine) -> None:
+def test_latents_of_a_garment_do_not_depend_on_its_look(engine: TryOnEngine) -> None:
     alone = engine.prepare(PERSON, {Category.BAG: BAG}, OPTIONS).references
     worn = engine.prepare(PERSON, OUTFIT, replace(OPTIONS, seed=5)).references
     assert torch.equal(alone[0].latents, worn[1].latents)
 
 
-def test_a_failed_look_leaves_nothing_behind(engine: FastFitEngine) -> None:
+def test_a_failed_look_leaves_nothing_behind(engine: TryOnEngine) -> None:
     alone = pixels(engine.try_on(PERSON, OUTFIT, OPTIONS))
 
     def fail(done: int, steps: int) -> None:
@@ -157,7 +157,7 @@ def test_a_failed_look_leaves_nothing_behind(engine: FastFitEngine) -> None:
     np.testing.assert_array_equal(pixels(engine.try_on(PERSON, OUTFIT, OPTIONS)), alone)
 
 
-def test_two_threads_give_what_one_gives(engine: FastFitEngine) -> None:
+def test_two_threads_give_what_one_gives(engine: TryOnEngine) -> None:
     looks: list[dict[Category, Image.Image]] = [OUTFIT, {Category.DRESS: JEANS}]
     one_after_another = [pixels(engine.try_on(PERSON, look, OPTIONS)) for look in looks]
     meeting = threading.Barrier(2, timeout=60)
@@ -177,7 +177,7 @@ def void(value: object) -> None:
     """Drop a value."""
 
 
-def test_the_next_look_is_prepared_while_one_is_sampled(engine: FastFitEngine) -> None:
+def test_the_next_look_is_prepared_while_one_is_sampled(engine: TryOnEngine) -> None:
     alone = engine.try_on(PERSON, {Category.LOWER: JEANS}, OPTIONS)
     prepared = engine.prepare(PERSON, OUTFIT, OPTIONS)
     with ThreadPoolExecutor(1) as thread:
@@ -192,7 +192,7 @@ def test_the_next_look_is_prepared_while_one_is_sampled(engine: FastFitEngine) -
 
 
 @pytest.mark.parametrize(("height", "width"), [(301, 409), (90, 70), (250, 97)])
-def test_paste_back(engine: FastFitEngine, height: int, width: int) -> None:
+def test_paste_back(engine: TryOnEngine, height: int, width: int) -> None:
     original = picture(4, height, width)
     options = replace(OPTIONS, framing=Framing.PASTE_BACK, mask=MaskMode.WORN)
     prepared = engine.prepare(original, {Category.UPPER: SHIRT}, options)
@@ -222,7 +222,7 @@ def test_paste_back_cuts_pose_and_picture_alike() -> None:
 
 @pytest.mark.parametrize("framing", list(Framing))
 @pytest.mark.parametrize("mask", list(MaskMode))
-def test_nobody_in_the_picture(engine: FastFitEngine, framing: Framing, mask: MaskMode) -> None:
+def test_nobody_in_the_picture(engine: TryOnEngine, framing: Framing, mask: MaskMode) -> None:
     with pytest.raises(EngineError, match="Nothing to repaint was found") as caught:
         engine.prepare(Image.new("RGB", (100, 120)), OUTFIT, replace(OPTIONS, framing=framing, mask=mask))
     assert caught.value.hint
@@ -237,12 +237,12 @@ def test_picture_that_leaves_nothing_to_parse(framing: Framing, size: tuple[int,
         parse_person(Image.new("RGB", size), framing, DrawnParser(), (1024, 768))
 
 
-def test_look_without_garments(engine: FastFitEngine) -> None:
+def test_look_without_garments(engine: TryOnEngine) -> None:
     with pytest.raises(EngineError, match="no garments"):
         engine.prepare(PERSON, {}, OPTIONS)
 
 
-def test_look_without_a_seed(engine: FastFitEngine) -> None:
+def test_look_without_a_seed(engine: TryOnEngine) -> None:
     with pytest.raises(EngineError, match="no seed"):
         engine.prepare(PERSON, OUTFIT, replace(OPTIONS, seed=None))
 
@@ -265,7 +265,7 @@ def test_garment_of_the_exact_size_is_not_touched() -> None:
     np.testing.assert_array_equal(fit_garment(exact, (64, 48)), np.asarray(exact))
 
 
-def test_garment_that_is_a_line(engine: FastFitEngine) -> None:
+def test_garment_that_is_a_line(engine: TryOnEngine) -> None:
     with pytest.raises(EngineError, match="'bag' is too narrow: 3000 x 2 pixels"):
         engine.prepare(picture(1, 96, 72), {Category.BAG: Image.new("RGB", (3000, 2))}, SamplingOptions(seed=1))
 

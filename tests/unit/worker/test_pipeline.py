@@ -21,9 +21,10 @@ from fastfit_watch.domain.look import Category, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung, ladder
 from fastfit_watch.domain.worker_protocol import LookDone, LookFailed, LookOrder, LookWithheld, Message, RungLowered
 from fastfit_watch.engine.content_filter import ContentFilter
-from fastfit_watch.engine.tryon import FastFitEngine, PreparedLook, SampledLook
+from fastfit_watch.engine.tryon import PreparedLook, SampledLook, TryOnEngine
 from fastfit_watch.imaging.provenance import what_runs
 from fastfit_watch.system.failpoints import VARIABLE
+from fastfit_watch.worker.engine_loading import LoadedEngine
 from fastfit_watch.worker.pipeline import LookPipeline
 
 PATIENCE_S = 120.0
@@ -50,7 +51,7 @@ class Heard(list[Message]):
 class SlowThird:
     """An engine whose third look is prepared only when `may_go` is set."""
 
-    def __init__(self, engine: FastFitEngine, may_go: threading.Event) -> None:
+    def __init__(self, engine: TryOnEngine, may_go: threading.Event) -> None:
         self._engine, self._may_go, self._calls = engine, may_go, 0
 
     def __getattr__(self, name: str) -> Any:
@@ -66,7 +67,7 @@ class SlowThird:
 class Overlapping:
     """An engine whose second look is sampled until the third is prepared and the first is saved."""
 
-    def __init__(self, engine: FastFitEngine) -> None:
+    def __init__(self, engine: TryOnEngine) -> None:
         self._engine = engine
         self._prepared = self._developed = 0
         self.third_prepared, self.first_saved = threading.Event(), threading.Event()
@@ -81,11 +82,11 @@ class Overlapping:
             self.third_prepared.set()
         return look
 
-    def develop(self, *given: Any) -> SampledLook:
+    def denoise_and_decode(self, *given: Any) -> SampledLook:
         self._developed += 1
         if self._developed == 2:
             assert self.third_prepared.wait(PATIENCE_S) and self.first_saved.wait(PATIENCE_S)
-        return self._engine.develop(*given)
+        return self._engine.denoise_and_decode(*given)
 
 
 class Bench:
@@ -96,7 +97,7 @@ class Bench:
         bundle: Path,
         root: Path,
         content_filter: ContentFilter | None = None,
-        wrap: Callable[[FastFitEngine], Any] = lambda engine: engine,
+        wrap: Callable[[TryOnEngine], Any] = lambda engine: engine,
     ) -> None:
         self.root, self.heard = root, Heard()
         self._orders: queue.SimpleQueue[LookOrder] = queue.SimpleQueue()
@@ -105,7 +106,7 @@ class Bench:
             Image.fromarray(pixels).save(root / f"{name}.png")
         settings = argparse.Namespace(device="cpu", finish=Finishing(), max_rss_bytes=0)
         versions = what_runs("tiny", "1", "none", "float32", "cpu")
-        bench = LookPipeline(wrap(load_engine(bundle)), content_filter, self.heard, settings, versions)  # type: ignore[arg-type]
+        bench = LookPipeline(LoadedEngine(wrap(load_engine(bundle)), content_filter, versions), self.heard, settings)  # type: ignore[arg-type]
         threading.Thread(target=bench.work, args=(self._orders,), daemon=True).start()
 
     def make(self, token: int, start: Rung = Rung.FULL, *, allow_smaller: bool = False) -> Message:

@@ -20,14 +20,15 @@ from fastfit_watch.worker.channel import DaemonChannel
 from fastfit_watch.imaging.finishing import Finishing
 from fastfit_watch.domain.worker_protocol import read_order
 from fastfit_watch.domain.memory_ladder import Rung
+from fastfit_watch.worker.engine_loading import LoadedEngine
 from fastfit_watch.worker.pipeline import LookPipeline
 
 class Engine:
     rung = Rung.FULL
     def at(self, rung): return self
-    def forget(self): return False
+    def drop_caches(self): return False
     def prepare(self, person, garments, options): return object()
-    def develop(self, prepared, on_step):
+    def denoise_and_decode(self, prepared, on_step):
         with open("asked", "a") as file: file.write("look\\n")
         raise {error}
 
@@ -41,7 +42,7 @@ class Answers(DaemonChannel):
 settings = argparse.Namespace(device="cpu", finish=Finishing(), max_rss_bytes={max_rss_bytes})
 orders = queue.SimpleQueue()
 for line in sys.stdin: orders.put(read_order(line))
-os._exit(LookPipeline(Engine(), None, Answers(), settings, {{}}).work(orders))
+os._exit(LookPipeline(LoadedEngine(Engine(), None, {{}}), Answers(), settings).work(orders))
 """
 
 

@@ -35,13 +35,13 @@ from fastfit_watch.engine.noise_schedule import NoiseSchedule
 from fastfit_watch.engine.pixels import composite, cover_person, make_condition, mask_to_tensor, to_pixels, to_tensor
 from fastfit_watch.engine.preprocessing.picture import Picture
 from fastfit_watch.engine.references import Reference, read_reference_rows
-from fastfit_watch.engine.tryon import FastFitEngine
+from fastfit_watch.engine.tryon import TryOnEngine
 
 TOLERANCE = 5e-5
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> FastFitEngine:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> TryOnEngine:
     return load_engine(write_bundle(tmp_path_factory.mktemp("bundle")))
 
 
@@ -176,7 +176,7 @@ def test_guidance_covers_the_first_part_only() -> None:
 
 
 @pytest.mark.parametrize("preset", list(Preset))
-def test_quick_and_plain_loop_agree(engine: FastFitEngine, preset: Preset) -> None:
+def test_quick_and_plain_loop_agree(engine: TryOnEngine, preset: Preset) -> None:
     options = replace(OPTIONS, preset=preset, steps=5)
     quick = pixels(engine.try_on(PERSON, OUTFIT, options))
     plain = pixels(replace(engine, fast=None).try_on(PERSON, OUTFIT, options))
@@ -184,7 +184,7 @@ def test_quick_and_plain_loop_agree(engine: FastFitEngine, preset: Preset) -> No
     assert (quick != pixels(engine.try_on(PERSON, OUTFIT, replace(options, steps=4)))).any()
 
 
-def test_noise_is_drawn_step_by_step(engine: FastFitEngine) -> None:
+def test_noise_is_drawn_step_by_step(engine: TryOnEngine) -> None:
     """All at once, the device would wait for it; so a look that ends early has drawn for its own steps alone."""
     drawn: list[int] = []
 
@@ -209,7 +209,7 @@ def test_noise_is_drawn_step_by_step(engine: FastFitEngine) -> None:
 # Several looks together
 
 
-def test_a_batch_is_its_looks_alone(engine: FastFitEngine) -> None:
+def test_a_batch_is_its_looks_alone(engine: TryOnEngine) -> None:
     """Equal shapes, different people, garments and seeds: rounding apart, nobody sees the neighbour's garments."""
     fast = engine.fast
     assert fast is not None
@@ -231,7 +231,7 @@ def test_a_batch_is_its_looks_alone(engine: FastFitEngine) -> None:
     assert float((alone[0] - alone[1]).abs().max()) > 0.1
 
 
-def test_looks_of_different_shapes_are_not_batched(engine: FastFitEngine) -> None:
+def test_looks_of_different_shapes_are_not_batched(engine: TryOnEngine) -> None:
     fast = engine.fast
     assert fast is not None
     looks = [engine.prepare(PERSON, worn, OPTIONS) for worn in (OUTFIT, {Category.UPPER: SHIRT})]
