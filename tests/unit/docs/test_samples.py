@@ -70,7 +70,7 @@ def _all(language: str) -> list[str]:
 
 def test_the_receiver_shown_takes_true_messages_and_refuses_false_ones(tmp_path: Path) -> None:
     """The page's own program, in a process of its own, gets real deliveries over the loopback address."""
-    (code,) = _all("python")
+    (code,) = blocks(DOCS / "notifications.md", "python")
     (tmp_path / "receiver.py").write_text(code, encoding="utf-8")
     (tmp_path / "secret").write_text("whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n")
     (tmp_path / "other").write_text("whsec_YW5vdGhlciBzZWNyZXQgb2YgdGhpcyBsZW5ndGg=\n")
