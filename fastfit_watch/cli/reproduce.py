@@ -10,6 +10,7 @@ from pathlib import Path
 from fastfit_watch.cli.progress_bar import DownloadReporter
 from fastfit_watch.cli.try_on import open_all, progress_line
 from fastfit_watch.config.paths import Paths
+from fastfit_watch.domain.engine_setup import EngineSetup
 from fastfit_watch.domain.errors import UploadError
 from fastfit_watch.domain.finishing import Finishing
 from fastfit_watch.domain.look import Category
@@ -21,7 +22,6 @@ from fastfit_watch.storage.spool import SpoolPaths
 from fastfit_watch.system.atomic_write import write_bytes
 from fastfit_watch.system.devices import find_devices
 from fastfit_watch.system.exit_codes import ExitCode
-from fastfit_watch.worker.engine_loading import EngineSetup
 from fastfit_watch.worker.local_engine import FastFitEngine
 from fastfit_watch.worker.rendering import LookFiles
 

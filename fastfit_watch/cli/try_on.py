@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastfit_watch.cli.progress_bar import DownloadReporter
+from fastfit_watch.domain.engine_setup import EngineSetup
 from fastfit_watch.domain.errors import ConfigError, UploadError
 from fastfit_watch.domain.finishing import Finishing
 from fastfit_watch.domain.limits import Limits
@@ -18,7 +19,6 @@ from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.imaging.codec import open_image
 from fastfit_watch.system.atomic_write import write_bytes
 from fastfit_watch.system.devices import find_devices
-from fastfit_watch.worker.engine_loading import EngineSetup
 from fastfit_watch.worker.local_engine import FastFitEngine, complete_seed, refuse_impossible_outfit
 from fastfit_watch.worker.rendering import LookFiles
 

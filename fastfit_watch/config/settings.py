@@ -21,6 +21,7 @@ from fastfit_watch.config.safe_yaml import (
     explain_lookalikes,
     read_yaml,
 )
+from fastfit_watch.domain.engine_setup import EngineSetup, FilterSetup
 from fastfit_watch.domain.errors import ConfigError, Fault
 from fastfit_watch.domain.finishing import Finishing, SigningIdentity
 from fastfit_watch.domain.limits import Count, Limits, Seconds, Size
@@ -203,6 +204,23 @@ class Config(_Section):
     webhook: WebhookSettings = WebhookSettings()
     hook: HookSettings = HookSettings()
     metrics: MetricsSettings = MetricsSettings()
+
+    def engine_setup(self, device: str) -> EngineSetup:
+        """Return what the engine of one device is made of."""
+        chosen = self.content_filter
+        return EngineSetup(
+            self.bundle,
+            self.models,
+            device,
+            dtype=self.engine.dtype,
+            threads=self.engine.threads,
+            pose=self.engine.pose,
+            densepose=self.engine.densepose,
+            cache_bytes=(self.engine.gpu_cache_bytes, self.engine.cache_bytes),
+            memory_bytes=self.engine.memory_bytes,
+            rungs=ladder(self.memory.start, allow_smaller=self.memory.allow_smaller),
+            content_filter=FilterSetup(**chosen.model_dump()) if chosen.model else None,
+        )
 
 
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")

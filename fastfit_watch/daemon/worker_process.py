@@ -20,9 +20,7 @@ from typing import IO
 from loguru import logger
 
 from fastfit_watch.config.settings import Config, EngineSettings
-from fastfit_watch.domain.finishing import Finishing
 from fastfit_watch.domain.job import LookRecord
-from fastfit_watch.domain.memory_ladder import ladder
 from fastfit_watch.domain.worker_protocol import (
     CannotLoad,
     Event,
@@ -40,7 +38,9 @@ from fastfit_watch.domain.worker_protocol import (
     WorkerMessage,
     read_message,
     write_order,
+    write_settings,
 )
+from fastfit_watch.domain.worker_settings import WorkerSettings
 from fastfit_watch.system.backoff import backoff_s
 
 _END_GRACE_S = 5.0
@@ -59,20 +59,9 @@ class WorkerState(StrEnum):
 
 
 def worker_command(config: Config, device: str) -> list[str]:
-    """The command line of the engine process for one device."""
-    command = [sys.executable, "-m", "fastfit_watch.worker", "--bundle", config.bundle]
-    command += ["--models", str(config.models), "--device", device, "--dtype", config.engine.dtype]
-    command += ["--threads", str(config.engine.threads), "--pose", config.engine.pose]
-    command += ["--densepose", config.engine.densepose]
-    command += ["--cache-bytes", str(config.engine.gpu_cache_bytes), str(config.engine.cache_bytes)]
-    command += ["--memory-bytes", str(config.engine.memory_bytes)]
-    command += ["--max-rss-bytes", str(config.engine.max_rss_bytes)]
-    command += ["--rungs", ",".join(ladder(config.memory.start, allow_smaller=config.memory.allow_smaller))]
-    if config.content_filter.model:
-        command += ["--content-filter", config.content_filter.model_dump_json()]
-    if config.marks.finish != Finishing():
-        command += ["--finish", config.marks.finish.to_json()]
-    return command
+    """Return the command line of the worker process for one device."""
+    settings = WorkerSettings(config.engine_setup(device), config.marks.finish, config.engine.max_rss_bytes)
+    return [sys.executable, "-m", "fastfit_watch.worker", write_settings(settings)]
 
 
 class WorkerProcess:
@@ -270,7 +259,7 @@ class WorkerProcess:
             for line in stream:
                 try:
                     self._mail.put(WorkerMessage(self.device, life, read_message(line)))
-                except (ValueError, KeyError, TypeError):
+                except ValueError:
                     logger.error("{}: the engine said something unreadable: {}", self.device, line[:_LINE_LIMIT])
         try:
             exit_code = process.wait(_END_GRACE_S)

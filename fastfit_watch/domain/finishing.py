@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -27,17 +26,3 @@ class Finishing:
 
     label: str = ""
     signing: SigningIdentity | None = None
-
-    def to_json(self) -> str:
-        """Write the record as text, for another process."""
-        return json.dumps(asdict(self), default=str)
-
-    @classmethod
-    def from_json(cls, text: str) -> Finishing:
-        """Read the text of `to_json`."""
-        fields = json.loads(text)
-        signing = fields["signing"]
-        if signing is None:
-            return cls(fields["label"])
-        paths = {name: Path(signing[name]) for name in ("certificate", "key")}
-        return cls(fields["label"], SigningIdentity(**{**signing, **paths}))

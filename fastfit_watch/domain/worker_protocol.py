@@ -1,17 +1,26 @@
-"""What the daemon and an engine process say to each other: one JSON object a line."""
+"""The messages between the daemon and a worker process: one JSON object a line, read and written by pydantic.
+
+Only the two processes that speak it import this module: pydantic takes time to build its readers.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Discriminator, TypeAdapter
 
 from fastfit_watch.domain.job import LookResult
 from fastfit_watch.domain.look import Category, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung
+from fastfit_watch.domain.worker_settings import WorkerSettings
+
+Tag = TypeVar("Tag", bound=str)
+Written = TypeVar("Written")
 
 SAVING = "save"
 """The stage of a look that needs the device no more: the next one is already in work."""
@@ -41,6 +50,11 @@ class FailureKind(StrEnum):
     ENGINE = "engine"
 
 
+def _tag(name: Tag) -> Tag:
+    """Declare the field that says in a line which message it is. Nobody sets it."""
+    return field(default=name, kw_only=True, repr=False)
+
+
 @dataclass(frozen=True)
 class LookOrder:
     """One look for an engine process. Paths are absolute; `marks` are written into the picture.
@@ -59,6 +73,7 @@ class LookOrder:
     rungs: tuple[Rung, ...]
     withheld: Path
     digests: Mapping[str, str] = field(default_factory=dict)
+    type: Literal["look"] = _tag("look")
 
 
 @dataclass(frozen=True)
@@ -66,6 +81,7 @@ class Loading:
     """The engine is being loaded; `stage` names the part."""
 
     stage: str
+    type: Literal["loading"] = _tag("loading")
 
 
 @dataclass(frozen=True)
@@ -73,6 +89,7 @@ class Fetching:
     """Weights are being fetched, and it moves on; `progress` is for people."""
 
     progress: str
+    type: Literal["fetching"] = _tag("fetching")
 
 
 @dataclass(frozen=True)
@@ -87,6 +104,7 @@ class Ready:
     load_s: float
     versions: Mapping[str, str]
     card: str = ""
+    type: Literal["ready"] = _tag("ready")
 
 
 @dataclass(frozen=True)
@@ -94,6 +112,7 @@ class CannotLoad:
     """The engine cannot be loaded; `message` says why and what to do."""
 
     message: str
+    type: Literal["failed-load"] = _tag("failed-load")
 
 
 @dataclass(frozen=True)
@@ -105,6 +124,7 @@ class LookStep:
     step: int
     steps: int
     rung: str = Rung.FULL.value
+    type: Literal["progress"] = _tag("progress")
 
 
 @dataclass(frozen=True)
@@ -115,6 +135,7 @@ class RungLowered:
     tried: Rung
     rung: Rung
     reason: str
+    type: Literal["lowered"] = _tag("lowered")
 
 
 @dataclass(frozen=True)
@@ -123,6 +144,7 @@ class LookDone:
 
     token: int
     result: LookResult
+    type: Literal["done"] = _tag("done")
 
 
 @dataclass(frozen=True)
@@ -131,6 +153,7 @@ class LookWithheld:
 
     token: int
     reason: str
+    type: Literal["withheld"] = _tag("withheld")
 
 
 @dataclass(frozen=True)
@@ -140,75 +163,49 @@ class LookFailed:
     token: int
     kind: FailureKind
     message: str
+    type: Literal["failed"] = _tag("failed")
 
 
 Message = Loading | Fetching | Ready | CannotLoad | LookStep | RungLowered | LookDone | LookWithheld | LookFailed
 
-_TYPES: dict[str, type[Message]] = {
-    "loading": Loading,
-    "fetching": Fetching,
-    "ready": Ready,
-    "failed-load": CannotLoad,
-    "progress": LookStep,
-    "lowered": RungLowered,
-    "done": LookDone,
-    "withheld": LookWithheld,
-    "failed": LookFailed,
-}
+_SETTINGS = TypeAdapter(WorkerSettings)
+_ORDERS = TypeAdapter(LookOrder)
+_MESSAGES: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Discriminator("type")])
+
+
+def write_settings(settings: WorkerSettings) -> str:
+    """Return the settings as the argument of the worker's command."""
+    return _write(_SETTINGS, settings)
+
+
+def read_settings(text: str) -> WorkerSettings:
+    """Return the settings of that argument. Raises ValueError if it holds none."""
+    return _SETTINGS.validate_python(json.loads(text), extra="forbid")
 
 
 def write_order(order: LookOrder) -> str:
-    """One order as a line, without its line feed."""
-    fields = {
-        "type": "look",
-        "token": order.token,
-        "person": str(order.person),
-        "garments": {category.value: str(path) for category, path in order.garments.items()},
-        "options": order.options.to_dict(),
-        "output": str(order.output),
-        "receipt": str(order.receipt),
-        "marks": dict(order.marks),
-        "rungs": list(order.rungs),
-        "withheld": str(order.withheld),
-        "digests": dict(order.digests),
-    }
-    return json.dumps(fields)
+    """Return the line of an order, without its line feed."""
+    return _write(_ORDERS, order)
 
 
 def read_order(line: str) -> LookOrder:
-    """The order of a line. Raises ValueError, KeyError or TypeError if it is none."""
-    fields = json.loads(line)
-    return LookOrder(
-        token=fields["token"],
-        person=Path(fields["person"]),
-        garments={Category(slot): Path(path) for slot, path in fields["garments"].items()},
-        options=SamplingOptions.from_dict(fields["options"]),
-        output=Path(fields["output"]),
-        receipt=Path(fields["receipt"]),
-        marks=fields["marks"],
-        rungs=tuple(Rung(name) for name in fields["rungs"]),
-        withheld=Path(fields["withheld"]),
-        digests=fields["digests"],
-    )
+    """Return the order of a line. Raises ValueError if it is none."""
+    return _ORDERS.validate_python(json.loads(line), extra="forbid")
 
 
 def write_message(message: Message) -> str:
-    """One message as a line, without its line feed."""
-    name = next(name for name, kind in _TYPES.items() if isinstance(message, kind))
-    return json.dumps({"type": name, **asdict(message)})
+    """Return the line of a message, without its line feed."""
+    return _write(_MESSAGES, message)
 
 
 def read_message(line: str) -> Message:
-    """The message of a line. Raises ValueError, KeyError or TypeError if it is none."""
-    fields: dict[str, Any] = json.loads(line)
-    kind = _TYPES[fields.pop("type")]
-    if kind is LookDone:
-        return LookDone(fields["token"], LookResult(**fields["result"]))
-    if kind is RungLowered:
-        return RungLowered(fields["token"], Rung(fields["tried"]), Rung(fields["rung"]), fields["reason"])
-    if kind is LookFailed:
-        return LookFailed(fields["token"], FailureKind(fields["kind"]), fields["message"])
-    return kind(**fields)
+    """Return the message of a line. Raises ValueError if it is none."""
+    return _MESSAGES.validate_python(json.loads(line), extra="forbid")
+
+
+def _write(adapter: TypeAdapter[Written], written: Written) -> str:
+    # pydantic's own writer refuses names that are no UTF-8; the standard library escapes and reads them.
+    return json.dumps(adapter.dump_python(written, mode="json"))
 
 
 @dataclass(frozen=True)

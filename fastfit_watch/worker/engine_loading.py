@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastfit_watch.bundles.progress import ProgressListener
 from fastfit_watch.bundles.provision import provide_bundle
-from fastfit_watch.config.settings import Config, ContentFilterSettings
+from fastfit_watch.domain.engine_setup import EngineSetup
 from fastfit_watch.domain.errors import ConfigError
-from fastfit_watch.domain.memory_ladder import Rung, ladder
 from fastfit_watch.imaging.provenance import what_runs
 
 if TYPE_CHECKING:
@@ -21,53 +19,6 @@ if TYPE_CHECKING:
     from fastfit_watch.engine.tryon import TryOnEngine
 
 _AUTO = "auto"
-
-
-@dataclass(frozen=True)
-class EngineSetup:
-    """What an engine is made of.
-
-    Attributes
-    ----------
-    bundle : `mini`, a name of the catalogue or of a directory in `models`, or a path.
-    device : one device, such as `cpu` or `cuda:0`.
-    dtype : of UNet and VAE, such as `bfloat16`; `auto` lets the device choose.
-    threads : of torch on the CPU; 0 leaves the number to torch.
-    pose : where DWPose runs, `cpu` or `gpu`. densepose : `builtin` or `detectron2`.
-    cache_bytes : most that is kept of earlier looks on a GPU, and in the machine's memory.
-    memory_bytes : most of a GPU's memory that may be used; 0 is all of it.
-    rungs : of the memory ladder, to be tried in this order.
-    content_filter : looks at every result; None or one without a model: nothing does.
-    """
-
-    bundle: str
-    models: Path
-    device: str
-    dtype: str = _AUTO
-    threads: int = 0
-    pose: str = "cpu"
-    densepose: str = "builtin"
-    cache_bytes: tuple[int, int] = (8 * 2**30, 2**30)
-    memory_bytes: int = 0
-    rungs: tuple[Rung, ...] = ladder(Rung.FULL, allow_smaller=False)
-    content_filter: ContentFilterSettings | None = None
-
-    @classmethod
-    def of(cls, config: Config, device: str) -> EngineSetup:
-        """What the settings ask for, on one of their devices."""
-        return cls(
-            config.bundle,
-            config.models,
-            device,
-            dtype=config.engine.dtype,
-            threads=config.engine.threads,
-            pose=config.engine.pose,
-            densepose=config.engine.densepose,
-            cache_bytes=(config.engine.gpu_cache_bytes, config.engine.cache_bytes),
-            memory_bytes=config.engine.memory_bytes,
-            rungs=ladder(config.memory.start, allow_smaller=config.memory.allow_smaller),
-            content_filter=config.content_filter,
-        )
 
 
 @dataclass(frozen=True)
@@ -139,7 +90,7 @@ def _find_dtype(name: str) -> torch.dtype | None:
 def _load_content_filter(setup: EngineSetup, listener: ProgressListener) -> ContentFilter | None:
     """The content filter, if one is wanted. transformers is heavy and loaded only for it."""
     wanted = setup.content_filter
-    if wanted is None or not wanted.model:
+    if wanted is None:
         return None
     from fastfit_watch.engine.content_filter import ContentFilter, fetched_revision
 

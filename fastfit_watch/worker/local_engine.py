@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastfit_watch.bundles.progress import DownloadProgress, ProgressListener
+from fastfit_watch.domain.engine_setup import EngineSetup
 from fastfit_watch.domain.errors import ConfigError, OutOfMemory
 from fastfit_watch.domain.finishing import Finishing
 from fastfit_watch.domain.limits import Limits
@@ -22,7 +23,7 @@ from fastfit_watch.imaging.codec import encode_image, format_of, open_image, to_
 from fastfit_watch.imaging.provenance import hash_of, what_made
 from fastfit_watch.system.atomic_write import write_bytes
 from fastfit_watch.system.devices import find_devices
-from fastfit_watch.worker.engine_loading import EngineSetup, LoadedEngine, load_engine
+from fastfit_watch.worker.engine_loading import LoadedEngine, load_engine
 from fastfit_watch.worker.rendering import LookFiles, encode_result
 
 if TYPE_CHECKING:

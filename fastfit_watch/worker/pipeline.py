@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import queue
@@ -32,6 +31,7 @@ from fastfit_watch.domain.worker_protocol import (
     RungLowered,
     WorkerExit,
 )
+from fastfit_watch.domain.worker_settings import WorkerSettings
 from fastfit_watch.system.disk_errors import STORAGE_ERRNOS
 from fastfit_watch.system.failpoints import failpoint
 from fastfit_watch.worker.channel import DaemonChannel, log_line
@@ -83,11 +83,11 @@ class LookPipeline:
         self,
         loaded: LoadedEngine,
         channel: DaemonChannel,
-        settings: argparse.Namespace,
+        settings: WorkerSettings,
     ) -> None:
         self._engine, self._filter, self._channel = loaded.engine, loaded.content_filter, channel
-        self._device, self._finish, self._versions = settings.device, settings.finish, loaded.versions
-        self._max_rss_bytes: int = settings.max_rss_bytes
+        self._device, self._finishing, self._versions = settings.engine.device, settings.finishing, loaded.versions
+        self._max_rss_bytes = settings.max_rss_bytes
         # Held while a look is prepared beside the one in work, and while the networks are moved.
         self._moving = threading.Lock()
         self._saves: queue.Queue[_DenoisedLook | LookFailed] = queue.Queue(maxsize=1)
@@ -242,7 +242,7 @@ class LookPipeline:
         from fastfit_watch.system.atomic_write import write_bytes, write_json
 
         files = LookFiles(order.person, order.garments, order.digests)
-        data = encode_result(result, files, order.options, self._versions, self._finish, order.marks)
+        data = encode_result(result, files, order.options, self._versions, self._finishing, order.marks)
         saved = LookResult(
             file=output.name,
             sha256=hashlib.sha256(data).hexdigest(),

@@ -1,13 +1,12 @@
-"""The engine's own process: load once, then look after look.
+"""The engine's own process: load once, then make one look after the other.
 
-Started by `resident` as `python -m fastfit_watch.worker`. Orders come in on standard input, messages go out on what was
-standard output (see `protocol`). It ends when standard input ends, or with the daemon. Its log goes to standard error,
-each line led by its level.
+Started by `daemon/worker_process.py` as `python -m fastfit_watch.worker`. Orders come in on standard input, messages go
+out on what was standard output (see `domain/worker_protocol.py`). It ends when standard input ends, or with the daemon.
+Its log goes to standard error, each line led by its level.
 """
 
 from __future__ import annotations
 
-import argparse
 import faulthandler
 import os
 import queue
@@ -16,26 +15,35 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
-from pathlib import Path
 
 from fastfit_watch.bundles.progress import DownloadProgress
-from fastfit_watch.config.settings import ContentFilterSettings
 from fastfit_watch.domain.errors import FastFitError
-from fastfit_watch.domain.finishing import Finishing
-from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.domain.text import gigabytes
-from fastfit_watch.domain.worker_protocol import CannotLoad, Fetching, Loading, LookOrder, Ready, WorkerExit, read_order
+from fastfit_watch.domain.worker_protocol import (
+    CannotLoad,
+    Fetching,
+    Loading,
+    LookOrder,
+    Ready,
+    WorkerExit,
+    read_order,
+    read_settings,
+)
 from fastfit_watch.system.child_process import end_with_parent
 from fastfit_watch.system.malloc import keep_freed_memory
 from fastfit_watch.worker.channel import DaemonChannel, log_line
-from fastfit_watch.worker.engine_loading import EngineSetup, load_engine
+from fastfit_watch.worker.engine_loading import load_engine
 from fastfit_watch.worker.pipeline import LookPipeline
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Load the bundle, then make looks until standard input ends."""
-    settings = _parse(arguments)
+def main() -> int:
+    """Load the bundle, then make looks until standard input ends. Returns the exit code."""
+    try:
+        [text] = sys.argv[1:]
+        settings = read_settings(text)
+    except ValueError as error:
+        log_line("ERROR", f"The one argument of a worker process is its settings, as the daemon writes them: {error}")
+        return WorkerExit.USAGE
     faulthandler.enable()  # a segmentation fault in a driver says at least where it happened
     end_with_parent()
     keep_freed_memory()
@@ -48,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     threading.Thread(target=_read_orders, args=(orders,), name="orders", daemon=True).start()
     started_s = time.monotonic()
     try:
-        loaded = load_engine(_setup_of(settings), _ChannelProgress(channel), lambda stage: channel.send(Loading(stage)))
+        loaded = load_engine(settings.engine, _ChannelProgress(channel), lambda stage: channel.send(Loading(stage)))
     except FastFitError as error:
         channel.send(CannotLoad(str(error)))
         return WorkerExit.CANNOT_LOAD
@@ -58,50 +66,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WorkerExit.CANNOT_LOAD
     from fastfit_watch.engine.device_name import describe_card
 
-    load_s, card = time.monotonic() - started_s, describe_card(settings.device)
-    channel.send(Ready(settings.device, loaded.engine.bundle.name, load_s, loaded.versions, card))
+    device = settings.engine.device
+    load_s, card = time.monotonic() - started_s, describe_card(device)
+    channel.send(Ready(device, loaded.engine.bundle.name, load_s, loaded.versions, card))
     return LookPipeline(loaded, channel, settings).work(orders)
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="fastfit_watch.worker", description="The engine process of fastfit-watch.")
-    parser.add_argument("--bundle", required=True)
-    parser.add_argument("--models", type=Path, required=True)
-    parser.add_argument("--device", required=True)
-    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto")
-    parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--cache-bytes", type=int, nargs=2, default=(8 * 2**30, 2**30))
-    parser.add_argument("--pose", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--densepose", choices=("builtin", "detectron2"), default="builtin")
-    parser.add_argument("--memory-bytes", type=int, default=0)
-    parser.add_argument("--max-rss-bytes", type=int, default=0)
-    parser.add_argument("--rungs", type=lambda text: tuple(map(Rung, text.split(","))), default=tuple(Rung))
-    parser.add_argument("--finish", type=Finishing.from_json, default=Finishing())
-    parser.add_argument("--content-filter", type=ContentFilterSettings.model_validate_json)
-    return parser.parse_args(arguments)
 
 
 def _read_orders(orders: queue.SimpleQueue[LookOrder]) -> None:
     """Queue every order. The end of standard input ends the process at once: what it had in hand is made again."""
     for line in sys.stdin:
-        orders.put(read_order(line))
+        try:
+            orders.put(read_order(line))
+        except ValueError as error:  # the look would be waited for without end
+            log_line("ERROR", f"The daemon sent a line that is no order: {error}")
+            os._exit(WorkerExit.USAGE)
     os._exit(WorkerExit.STOPPED)
-
-
-def _setup_of(settings: argparse.Namespace) -> EngineSetup:
-    return EngineSetup(
-        settings.bundle,
-        settings.models,
-        settings.device,
-        dtype=settings.dtype,
-        threads=settings.threads,
-        pose=settings.pose,
-        densepose=settings.densepose,
-        cache_bytes=tuple(settings.cache_bytes),
-        memory_bytes=settings.memory_bytes,
-        rungs=settings.rungs,
-        content_filter=settings.content_filter,
-    )
 
 
 class _ChannelProgress:

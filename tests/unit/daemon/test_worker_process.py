@@ -19,7 +19,6 @@ from fastfit_watch.domain.job import LookRecord, LookResult, LookStatus
 from fastfit_watch.domain.look import Category, Framing, ImageFormat, Look, MaskMode, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.domain.worker_protocol import (
-    CannotLoad,
     Event,
     FailureKind,
     Loading,
@@ -27,16 +26,10 @@ from fastfit_watch.domain.worker_protocol import (
     LookFailed,
     LookOrder,
     LookStep,
-    LookWithheld,
-    Message,
     Ready,
-    RungLowered,
     WorkerExited,
     WorkerMessage,
-    read_message,
-    read_order,
     write_message,
-    write_order,
 )
 from fastfit_watch.system.devices import count_gpus, find_devices
 
@@ -100,31 +93,6 @@ def start_ready(make: Make, mail: queue.SimpleQueue[Event | None], program: str 
     assert worker.is_resting
     assert worker._process is not None
     return worker, worker._process.pid
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        Loading("models"),
-        Ready("cuda:0", "mini", 1.5, {"torch": "2"}),
-        CannotLoad("no weights"),
-        LookStep(3, "denoise", 4, 30),
-        RungLowered(3, Rung.FULL, Rung.HALVES, "The device is full."),
-        LookWithheld(3, "the content filter sees it"),
-        LookDone(3, LookResult("a.png", "00", 4, 3, {"denoise": 1.0}, None, "cpu", {"torch": "2"})),
-        LookFailed(3, FailureKind.MEMORY, "full\nof lines"),
-    ],
-)
-def test_messages_survive_the_pipe(message: Message) -> None:
-    line = write_message(message)
-    assert "\n" not in line
-    assert read_message(line) == message
-
-
-def test_orders_survive_the_pipe() -> None:
-    line = write_order(ORDER)
-    assert "\n" not in line
-    assert read_order(line) == ORDER
 
 
 def test_a_look_is_handed_over_and_progress_comes_back(make: Make, mail: queue.SimpleQueue[Event | None]) -> None:

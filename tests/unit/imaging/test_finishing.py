@@ -63,14 +63,6 @@ def test_a_longer_label_than_the_picture_is_cut_and_no_crash() -> None:
     assert draw_label(picture(size=(64, 64)), "x" * 40).size == (64, 64)
 
 
-def test_what_the_engine_process_is_told_survives_the_way(tmp_path: Path) -> None:
-    finish = Finishing(
-        "AI-generated", SigningIdentity(tmp_path / "c.pem", tmp_path / "k.pem", "es256", "http://time.invalid")
-    )
-    assert Finishing.from_json(finish.to_json()) == finish
-    assert Finishing.from_json(Finishing().to_json()) == Finishing()
-
-
 def test_a_key_that_is_not_there_is_found_out_at_the_start(tmp_path: Path) -> None:
     pytest.importorskip("c2pa", reason="the c2pa extra is not installed")
     with pytest.raises(ConfigError, match=r"c\.pem cannot be read"):

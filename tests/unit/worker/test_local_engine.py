@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from support.tiny_networks import DrawnParser, write_bundle
 
+from fastfit_watch.domain.engine_setup import EngineSetup
 from fastfit_watch.domain.errors import ConfigError, EngineError, FastFitError, ImageError, OutOfMemory
 from fastfit_watch.domain.look import Category, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung
@@ -18,7 +19,7 @@ from fastfit_watch.imaging.codec import open_image
 from fastfit_watch.imaging.provenance import read_options, wanted_hashes
 from fastfit_watch.imaging.xmp import read_marks
 from fastfit_watch.system.failpoints import VARIABLE
-from fastfit_watch.worker.engine_loading import EngineSetup, LoadedEngine, load_engine
+from fastfit_watch.worker.engine_loading import LoadedEngine, load_engine
 from fastfit_watch.worker.local_engine import FastFitEngine
 
 

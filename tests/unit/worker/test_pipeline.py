@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import queue
 import threading
 from collections.abc import Callable
@@ -16,10 +15,11 @@ from PIL import Image
 from support.tiny_classifier import write_classifier
 from support.tiny_networks import load_engine, write_bundle
 
-from fastfit_watch.domain.finishing import Finishing
+from fastfit_watch.domain.engine_setup import EngineSetup
 from fastfit_watch.domain.look import Category, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung, ladder
 from fastfit_watch.domain.worker_protocol import LookDone, LookFailed, LookOrder, LookWithheld, Message, RungLowered
+from fastfit_watch.domain.worker_settings import WorkerSettings
 from fastfit_watch.engine.content_filter import ContentFilter
 from fastfit_watch.engine.tryon import PreparedLook, SampledLook, TryOnEngine
 from fastfit_watch.imaging.provenance import what_runs
@@ -104,7 +104,7 @@ class Bench:
         for number, name in enumerate(("anna", "shirt")):
             pixels = np.random.default_rng(number).integers(0, 256, (120, 100, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / f"{name}.png")
-        settings = argparse.Namespace(device="cpu", finish=Finishing(), max_rss_bytes=0)
+        settings = WorkerSettings(EngineSetup("tiny", root, "cpu"))
         versions = what_runs("tiny", "1", "none", "float32", "cpu")
         bench = LookPipeline(LoadedEngine(wrap(load_engine(bundle)), content_filter, versions), self.heard, settings)  # type: ignore[arg-type]
         threading.Thread(target=bench.work, args=(self._orders,), daemon=True).start()

@@ -15,10 +15,12 @@ from fastfit_watch.domain.worker_protocol import LookFailed, LookOrder, Message,
 
 # Its engine raises ERROR for every look, and notes that it was asked. After the answer to the third it ends with 99.
 PROGRAM = """
-import argparse, os, queue, sys
+import os, queue, sys
+from pathlib import Path
 from fastfit_watch.worker.channel import DaemonChannel
-from fastfit_watch.imaging.finishing import Finishing
 from fastfit_watch.domain.worker_protocol import read_order
+from fastfit_watch.domain.engine_setup import EngineSetup
+from fastfit_watch.domain.worker_settings import WorkerSettings
 from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.worker.engine_loading import LoadedEngine
 from fastfit_watch.worker.pipeline import LookPipeline
@@ -39,7 +41,7 @@ class Answers(DaemonChannel):
         self.count += type(message).__name__ == "LookFailed"
         if self.count == 3: os._exit(99)
 
-settings = argparse.Namespace(device="cpu", finish=Finishing(), max_rss_bytes={max_rss_bytes})
+settings = WorkerSettings(EngineSetup("tiny", Path(), "cpu"), max_rss_bytes={max_rss_bytes})
 orders = queue.SimpleQueue()
 for line in sys.stdin: orders.put(read_order(line))
 os._exit(LookPipeline(LoadedEngine(Engine(), None, {{}}), Answers(), settings).work(orders))

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from support.tiny_networks import PERSON_SIZE, write_bundle
 
+from fastfit_watch.domain.engine_setup import EngineSetup
 from fastfit_watch.domain.errors import EngineError, OutOfMemory, StorageError
 from fastfit_watch.domain.job import LookResult
 from fastfit_watch.domain.look import Category, SamplingOptions
@@ -32,7 +33,9 @@ from fastfit_watch.domain.worker_protocol import (
     WorkerExit,
     read_message,
     write_order,
+    write_settings,
 )
+from fastfit_watch.domain.worker_settings import WorkerSettings
 from fastfit_watch.worker.pipeline import blame
 
 STEPS = 2
@@ -53,8 +56,8 @@ class Session:
 
 
 def _command(bundle: str, models: Path) -> list[str]:
-    command = [sys.executable, "-m", "fastfit_watch.worker", "--bundle", bundle, "--models", str(models)]
-    return [*command, "--device", "cpu", "--threads", "1"]
+    settings = WorkerSettings(EngineSetup(bundle, models, "cpu", threads=1))
+    return [sys.executable, "-m", "fastfit_watch.worker", write_settings(settings)]
 
 
 def _order(root: Path, token: int, person: str) -> LookOrder:
@@ -142,6 +145,25 @@ def test_a_bundle_that_is_missing_is_said_in_words(tmp_path: Path) -> None:
     assert isinstance(last, CannotLoad)
     assert "bundle.json is missing" in last.message
     assert process.returncode == WorkerExit.CANNOT_LOAD
+
+
+def test_settings_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
+    settings = write_settings(WorkerSettings(EngineSetup("tiny", tmp_path, "cpu")))
+    for arguments in ([], ["--bundle", "tiny"], ["{}"], [settings.replace("threads", "thread")]):
+        command = [sys.executable, "-m", "fastfit_watch.worker", *arguments]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        assert done.returncode == WorkerExit.USAGE
+        assert done.stderr.startswith("ERROR: The one argument of a worker process is its settings")
+        assert "Traceback" not in done.stderr
+
+
+def test_a_line_that_is_no_order_ends_it_in_words(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "tiny")
+    done = subprocess.run(
+        _command("tiny", tmp_path), input="nonsense\n", capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == WorkerExit.USAGE
+    assert "ERROR: The daemon sent a line that is no order" in done.stderr
 
 
 @pytest.mark.parametrize(
