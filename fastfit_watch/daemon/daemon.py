@@ -207,7 +207,7 @@ class Daemon:
         self._stopping = True
         notify("STOPPING=1")
         self._intake.ask_to_stop()
-        self._dispatch.stop_gently()
+        self._dispatch.request_stop()
 
     def _close(self) -> None:
         self._intake.stop(_JOIN_S if self._stops < 2 else _JOIN_AT_ONCE_S)
@@ -246,7 +246,7 @@ class Daemon:
 
     def _tell_systemd(self, text: str, clock_s: float) -> None:
         told, told_s = self._told_status
-        work = "; ".join(filter(None, (worker.describe_work() for worker in self._workers)))
+        work = self._dispatch.describe_work()
         status = one_line(f"{'stopping; ' if self._stopping else ''}{work or text}")
         if status != told and (text != self._heartbeat[0] or clock_s - told_s >= _STATUS_PAUSE_S):
             notify(f"STATUS={status}")
@@ -321,7 +321,8 @@ class Daemon:
         config = live_settings(self._config, wanted)
         for key in fixed_changes(self._config, wanted):
             logger.warning("'{}' changed: it takes effect at the next start", key)
-        self._config = self._dispatch.config = config
+        self._config = config
+        self._dispatch.adopt(config)
         set_up_logs(config.log, config.logs, config.outputs)
         for worker in self._workers:
             worker.adopt(config.engine)

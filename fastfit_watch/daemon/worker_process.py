@@ -1,6 +1,6 @@
-"""The engine's own process, one for each device: started, watched, ended, restarted.
+"""Starts, supervises, stops and restarts the worker process of one device.
 
-A crash, a hang or a poisoned CUDA context costs that process, never the daemon. Clock arguments are monotonic seconds.
+A crash, a hang or a poisoned CUDA context costs that process, never the daemon. `clock_s` is monotonic seconds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import IO
 from loguru import logger
 
 from fastfit_watch.config.settings import Config, EngineSettings
-from fastfit_watch.domain.job import LookRecord
 from fastfit_watch.domain.worker_protocol import (
     CannotLoad,
     Event,
@@ -29,7 +28,6 @@ from fastfit_watch.domain.worker_protocol import (
     LookDone,
     LookFailed,
     LookOrder,
-    LookStep,
     LookWithheld,
     Message,
     Ready,
@@ -65,7 +63,7 @@ def worker_command(config: Config, device: str) -> list[str]:
 
 
 class WorkerProcess:
-    """The engine process of one device, and the looks it has in hand.
+    """The worker process of one device: a `WorkerHandle` whose worker is a child process.
 
     Start it from the main thread only: the process is killed when the thread that started it ends.
     """
@@ -79,16 +77,21 @@ class WorkerProcess:
         self.trouble = ""
         self.refused = False
         self.load_failures = 0
-        self.in_hand: dict[int, LookRecord] = {}
         self.settings = settings
         self._command, self._mail = list(command), mail
         self._process: subprocess.Popen[str] | None = None
         self._life = 0
+        self._in_hand: list[int] = []
         self._stage = ""
         self._failures = 0
         self._not_before_s = float("-inf")
         self._fresh_s = 0.0
         self._checked_s = 0.0
+
+    @property
+    def in_hand(self) -> tuple[int, ...]:
+        """The tokens of its orders that are not answered, oldest first."""
+        return tuple(self._in_hand)
 
     @property
     def is_ready(self) -> bool:
@@ -98,7 +101,7 @@ class WorkerProcess:
     @property
     def is_resting(self) -> bool:
         """Is it ready, with nothing in hand?"""
-        return self.is_ready and not self.in_hand
+        return self.is_ready and not self._in_hand
 
     def describe(self) -> str:
         """How it is, for people: `cuda:0 ready (mini)`."""
@@ -109,13 +112,6 @@ class WorkerProcess:
         if self.state is WorkerState.LOADING:
             return f"{self.device} loading" + (f" ({self._stage})" if self._stage else "")
         return f"{self.device} not started"
-
-    def describe_work(self) -> str:
-        """What it has in hand, for people: `cuda:0 making spring/anna.casual, denoise 12 of 30`. Empty if nothing."""
-        record = next(iter(self.in_hand.values()), None)
-        if record is None:
-            return ""
-        return f"{self.device} making {record.job_id}/{record.look.key}" + (f", {self._stage}" if self._stage else "")
 
     def adopt(self, settings: EngineSettings) -> None:
         """Use these times and limits from now on, and try at once what was waiting for its next start."""
@@ -147,18 +143,18 @@ class WorkerProcess:
             threading.Thread(target=target, args=(self._process, self._life, stream), daemon=True).start()
         logger.info("{}: starting the engine, process {}", self.device, self._process.pid)
 
-    def send(self, record: LookRecord, order: LookOrder, clock_s: float) -> None:
-        """Hand one look over. A process that is just dying is noticed by its `WorkerExited`."""
-        if not self.in_hand:
+    def send(self, order: LookOrder, clock_s: float) -> None:
+        """Give it one look to make. A process that is just dying is noticed by its `WorkerExited`."""
+        if not self._in_hand:
             self._fresh_s = clock_s
-        self.in_hand[order.token] = record
+        self._in_hand.append(order.token)
         if self._process is None or self._process.stdin is None:
             return
         try:
             self._process.stdin.write(write_order(order) + "\n")
             self._process.stdin.flush()
         except OSError as error:
-            logger.warning("{}: the engine does not listen: {}", self.device, error.strerror)
+            logger.warning("{}: the engine process takes no orders: {}", self.device, error.strerror)
 
     def knows(self, event: Event) -> bool:
         """Is this event about the present process, not one that was replaced?"""
@@ -167,32 +163,35 @@ class WorkerProcess:
     def handle_message(self, message: Message, clock_s: float) -> None:
         """Take note of a message: it is a sign of life."""
         self._fresh_s = clock_s
-        if isinstance(message, Ready):
-            self.state, self.ready = WorkerState.READY, message
-            self.trouble, self.refused, self.load_failures = "", False, 0
-            logger.info("{}: engine ready with {} after {:.1f} s", self.device, message.bundle, message.load_s)
-        elif isinstance(message, CannotLoad):
-            self.trouble, self.refused = message.message, True
-            logger.error("{}: the engine cannot be loaded: {}", self.device, message.message)
-        elif isinstance(message, Loading):
-            self._stage = message.stage
-        elif isinstance(message, Fetching):
-            self._stage, self.trouble = message.progress, ""
-        elif isinstance(message, LookStep):
-            if message.token == next(iter(self.in_hand), None):
-                self._stage = f"{message.stage} {message.step} of {message.steps}"
-        elif isinstance(message, LookDone | LookWithheld):
-            self._failures = 0
-        if isinstance(message, LookDone | LookWithheld | LookFailed):
-            self._stage = ""
-            self.in_hand.pop(message.token, None)
+        match message:
+            case Ready(bundle=bundle, load_s=load_s):
+                self.state, self.ready = WorkerState.READY, message
+                self.trouble, self.refused, self.load_failures = "", False, 0
+                logger.info("{}: engine ready with {} after {:.1f} s", self.device, bundle, load_s)
+            case CannotLoad(message=trouble):
+                self.trouble, self.refused = trouble, True
+                logger.error("{}: the engine cannot be loaded: {}", self.device, trouble)
+            case Loading(stage=stage):
+                self._stage = stage
+            case Fetching(progress=progress):
+                self._stage, self.trouble = progress, ""
+            case LookDone(token=token) | LookWithheld(token=token):
+                self._failures = 0
+                self._answered(token)
+            case LookFailed(token=token):
+                self._answered(token)
+
+    def _answered(self, token: int) -> None:
+        if token in self._in_hand:
+            self._in_hand.remove(token)
 
     def handle_exit(self, exit_code: int, clock_s: float) -> None:
-        """The process is gone: `in_hand` is the caller's to empty. The next start waits twice as long as the last."""
+        """Take note that the process has ended. The next start waits twice as long as the last."""
+        self._in_hand.clear()
         if self.state is WorkerState.LOADING:
             self.load_failures += 1
             self.trouble = self.trouble or f"the engine process ended while loading ({describe_exit(exit_code)})"
-        self._close_input()
+        self.request_stop()
         if exit_code == WorkerExit.OUTGROWN and self.state is WorkerState.READY:
             logger.info("{}: the engine is renewed: it held more memory than engine.max_rss_bytes allows", self.device)
             self.state, self.ready = WorkerState.OFF, None
@@ -226,30 +225,28 @@ class WorkerProcess:
         """Is the process idle, absent, or heard of recently enough?"""
         if self.state is WorkerState.LOADING:
             return clock_s - self._fresh_s <= self.settings.load_timeout_s
-        return not self.in_hand or clock_s - self._fresh_s <= self.settings.stall_s
+        return not self._in_hand or clock_s - self._fresh_s <= self.settings.stall_s
 
     def kill(self) -> None:
         """End the process and all it started, at once."""
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
 
-    def request_stop(self) -> None:
-        """Tell the process to end, without waiting for it."""
-        self._close_input()
-
-    def stop(self) -> None:
-        """End the process: first by closing its input, then by force."""
+    def stop(self, timeout_s: float = _END_GRACE_S) -> None:
+        """Ask the process to end and wait for it; after `timeout_s` it is killed."""
         if self._process is None:
             return
-        self._close_input()
+        self.request_stop()
         try:
-            self._process.wait(_END_GRACE_S)
+            self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.kill()
             self._process.wait()
-        self.state = WorkerState.OFF
+        self.state, self.ready = WorkerState.OFF, None
+        self._in_hand.clear()
 
-    def _close_input(self) -> None:
+    def request_stop(self) -> None:
+        """Ask the process to end, by closing its input, without waiting for it."""
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
@@ -260,7 +257,7 @@ class WorkerProcess:
                 try:
                     self._mail.put(WorkerMessage(self.device, life, read_message(line)))
                 except ValueError:
-                    logger.error("{}: the engine said something unreadable: {}", self.device, line[:_LINE_LIMIT])
+                    logger.error("{}: the engine process sent no message: {}", self.device, line[:_LINE_LIMIT])
         try:
             exit_code = process.wait(_END_GRACE_S)
         except subprocess.TimeoutExpired:

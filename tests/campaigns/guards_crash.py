@@ -78,7 +78,7 @@ CRASH = (
     Guard(
         "crash",
         "a receipt saves a finished picture",
-        "daemon/dispatcher.py",
+        "daemon/outcomes.py",
         "        return result\n",
         "        return None\n",
         "integration/test_daemon.py::test_a_finished_picture_is_not_made_again_after_a_crash",
@@ -94,7 +94,7 @@ CRASH = (
     Guard(
         "crash",
         "a picture whose process died before saying so counts",
-        "daemon/dispatcher.py",
+        "daemon/outcomes.py",
         "            result = self._finished_before(record)\n            if result is None:",
         "            result = None\n            if result is None:",
         f"{_DEATHS}::test_a_picture_whose_process_died_before_it_could_say_so_is_not_made_again",
@@ -102,7 +102,7 @@ CRASH = (
     Guard(
         "crash",
         "a receipt is believed only with its very picture",
-        "daemon/dispatcher.py",
+        "daemon/outcomes.py",
         "        if _hash_of(picture) != result.sha256:\n            return None\n",
         "",
         f"{_STORAGE}::test_recovery_keeps_whole_pictures_and_queues_the_rest",
@@ -110,7 +110,7 @@ CRASH = (
     Guard(
         "crash",
         "a picture changed before it was recorded is made again",
-        "daemon/dispatcher.py",
+        "daemon/outcomes.py",
         "if _hash_of(picture) != result.sha256:\n            self._try_again(",
         "if False:\n            self._try_again(",
         f"{_DISPATCH}::test_a_picture_that_is_not_the_one_that_was_made_is_made_again",
@@ -134,7 +134,7 @@ CRASH = (
     Guard(
         "crash",
         "a result that cannot be recorded is recorded later",
-        "daemon/dispatcher.py",
+        "daemon/outcomes.py",
         "            self._unwritten[0](now_s)\n            self._unwritten.popleft()",
         "            self._unwritten.popleft()(now_s)",
         f"{_STORAGE}::test_a_result_that_cannot_be_recorded_is_recorded_later",

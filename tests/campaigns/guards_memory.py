@@ -146,7 +146,7 @@ MEMORY = (
     _memory(
         "and where it did not work either",
         "daemon/dispatcher.py",
-        "self._unwritten.append(lambda now_s: self._rung_store.forget(worker.device))",
+        "self._outcomes.append(lambda now_s: self._rung_store.forget(attempt.device))",
         "pass",
         f"{_NOTES}::test_after_a_shortage_on_every_rung_the_next_attempt_begins_at_the_top",
     ),

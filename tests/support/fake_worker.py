@@ -1,9 +1,8 @@
-"""A dispatch on a real ledger and real folders. Only the engine process is played by the test."""
+"""A dispatcher on a real ledger and real folders. Only its workers are fakes, which the test answers for."""
 
 from __future__ import annotations
 
 import hashlib
-import queue
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from PIL import Image
 
 from fastfit_watch.config.settings import Config, EngineSettings
 from fastfit_watch.daemon.dispatcher import Dispatcher
-from fastfit_watch.daemon.worker_process import WorkerProcess, WorkerState
 from fastfit_watch.domain.job import ClaimIntent, LookRecord, LookResult, Status
 from fastfit_watch.domain.limits import Limits
 from fastfit_watch.domain.look import Category, ImageFormat, Look, SamplingOptions
@@ -22,8 +20,10 @@ from fastfit_watch.domain.worker_protocol import (
     LookFailed,
     LookOrder,
     LookStep,
+    LookWithheld,
     Message,
     Ready,
+    WorkerExit,
     WorkerExited,
     WorkerMessage,
 )
@@ -35,26 +35,64 @@ from fastfit_watch.system.atomic_write import write_json
 
 PICTURE = encode_image(Image.new("RGB", (48, 64)), ImageFormat.PNG, {})
 SIGSEGV = -11
+RESTART_PAUSE_S = 10.0
 
 
-class Played(WorkerProcess):
-    """An engine process played by the test: it is ready at once, and keeps its orders for the test to answer."""
+class FakeWorker:
+    """A `WorkerHandle` whose worker is the test: ready at once, it keeps its orders for the test to answer."""
 
     def __init__(self, device: str) -> None:
-        super().__init__(device, [], EngineSettings(), queue.SimpleQueue())
+        self.device = device
+        self.ready: Ready | None = None
         self.orders: dict[str, LookOrder] = {}
+        self._in_hand: dict[int, str] = {}
+        self._life = 0
+        self._not_before_s = float("-inf")
+
+    @property
+    def in_hand(self) -> tuple[int, ...]:
+        return tuple(self._in_hand)
+
+    @property
+    def looks_in_hand(self) -> list[str]:
+        """The names of the looks that it was sent and has not answered, oldest first."""
+        return list(self._in_hand.values())
 
     def start(self, clock_s: float) -> None:
-        if self.state is WorkerState.OFF and clock_s >= self._not_before_s:
+        if self.ready is None and clock_s >= self._not_before_s:
             self._life += 1
-            self.handle_message(Ready(self.device, "played", 0.0, {}), clock_s)
+            self.ready = Ready(self.device, "fake", 0.0, {})
 
-    def send(self, record: LookRecord, order: LookOrder, clock_s: float) -> None:
-        super().send(record, order, clock_s)
-        self.orders[record.look.name] = order
+    def check(self, clock_s: float) -> None:
+        """It always makes progress."""
+
+    def send(self, order: LookOrder, clock_s: float) -> None:
+        name = order.output.stem.rpartition(".")[2]
+        self._in_hand[order.token] = name
+        self.orders[name] = order
+
+    def knows(self, event: Event) -> bool:
+        return (event.device, event.life) == (self.device, self._life) and self.ready is not None
+
+    def handle_message(self, message: Message, clock_s: float) -> None:
+        if isinstance(message, LookDone | LookWithheld | LookFailed):
+            self._in_hand.pop(message.token, None)
+
+    def handle_exit(self, exit_code: int, clock_s: float) -> None:
+        self.stop()
+        self._not_before_s = clock_s + (0.0 if exit_code == WorkerExit.OUTGROWN else RESTART_PAUSE_S)
 
     def kill(self) -> None:
         self.orders.clear()
+
+    def request_stop(self) -> None:
+        """Its end would arrive as an event, which the test sends."""
+
+    def stop(self, timeout_s: float = 0.0) -> None:
+        self.ready = None
+        self._in_hand.clear()
+
+    # What the worker reports
 
     def says(self, message: Message) -> WorkerMessage:
         return WorkerMessage(self.device, self._life, message)
@@ -78,7 +116,7 @@ class Played(WorkerProcess):
 
 
 class DispatcherFixture:
-    """A dispatch with its ledger, its played engines and a clock that the test moves."""
+    """A dispatch with its ledger, its fake workers and a clock that the test moves."""
 
     def __init__(self, root: Path, *devices: str) -> None:
         engine = EngineSettings(max_attempts=2, backoff_s=10, max_deaths=3)
@@ -89,13 +127,13 @@ class DispatcherFixture:
         self.spool = Spool(SpoolPaths(self.config.inputs), self.config.limits)
         self.spool.lock()
         self.ledger = Ledger(self.spool.paths.ledger)
-        self.engines = {device: Played(device) for device in devices or ("cpu",)}
+        self.engines = {device: FakeWorker(device) for device in devices or ("cpu",)}
         self.publisher = Publisher(self.config, self.ledger, len(self.engines))
         self.dispatch = Dispatcher(self.config, self.ledger, self.spool, list(self.engines.values()), self.publisher)
         self.now_s = 1000.0
 
     @property
-    def engine(self) -> Played:
+    def engine(self) -> FakeWorker:
         return next(iter(self.engines.values()))
 
     def claim(self, name: str, *looks: str) -> None:
@@ -119,7 +157,7 @@ class DispatcherFixture:
         return job.status
 
     def in_hand(self, device: str = "cpu") -> list[str]:
-        return [record.look.name for record in self.engines[device].in_hand.values()]
+        return self.engines[device].looks_in_hand
 
     def close(self) -> None:
         self.ledger.close()

@@ -102,7 +102,7 @@ def test_other_failures_are_tried_again_after_a_pause(stage: DispatcherFixture, 
 def test_stopping_gently_finishes_one_look_and_gives_the_other_back(stage: DispatcherFixture) -> None:
     stage.claim("spring", "a", "b", "c")
     stage.step()
-    stage.dispatch.stop_gently()
+    stage.dispatch.request_stop()
     stage.step()
     assert not stage.dispatch.is_idle
     stage.step(stage.engine.makes("a"))

@@ -42,11 +42,11 @@ def test_a_storage_failure_holds_the_queue_until_the_disk_is_well(stage: Dispatc
 def test_nothing_is_started_with_too_little_space(tmp_path: Path) -> None:
     stage = DispatcherFixture(tmp_path)
     stage.claim("spring", "a")
-    stage.dispatch.config = stage.config.model_copy(update={"limits": Limits(min_free_bytes=10**18)})
+    stage.dispatch.adopt(stage.config.model_copy(update={"limits": Limits(min_free_bytes=10**18)}))
     stage.step()
     assert "MB are free" in stage.dispatch.held
     assert stage.look("a").attempts == 0
-    stage.dispatch.config = stage.config
+    stage.dispatch.adopt(stage.config)
     stage.step(after_s=5)
     assert stage.in_hand() == ["a"]
     stage.close()
