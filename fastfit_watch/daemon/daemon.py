@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import json
 import os
 import queue
 import signal
@@ -25,6 +24,7 @@ from fastfit_watch.daemon.dispatcher import Dispatcher
 from fastfit_watch.daemon.logs import set_up_logs
 from fastfit_watch.daemon.retention import RetentionThread
 from fastfit_watch.daemon.worker_process import WorkerProcess, WorkerState, worker_command
+from fastfit_watch.domain.daemon_state import DAEMON_NOTE, DaemonCondition, DaemonState
 from fastfit_watch.domain.errors import ConfigError, StorageError
 from fastfit_watch.domain.job import Job, Status
 from fastfit_watch.domain.text import one_line
@@ -41,7 +41,6 @@ from fastfit_watch.system.devices import find_devices
 from fastfit_watch.system.exit_codes import ExitCode
 from fastfit_watch.system.sd_notify import notify, watchdog_interval_s
 
-NOTE = "daemon"
 _BUSY_WAIT_S = 0.25
 _IDLE_WAIT_S = 1.0
 _LEDGER_WAIT_S = 30.0
@@ -219,9 +218,7 @@ class Daemon:
         self._publisher.stop()
         self._others.stop(_TELL_LAST_S if self._stops < 2 else 0.0)
         try:
-            self._ledger.put_note(
-                NOTE, json.dumps({"state": "stopped", "pid": os.getpid(), "heartbeat_s": time.time()})
-            )
+            self._ledger.put_note(DAEMON_NOTE, DaemonState(DaemonCondition.STOPPED, os.getpid(), time.time()).to_json())
         except StorageError as error:
             logger.warning("{}", error)
         self._ledger.close()
@@ -238,9 +235,9 @@ class Daemon:
         if text == told and clock_s - told_s < _HEARTBEAT_S:
             return
         self._heartbeat = (text, clock_s)
-        note = {"state": "running", "pid": os.getpid(), "heartbeat_s": now_s, "engine": text}
+        state = DaemonState(DaemonCondition.RUNNING, os.getpid(), now_s, text, self._intake.mode)
         try:
-            self._ledger.put_note(NOTE, json.dumps({**note, "watch": self._intake.mode}))
+            self._ledger.put_note(DAEMON_NOTE, state.to_json())
         except StorageError as error:
             logger.warning("{}", error)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastfit_watch.config.paths import Paths
+from fastfit_watch.domain.daemon_state import DAEMON_NOTE, DaemonState
 from fastfit_watch.domain.job import Job, LookProgress, LookStatus, Status, Tally
 from fastfit_watch.reporting.eta import SECONDS_NOTE, LiveProgress, after_progress, read_pace, times_left_s
 from fastfit_watch.storage.ledger import Ledger
@@ -16,22 +16,10 @@ from fastfit_watch.storage.spool import SpoolPaths
 VERSION = 1
 """Of the JSON form. It changes only when something is renamed or taken out; new keys do not change it."""
 
-_LOST_AFTER_S = 60.0
 _ACTIVE = (Status.RUNNING, Status.QUEUED)
 _UNFINISHED = (*_ACTIVE, Status.WAITING, Status.STALLED, Status.INVALID)
 _FINAL = tuple(status for status in Status if status.is_final)
 _PENDING = (LookStatus.RUNNING, LookStatus.QUEUED)
-
-
-@dataclass(frozen=True)
-class DaemonState:
-    """How the daemon is. state: running, stopped, lost (it does not answer) or never (not started here yet)."""
-
-    state: str
-    pid: int | None = None
-    heartbeat_s: float | None = None
-    engine: str = ""
-    watch: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,8 +63,8 @@ class Overview:
 
 def take_overview(ledger: Ledger, paths: Paths, now_s: float, limit: int | None = None) -> Overview:
     """Read how things are. limit: at most so many jobs, counted and timed as if all were there."""
-    daemon = _read_daemon(ledger, now_s)
-    pace = read_pace(SpoolPaths(paths.inputs).progress, now_s) if daemon.state == "running" else LiveProgress(now_s, 1)
+    daemon = DaemonState.from_json(ledger.note(DAEMON_NOTE), now_s)
+    pace = read_pace(SpoolPaths(paths.inputs).progress, now_s) if daemon.is_running else LiveProgress(now_s, 1)
     active = job_ids(ledger, _ACTIVE)
     jobs = oldest_jobs(ledger, _UNFINISHED, limit)
     jobs += reversed(ledger.jobs(_FINAL, limit=None if limit is None else limit - len(jobs)))
@@ -86,7 +74,7 @@ def take_overview(ledger: Ledger, paths: Paths, now_s: float, limit: int | None 
     steps = {job: sum(tallies.get(job, {}).get(status, Tally()).steps for status in _PENDING) for job in active}
     left = {job: after_progress(count, pace.looks.get(job)) for job, count in steps.items()}
     paused = ledger.requests.paused()
-    moving = seconds_per_step is not None and paused is None and daemon.state == "running"
+    moving = seconds_per_step is not None and paused is None and daemon.is_running
     times_s = times_left_s(left, seconds_per_step, pace.engines) if moving and seconds_per_step is not None else {}
     states = [_judge(job, tallies.get(job.id, {}), pace, times_s.get(job.id)) for job in jobs]
     longest_s = max(times_s.values(), default=None)
@@ -131,15 +119,3 @@ def _job_data(state: JobState) -> dict[str, Any]:
 def _judge(job: Job, looks: dict[LookStatus, Tally], pace: LiveProgress, time_left_s: float | None) -> JobState:
     now = pace.looks.get(job.id) if job.status is Status.RUNNING else None
     return JobState(job, looks, now, time_left_s)
-
-
-def _read_daemon(ledger: Ledger, now_s: float) -> DaemonState:
-    note = ledger.note("daemon")
-    if not note:
-        return DaemonState("never")
-    said: dict[str, Any] = json.loads(note)
-    heartbeat_s = float(said.get("heartbeat_s", 0.0))
-    state = str(said.get("state", "running"))
-    if state == "running" and now_s - heartbeat_s > _LOST_AFTER_S:
-        state = "lost"
-    return DaemonState(state, said.get("pid"), heartbeat_s, said.get("engine", ""), said.get("watch", ""))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TextIO
 
-from fastfit_watch.cli.status.overview import DaemonState, JobState, Overview
+from fastfit_watch.cli.status.overview import JobState, Overview
 from fastfit_watch.cli.terminal import Colour, bar, column_widths, pad_to, paint, truncate, wants_colour
+from fastfit_watch.domain.daemon_state import DaemonCondition, DaemonState
 from fastfit_watch.domain.job import Status
 from fastfit_watch.domain.text import duration, one_line
 
@@ -46,13 +47,16 @@ def draw(overview: Overview, stream: TextIO, columns: int | None, rows: int) -> 
 
 
 def _daemon_line(daemon: DaemonState, at_s: float) -> str:
-    if daemon.state == "never":
-        return "daemon: never started here"
-    if daemon.state == "lost":
-        return f"daemon: not running (last sign of life {duration(at_s - (daemon.heartbeat_s or 0.0))} ago)"
-    if daemon.state == "stopped":
-        return "daemon: stopped"
-    return f"daemon: running, {one_line(daemon.engine) or 'no engine yet'}, watching by {daemon.watch or 'scan'}"
+    match daemon.state:
+        case DaemonCondition.NEVER:
+            return "daemon: never started here"
+        case DaemonCondition.LOST:
+            return f"daemon: not running (last sign of life {duration(at_s - (daemon.heartbeat_s or 0.0))} ago)"
+        case DaemonCondition.STOPPED:
+            return "daemon: stopped"
+        case DaemonCondition.RUNNING:
+            engine, watch = one_line(daemon.engine) or "no engine yet", daemon.watch or "scan"
+            return f"daemon: running, {engine}, watching by {watch}"
 
 
 def _queue_line(overview: Overview) -> str:

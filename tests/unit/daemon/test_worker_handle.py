@@ -58,8 +58,9 @@ def worker(request: pytest.FixtureRequest) -> Iterator[WorkerHandle]:
 
 def order(token: int) -> LookOrder:
     picture, options = Path("/p.png"), SamplingOptions(seed=1)
-    paths = Path("/anna.a.png"), Path("/r.json"), {}, (Rung.FULL,), Path("/w")
-    return LookOrder(token, picture, {Category.UPPER: picture}, options, *paths)
+    output, receipt = Path("/anna.a.png"), Path("/r.json")
+    garments, rungs = {Category.UPPER: picture}, (Rung.FULL,)
+    return LookOrder(token, picture, garments, options, output, receipt, {}, rungs, Path("/w"))
 
 
 def test_an_order_is_in_hand_until_it_is_answered(worker: WorkerHandle) -> None:
