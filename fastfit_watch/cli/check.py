@@ -8,29 +8,27 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastfit_watch.domain.errors import ManifestError, UploadError
 from fastfit_watch.domain.limits import Limits
+from fastfit_watch.domain.text import can_be_shown
 from fastfit_watch.intake.decoder_pool import DecoderPool
-from fastfit_watch.intake.manifest import MANIFEST_NAMES, misnamed_manifest, read_manifest
-from fastfit_watch.intake.upload_folder import list_folder, read_small
+from fastfit_watch.intake.manifest import Manifest
+from fastfit_watch.intake.review import review
+from fastfit_watch.intake.upload_folder import Listing, hash_upload_file, list_folder
 from fastfit_watch.system.exit_codes import ExitCode
 from fastfit_watch.system.folders import open_folder
-
-_NO_MANIFEST = f"there is no {MANIFEST_NAMES[0]}. Write one: it names the people and the garments."
 
 
 @dataclass(frozen=True)
 class CheckResult:
     """What is wrong with a job folder. summary: `2 people, 2 looks: 3 pictures`; empty while that is not known."""
 
-    faults: tuple[str, ...]
-    missing: tuple[str, ...] = ()
+    problems: tuple[str, ...]
     summary: str = ""
 
     @property
     def ok(self) -> bool:
         """Would the daemon take it as it is?"""
-        return not self.faults and not self.missing
+        return not self.problems
 
 
 def check_folders(folders: Sequence[Path], limits: Limits) -> ExitCode:
@@ -45,51 +43,37 @@ def check_folders(folders: Sequence[Path], limits: Limits) -> ExitCode:
 
 
 def check_upload(folder: Path, limits: Limits) -> CheckResult:
-    """Judge one folder as the daemon would, and go on after a fault to find them all.
-
-    Checksums are left to the daemon: they guard the way there.
-    """
-    faults: list[str] = []
+    """Judge one folder as the daemon would, and go on after a fault to find them all."""
     try:
         with open_folder(folder) as folder_fd:
             listing = list_folder(folder_fd, limits)
-            faults += listing.faults
-            present = [name for name in MANIFEST_NAMES if name in listing.names]
-            if len(present) != 1:
-                faults.append(f"there are both {' and '.join(present)}. Keep one of them." if present else _NO_MANIFEST)
-                other = misnamed_manifest(listing.names)
-                faults += [f"{other!r} is there: rename it to {MANIFEST_NAMES[0]}."] if other and not present else []
-                return CheckResult(tuple(faults))
-            text = read_small(folder_fd, present[0], limits.manifest_bytes)
-        manifest = read_manifest(text, present[0], listing.names)
+            findings = review(folder_fd, listing, limits)
+            manifest = findings.manifest
+            if manifest is None:
+                return CheckResult(findings.problems)
+            readable = [name for name in manifest.files if _is_readable(name, manifest, listing)]
+            if findings.sums:
+                used = (findings.manifest_name, *readable)
+                findings = findings.compare({name: hash_upload_file(folder_fd, name) for name in used})
     except OSError as error:
         return CheckResult((_unreadable(folder, error),))
-    except ManifestError as error:
-        return CheckResult((*faults, *map(str, error.faults)))
-    except UploadError as error:
-        return CheckResult((*faults, str(error)))
-    # One sentence for a file is enough: what may not be there is not opened either.
-    sound = [name for name in manifest.files if not any(fault.startswith(repr(name)) for fault in listing.faults)]
-    faults += _picture_faults(folder, [name for name in sound if name not in manifest.missing], limits)
-    missing = (f"{present[0]}:{each.line}: {each.name!r} is missing. {each.hint}" for each in manifest.missing_files)
-    return CheckResult(tuple(faults), tuple(map(str.rstrip, missing)), manifest.summary)
+    with closing(DecoderPool(limits)) as decoder:
+        findings = findings.add_pictures(decoder.inspect(folder, readable))
+    return CheckResult(findings.problems, manifest.summary)
 
 
 def describe(folder: Path, result: CheckResult) -> list[str]:
     """The lines for a terminal."""
-    name = str(folder) if str(folder).isprintable() else repr(str(folder))
+    name = str(folder) if can_be_shown(str(folder)) else repr(str(folder))
     if result.ok:
         return [f"{name}: good. {result.summary}"]
-    problems = [*result.faults, *result.missing]
-    count = f"{len(problems)} mistake{'' if len(problems) == 1 else 's'}"
-    return [f"{name}: {count}", *(f"  {problem}" for problem in problems)]
+    count = f"{len(result.problems)} mistake{'' if len(result.problems) == 1 else 's'}"
+    return [f"{name}: {count}", *(f"  {problem}" for problem in result.problems)]
 
 
-def _picture_faults(folder: Path, names: Sequence[str], limits: Limits) -> list[str]:
-    """What is wrong inside these pictures, in their order."""
-    with closing(DecoderPool(limits)) as decoder:
-        found = decoder.inspect(folder, names)
-    return [fact for fact in found.values() if isinstance(fact, str)]
+def _is_readable(name: str, manifest: Manifest, listing: Listing) -> bool:
+    """Is the file there, and one that may be opened? One sentence for a file is enough."""
+    return name not in manifest.missing and name not in listing.unusable
 
 
 def _unreadable(folder: Path, error: OSError) -> str:

@@ -205,7 +205,7 @@ class Daemon:
         logger.info("stopping: a look in hand is finished first, the rest is kept")
         self._stopping = True
         notify("STOPPING=1")
-        self._intake.ask_to_stop()
+        self._intake.request_stop()
         self._dispatch.request_stop()
 
     def _close(self) -> None:

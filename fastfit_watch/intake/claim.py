@@ -100,15 +100,8 @@ class UploadClaimer:
         return files
 
     def discard_snapshot(self, job_id: str) -> None:
-        """Forget the copies of an upload that turned out not to be complete."""
+        """Remove the copies of an upload that turned out not to be complete."""
         remove_folder(self._paths.snapshot(job_id))
-
-    def claim(self, ledger: Ledger, claim: Claim, folder_fd: int, now_s: float) -> Job:
-        """Take one complete upload: see `claim_all`. Raises FileChanged if it changed before anything was recorded."""
-        (job,) = self.claim_all(ledger, [(claim, folder_fd)], now_s)
-        if job is None:
-            raise FileChanged(claim.name)
-        return job
 
     def claim_all(self, ledger: Ledger, offers: Sequence[tuple[Claim, int]], now_s: float) -> list[Job | None]:
         """Take complete uploads whose snapshots are made; together they wait for the disk as often as one alone.

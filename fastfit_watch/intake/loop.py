@@ -1,4 +1,4 @@
-"""Loop one: find uploads, wait until each is complete, check it, and take it into the spool.
+"""Loop one: find uploads, wait until each is complete, validate it, and claim it into the spool.
 
 A scan tells what is there; nothing is kept in memory that a new start could not find again. What a scan costs follows
 from what changed: a folder is read again only if its times moved, or now and then as long as it may still grow. What is
@@ -8,11 +8,10 @@ found is written to the ledger in few commits.
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
+from typing import TypeVar
 
 from loguru import logger
 
@@ -21,29 +20,33 @@ from fastfit_watch.domain.errors import ConfigError, StorageError
 from fastfit_watch.domain.job import Job, Status
 from fastfit_watch.intake.admission import Admission
 from fastfit_watch.intake.claim import UploadClaimer
+from fastfit_watch.intake.claimed_folders import ClaimedFolders
+from fastfit_watch.intake.control_files import ControlFiles
 from fastfit_watch.intake.fingerprint import digest_of
+from fastfit_watch.intake.folder_times import FolderTimes
+from fastfit_watch.intake.review import Verdict
 from fastfit_watch.intake.scan import UploadEntry, scan
-from fastfit_watch.intake.stability import observe
-from fastfit_watch.intake.upload_folder import ControlFile, Listing, list_folder, remove_order
+from fastfit_watch.intake.upload_folder import Listing, list_folder
 from fastfit_watch.intake.uploads import UploadTracker
-from fastfit_watch.intake.validation import PictureInspector, Verdict
+from fastfit_watch.intake.validation import PictureInspector
 from fastfit_watch.intake.watcher import EVENTS, Doorbell, Watcher
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.system.folders import open_folder
 
 NOTE = "intake"
 REMOVED = "the folder was removed before it was complete"
-# Looking around takes at most this share of the time, however many folders there are; the second, when the bell rings.
+# Scans take at most this share of the time, however many folders there are; the second, when the bell rings.
 SCAN_SHARE, RUNG_SHARE = 0.005, 0.1
 SHORTEST_WAIT_S = 0.05
-# How often a long examination looks up to greet new folders.
-GREET_S = 1.0
+# How often a long validation is interrupted to register new folders.
+REGISTER_S = 1.0
 # Folders entered in one commit.
 CHUNK = 250
+_T = TypeVar("_T")
 
 
 class IntakeLoop:
-    """`step` is one scan; `run` repeats it until told to stop.
+    """`step` is one turn: scan, stability, validation, claims.
 
     on_change is called with a job after every change of its state or reason. has_judged_all: the last step left no
     upload that needs only a little more time to be taken.
@@ -61,38 +64,26 @@ class IntakeLoop:
     ) -> None:
         self._inputs, self._limits, self._watch = config.inputs, config.limits, config.watch
         self._ledger, self._claimer, self._watcher, self._doorbell = ledger, claimer, watcher, doorbell
-        self._uploads = UploadTracker(config.watch, ledger, watcher, on_change)
+        self._folder_times = FolderTimes()
+        self._claimed_folders = ClaimedFolders(ledger)
+        self._uploads = UploadTracker(config.watch, ledger, watcher, self._folder_times, on_change)
+        self._control_files = ControlFiles(config.inputs, ledger, self._uploads)
         self._admission = Admission(config, self._uploads, ledger, claimer, decoder)
-        self._copied: dict[str, str] = {}
-        self._change_count: int | None = None
-        self._moves: int | None = None
-        self._scanned_once = False
-        self._greeted_s = 0.0
-        self._look_took_s = 0.0
-        self._noted: str | None = None
+        self._external_version: int | None = None
+        self._job_version: int | None = None
+        self._has_scanned = False
+        self._registered_s = 0.0
+        self._scan_took_s = 0.0
+        self._noted_pause: str | None = None
         self.has_judged_all = False
 
-    @property
-    def is_behind(self) -> bool:
-        """Was there more to examine than fits in one step?"""
-        return self._admission.is_behind
-
-    def run(self, stop: threading.Event) -> None:
-        """Scan until `stop` is set. Ring the bell after setting it."""
-        self._watcher.start()
-        try:
-            while not stop.is_set():
-                self.wait(self.step(time.time(), time.monotonic()))
-        finally:
-            self._watcher.stop()
-
     def wait(self, wait_s: float) -> None:
-        """Wait for the bell. One that rings all the time does not make us look around all the time."""
+        """Wait for the bell. One that rings all the time does not make us scan all the time."""
         if self._doorbell.wait(wait_s):
-            time.sleep(min(self._look_took_s / RUNG_SHARE, GREET_S))
+            time.sleep(min(self._scan_took_s / RUNG_SHARE, REGISTER_S))
 
     def step(self, now_s: float, clock_s: float | None = None) -> float:
-        """Do one scan and return in how many seconds the next is due.
+        """Take one turn and return in how many seconds the next is due.
 
         now_s: Unix seconds, for the ledger. clock_s: steady seconds, to tell stillness (`now_s` if not given). A full
         or failing disk is noted under "intake" in the ledger, and the next step tries again.
@@ -100,7 +91,7 @@ class IntakeLoop:
         steady_s = now_s if clock_s is None else clock_s
         self.has_judged_all = False
         try:
-            folders = self._scan(now_s, steady_s)
+            folders = self._turn(now_s, steady_s)
             self._note_pause("")
         except StorageError as error:
             self._note_pause(f"paused: {error}")
@@ -109,30 +100,33 @@ class IntakeLoop:
         except Exception:
             self._start_over()
             raise
-        self.has_judged_all = not self.is_behind and not self._uploads.may_settle(steady_s)
-        return SHORTEST_WAIT_S if self.is_behind else self._next_wait_s(folders, steady_s)
+        is_behind = self._admission.is_behind
+        self.has_judged_all = not is_behind and not self._uploads.may_settle(steady_s)
+        return SHORTEST_WAIT_S if is_behind else self._next_wait_s(folders, steady_s)
 
     def tidy(self) -> None:
         """At the end: take back the empty folders of jobs that were done since the last scan."""
         with contextlib.suppress(StorageError, OSError):
             self._claimer.remove_placeholders(self._ledger)
 
-    def _scan(self, now_s: float, clock_s: float) -> int:
-        """One scan; returns how many folders there are."""
+    def _turn(self, now_s: float, clock_s: float) -> int:
+        """Take one turn; returns how many folders there are."""
         began_s = time.perf_counter()
         self._watcher.revive()
         self._refresh(now_s)
-        sightings = scan(self._inputs)
+        entries = scan(self._inputs).uploads
         arrivals = self._watcher.take_arrivals()
-        # First all the cheap looks, so that every new folder is greeted before a long examination begins.
-        changed = iter([sighting for sighting in sightings if self._must_read(sighting, arrivals, clock_s)])
-        while chunk := list(islice(changed, CHUNK)):
-            self._process_listings(chunk, arrivals, now_s, clock_s)
-        self._release_missing({sighting.title for sighting in sightings}, now_s)
-        self._look_took_s = time.perf_counter() - began_s
+        # First all that is cheap, so that every new folder is registered before a long validation begins.
+        for chunk in _chunks([entry for entry in entries if self._must_read(entry, arrivals, clock_s)]):
+            listings = self._read(chunk, now_s, clock_s)
+            self._register(chunk, listings, now_s, clock_s)
+            self._apply_control_files(listings, now_s)
+            self._observe(listings, arrivals, now_s, clock_s)
+        self._close_missing({entry.name for entry in entries}, now_s)
+        self._scan_took_s = time.perf_counter() - began_s
         self._admission.work(now_s, clock_s, lambda: self._register_new(now_s))
-        self._scanned_once = True
-        return len(sightings)
+        self._has_scanned = True
+        return len(entries)
 
     def _refresh(self, now_s: float) -> None:
         """Make sure of the spool, finish interrupted claims, and learn what others wrote to the ledger."""
@@ -147,195 +141,157 @@ class IntakeLoop:
                 "{} is another folder now (made again, or a disk was mounted or unmounted): its own queue counts.",
                 self._inputs,
             )
-            self._uploads.known.clear()
+            self._uploads.clear()
             self._start_over()
         for job in self._claimer.recover(self._ledger, now_s):
-            self._change_count = None
+            self._external_version = None
             self._uploads.queue_event(job)
         self._uploads.publish_events()
-        if not self._scanned_once:
+        if not self._has_scanned:
             self._claimer.sweep(self._ledger)
-        moves = self._ledger.database.job_version()
-        if moves != self._moves:
+        job_version = self._ledger.database.job_version()
+        if job_version != self._job_version:
             self._claimer.remove_placeholders(self._ledger)
-            self._moves = moves
-        count = self._ledger.database.external_version()
-        if count != self._change_count:
-            self._change_count = count
+            self._job_version = job_version
+        external_version = self._ledger.database.external_version()
+        if external_version != self._external_version:
+            self._external_version = external_version
             self._uploads.reload()
 
     def _start_over(self) -> None:
         """Find again what could not be written down."""
         self._uploads.drop_events()
-        self._admission.due.clear()
-        self._change_count = self._moves = None
+        self._admission.clear()
+        self._external_version = self._job_version = None
 
-    def _must_read(self, sighting: UploadEntry, arrivals: Collection[str], clock_s: float) -> bool:
+    # Scan
+
+    def _must_read(self, entry: UploadEntry, arrivals: Collection[str], clock_s: float) -> bool:
         """Can anything be new in this folder?"""
-        title, folder_times = sighting.title, self._uploads.folder_times
-        if folder_times.is_changed(title, sighting.stamp, clock_s) or sighting.name in arrivals:
+        if self._folder_times.is_changed(entry.name, entry.stamp, clock_s) or entry.disk_name in arrivals:
             return True
-        upload = self._uploads.known.get(title)
+        upload = self._uploads.find(entry.name)
         if upload is None:
-            # An empty folder cannot change without its times; one that had to stay when it was taken can.
-            return title in self._copied and folder_times.is_due(title, float("inf"), len(self._copied), clock_s)
-        if upload.job.status is Status.CANCELLED or sighting.fault:
+            # An empty folder cannot change without its times; one that had to stay when it was claimed can.
+            copied = self._claimed_folders
+            return entry.name in copied and self._folder_times.is_due(entry.name, float("inf"), len(copied), clock_s)
+        if upload.job.status is Status.CANCELLED or entry.fault:
             return False
-        if upload.stillness is None or self._uploads.is_settled(upload, clock_s):
+        if upload.stillness is None or self._uploads.has_settled(upload, clock_s):
             return True
-        return folder_times.is_due(title, upload.stillness.quiet_s(clock_s), len(self._uploads.known), clock_s)
+        return self._folder_times.is_due(entry.name, upload.stillness.quiet_s(clock_s), len(self._uploads), clock_s)
 
-    def _process_listings(
-        self, chunk: Sequence[UploadEntry], arrivals: Collection[str], now_s: float, clock_s: float
-    ) -> None:
-        """Take in what some folders hold, without reading any file, and find those that must be examined."""
+    def _read(self, chunk: Sequence[UploadEntry], now_s: float, clock_s: float) -> list[tuple[UploadEntry, Listing]]:
+        """List the folders that can be uploads, without reading any file."""
         listings: list[tuple[UploadEntry, Listing]] = []
-        for sighting in chunk:
-            self._uploads.folder_times.note_read(sighting.title, sighting.stamp, clock_s)
-            if not sighting.fault and (listing := self._list(sighting, now_s)) is not None:
-                listings.append((sighting, listing))
-        with self._uploads.together():
-            for sighting in chunk:
-                if sighting.fault:
-                    upload = self._uploads.register(sighting.title, now_s)
-                    self._uploads.apply_verdict(upload, Verdict(Status.INVALID, sighting.fault), clock_s, now_s)
-            for sighting, listing in listings:
-                self._register_unless_placeholder(sighting, listing, now_s)
-        for sighting, listing in listings:
-            for order in listing.orders:
-                self._apply_control_file(sighting, listing, order, now_s)
-        with self._uploads.together():
-            for sighting, listing in listings:
-                if self._is_due(sighting, listing, sighting.name in arrivals, now_s, clock_s):
-                    self._admission.due[sighting.title] = sighting
+        for entry in chunk:
+            self._folder_times.note_read(entry.name, entry.stamp, clock_s)
+            if entry.fault:
+                continue
+            try:
+                with open_folder(self._inputs / entry.disk_name) as folder_fd:
+                    listings.append((entry, list_folder(folder_fd, self._limits)))
+            except OSError as error:
+                self._uploads.explain_unreadable(entry.name, error, now_s)
+        return listings
 
-    def _list(self, sighting: UploadEntry, now_s: float) -> Listing | None:
-        try:
-            with open_folder(self._inputs / sighting.name) as folder_fd:
-                return list_folder(folder_fd, self._limits)
-        except OSError as error:
-            self._uploads.explain_unreadable(sighting.title, error, now_s)
-            return None
+    def _register(
+        self,
+        chunk: Sequence[UploadEntry],
+        listings: Sequence[tuple[UploadEntry, Listing]],
+        now_s: float,
+        clock_s: float,
+    ) -> None:
+        """Enter new uploads in the ledger, and what is wrong with the names of some."""
+        with self._uploads.one_commit():
+            for entry in chunk:
+                if entry.fault:
+                    upload = self._uploads.register(entry.name, now_s)
+                    self._uploads.apply_verdict(upload, Verdict(Status.INVALID, entry.fault), clock_s, now_s)
+            for entry, listing in listings:
+                self._register_one(entry, listing, now_s)
 
-    def _register_unless_placeholder(self, sighting: UploadEntry, listing: Listing, now_s: float) -> None:
-        """Greet the folder as an upload, unless a claim left it: empty, or whole because it could only be copied."""
-        title = sighting.title
-        if title in self._uploads.known or (listing.is_empty and self._is_placeholder(sighting, listing)):
-            return
-        digest = digest_of(listing.fingerprint)
-        if self._copied.get(title) == digest:
-            return
-        if self._ledger.was_claimed_by_copy(title, digest):
-            self._copied[title] = digest
-            return
-        self._uploads.register(title, now_s)
-
-    def _is_due(self, sighting: UploadEntry, listing: Listing, came_whole: bool, now_s: float, clock_s: float) -> bool:
-        """Must this upload be examined? If not, its last verdict is given once more: it may have aged."""
-        upload = self._uploads.known.get(sighting.title)
-        if upload is None or upload.job.status is Status.CANCELLED:
-            return False
-        digest = digest_of(listing.fingerprint)
-        changed = upload.stillness is not None and upload.stillness.digest != digest
-        upload.came_whole = came_whole or (upload.came_whole and not changed)
-        upload.stillness = observe(upload.stillness, digest, clock_s)
-        upload.news_s = clock_s if upload.news_s is None else upload.news_s
-        if changed:
-            upload.verdict, upload.has_changed = None, True
-        verdict = upload.verdict
-        if verdict is None or self._uploads.is_settled(upload, clock_s):
-            return True
-        if not (verdict.lasting or verdict.until_still):
-            return True
-        self._uploads.apply_verdict(upload, verdict, clock_s, now_s)
-        return False
+    def _register_one(self, entry: UploadEntry, listing: Listing, now_s: float) -> None:
+        if self._uploads.find(entry.name) is None and not self._claimed_folders.recognise(entry, listing):
+            self._uploads.register(entry.name, now_s)
 
     def _register_new(self, now_s: float) -> None:
-        """Between two files of a long examination: let no new folder wait for its first status."""
-        if time.monotonic() - self._greeted_s < max(GREET_S, self._look_took_s / RUNG_SHARE):
+        """Between two files of a long validation: let no new folder wait for its first status."""
+        if time.monotonic() - self._registered_s < max(REGISTER_S, self._scan_took_s / RUNG_SHARE):
             return
         unknown = (
-            sighting
-            for sighting in scan(self._inputs)
-            if not sighting.fault
-            and sighting.title not in self._uploads.folder_times
-            and sighting.title not in self._uploads.known
+            entry
+            for entry in scan(self._inputs).uploads
+            if not entry.fault and entry.name not in self._folder_times and self._uploads.find(entry.name) is None
         )
-        with self._uploads.together():
-            for sighting in islice(unknown, CHUNK):
-                with contextlib.suppress(OSError), open_folder(self._inputs / sighting.name) as folder_fd:
-                    self._register_unless_placeholder(sighting, list_folder(folder_fd, self._limits), now_s)
-        self._greeted_s = time.monotonic()
+        with self._uploads.one_commit():
+            for entry in islice(unknown, CHUNK):
+                with contextlib.suppress(OSError), open_folder(self._inputs / entry.disk_name) as folder_fd:
+                    self._register_one(entry, list_folder(folder_fd, self._limits), now_s)
+        self._registered_s = time.monotonic()
 
-    def _is_placeholder(self, sighting: UploadEntry, listing: Listing) -> bool:
-        """Did a claim leave this empty folder? It goes when its job is done, and stays for RETRY otherwise."""
-        job = self._ledger.newest_job_named(sighting.title)
-        if job is None or job.claimed_s is None:
-            return False
-        if job.status is not Status.DONE or listing.orders:
-            return True  # someone may have tidied up, and made the folder again to put an order in it
-        return self._ledger.retention.is_placeholder(sighting.title, sighting.stamp[0])
+    def _apply_control_files(self, listings: Sequence[tuple[UploadEntry, Listing]], now_s: float) -> None:
+        for entry, listing in listings:
+            if self._control_files.apply(entry, listing, now_s):
+                self._job_version = None  # the next turn takes the empty folder back if its job is done
 
-    def _apply_control_file(self, sighting: UploadEntry, listing: Listing, order: ControlFile, now_s: float) -> None:
-        """Do what a file RETRY or CANCEL asks for, and remove it."""
-        title = sighting.title
-        key = f"order:{title}:{order.name}"
-        job = self._ledger.newest_job_named(title)
-        if job is None or self._ledger.note(key) == order.identity:
-            return
-        requests = self._ledger.requests
-        act = requests.retry if order.name == "RETRY" else requests.cancel
-        try:
-            changed = act(job.id, now_s)
-        except ConfigError as error:
-            logger.bind(job=job.id).info("{} in the folder {!r} has no effect: {}", order.name, title, error)
-        else:
-            log = logger.bind(job=job.id)
-            log.info("{} in the folder {!r}: the job is now {}", order.name, title, changed.status.value)
-            if title in self._uploads.known:
-                self._uploads.known[title] = replace(self._uploads.known[title], job=changed, verdict=None)
-            self._uploads.queue_event(changed)
-            self._uploads.publish_events()
-        if listing.is_empty and job.claimed_s is not None:
-            # Without the order it is an empty folder again. One of a job that is done by now would pass for an upload.
-            self._ledger.retention.take_placeholder(job.id, sighting.stamp[0])
-            self._moves = None
-        try:
-            with open_folder(self._inputs / sighting.name) as folder_fd:
-                removed = remove_order(folder_fd, order)
-        except OSError as error:
-            self._uploads.explain_unreadable(title, error, now_s)
-            return
-        if not removed:
-            # The folder is another user's: remember this very file, so that it is obeyed once.
-            self._ledger.put_note(key, order.identity)
-
-    def _release_missing(self, titles: Collection[str], now_s: float) -> None:
+    def _close_missing(self, names: Collection[str], now_s: float) -> None:
         """Close the jobs whose folder is gone."""
-        missing = iter([title for title in self._uploads.known if title not in titles])
-        while chunk := list(islice(missing, CHUNK)):
-            for title in chunk:
-                self._claimer.discard_snapshot(self._uploads.known[title].job.id)
-            with self._uploads.together():
-                self._uploads.release(chunk, REMOVED, now_s)
-        if len(self._uploads.folder_times) > len(titles):
-            self._uploads.folder_times.keep_only(titles)
-            self._copied = {title: digest for title, digest in self._copied.items() if title in titles}
+        for chunk in _chunks([name for name in self._uploads.names() if name not in names]):
+            for name in chunk:
+                if (upload := self._uploads.find(name)) is not None:
+                    self._claimer.discard_snapshot(upload.job.id)
+            with self._uploads.one_commit():
+                self._uploads.close_missing(chunk, REMOVED, now_s)
+        if len(self._folder_times) > len(names):
+            self._folder_times.keep_only(names)
+            self._claimed_folders.keep_only(names)
+
+    # Stability
+
+    def _observe(
+        self,
+        listings: Sequence[tuple[UploadEntry, Listing]],
+        arrivals: Collection[str],
+        now_s: float,
+        clock_s: float,
+    ) -> None:
+        """Note what the uploads hold now, and pass on those that must be validated.
+
+        For the others the last verdict is applied once more: it may have aged.
+        """
+        with self._uploads.one_commit():
+            for entry, listing in listings:
+                upload = self._uploads.find(entry.name)
+                if upload is None or upload.job.status is Status.CANCELLED:
+                    continue
+                arrived_whole = entry.disk_name in arrivals
+                self._uploads.observe(upload, digest_of(listing.fingerprint), clock_s, arrived_whole=arrived_whole)
+                if self._uploads.must_validate(upload, clock_s):
+                    self._admission.add(entry)
+                elif upload.verdict is not None:
+                    self._uploads.apply_verdict(upload, upload.verdict, clock_s, now_s)
+
+    # Waiting
 
     def _note_pause(self, text: str) -> None:
-        """Say in the ledger why no upload is taken; nothing while all is well."""
-        if text == self._noted:
+        """Note in the ledger why no upload is taken; nothing while all is well."""
+        if text == self._noted_pause:
             return
         if text:
             logger.warning("intake {}", text)
         with contextlib.suppress(StorageError):
             self._ledger.put_note(NOTE, text)
-            self._noted = text
+            self._noted_pause = text
 
     def _next_wait_s(self, folders: int, clock_s: float) -> float:
-        """New folders ring the bell where events work; changes inside folders are found by looking."""
+        """New folders ring the bell where events work; changes inside folders are found by scans."""
         rhythm_s = self._watch.scan_s if folders or self._watcher.mode != EVENTS else self._watch.quiet_scan_s
         longest_s = max(self._watch.quiet_scan_s, self._watch.scan_s)
-        rhythm_s = min(max(rhythm_s, self._look_took_s / SCAN_SHARE), longest_s)
+        rhythm_s = min(max(rhythm_s, self._scan_took_s / SCAN_SHARE), longest_s)
         moment_s = self._uploads.next_moment_s(clock_s)
         return max(SHORTEST_WAIT_S, rhythm_s if moment_s is None else min(rhythm_s, moment_s))
+
+
+def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))

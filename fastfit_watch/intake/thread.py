@@ -1,8 +1,7 @@
-"""Intake in a thread of its own, for the daemon."""
+"""Runs the intake loop in a thread of its own, for the daemon."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 
@@ -15,10 +14,11 @@ from fastfit_watch.intake.decoder_pool import DecoderPool
 from fastfit_watch.intake.loop import IntakeLoop
 from fastfit_watch.intake.watcher import Doorbell, Watcher
 from fastfit_watch.storage.ledger import Ledger
+from fastfit_watch.system.stoppable_thread import StoppableThread
 
 
 class IntakeThread:
-    """Intake in its thread. It is made anew when settings change: it keeps nothing that it could not find again."""
+    """Runs the intake loop, and makes it anew when settings change: it keeps nothing that it could not find again."""
 
     def __init__(
         self, config: Config, ledger: Ledger, claimer: UploadClaimer, on_change: Callable[[Job], None]
@@ -27,8 +27,7 @@ class IntakeThread:
         self._doorbell = Doorbell()
         self._watcher = Watcher(config.inputs, self._doorbell, config.watch.events)
         self._adopted: Config | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="intake", daemon=True)
+        self._thread = StoppableThread("intake", self._work, wake=self._doorbell.ring)
         self._has_judged_all = False
 
     @property
@@ -38,8 +37,8 @@ class IntakeThread:
 
     @property
     def is_alive(self) -> bool:
-        """Is the thread at work, or told to stop?"""
-        return self._thread.is_alive() or self._stop.is_set()
+        """Is the thread running, or was it asked to stop?"""
+        return self._thread.is_alive or self._thread.is_stopping
 
     def start(self) -> None:
         """Begin to scan."""
@@ -50,16 +49,13 @@ class IntakeThread:
         self._adopted = config
         self._doorbell.ring()
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Take no more uploads."""
-        self._stop.set()
-        self._doorbell.ring()
+        self._thread.request_stop()
 
-    def stop(self, patience_s: float) -> None:
-        """Stop, and wait for it a while: an interrupted examination loses nothing."""
-        self.ask_to_stop()
-        if self._thread.is_alive():
-            self._thread.join(patience_s)
+    def stop(self, timeout_s: float) -> None:
+        """Stop, and wait for it at most `timeout_s`: an interrupted validation loses nothing."""
+        self._thread.stop(timeout_s)
 
     def has_judged_all(self) -> bool:
         """Did the last scan, by all that this process could observe, take every upload that is complete?"""
@@ -69,7 +65,7 @@ class IntakeThread:
         self._watcher.start()
         decoder, intake = self._make()
         try:
-            while not self._stop.is_set():
+            while not self._thread.is_stopping:
                 if self._adopted is not None:
                     self._config, self._adopted = self._adopted, None
                     decoder.close()

@@ -1,6 +1,6 @@
-"""Reading an upload without trusting it: everything is opened once, relative to a folder's handle, never by path again.
+"""Reads an upload without trusting it: everything is opened once, relative to a folder's handle, never by path again.
 
-No symlink is followed, nothing here blocks on a FIFO, and a file that changes under our hands is noticed.
+No symlink is followed, nothing here blocks on a FIFO, and a file that changes while it is read is noticed.
 """
 
 from __future__ import annotations
@@ -11,21 +11,18 @@ import hashlib
 import os
 import signal
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fastfit_watch.domain.errors import UploadError
 from fastfit_watch.domain.limits import Limits
+from fastfit_watch.intake.file_names import control_name, hidden_target, is_litter, is_partial
 from fastfit_watch.intake.fingerprint import FileMark, Fingerprint
 from fastfit_watch.system.disk_errors import STORAGE_ERRNOS
 from fastfit_watch.system.folders import CHUNK_BYTES, FILE_FLAGS, NEW_FILE_FLAGS, _write_all
 from fastfit_watch.system.fsync_batch import FsyncBatch
 
-# Files by which people without a shell give orders; they are no part of the upload.
-ORDERS = ("RETRY", "CANCEL")
-# Folders that file servers and archivers leave everywhere.
-LITTER = frozenset({"@eaDir", "__MACOSX", "lost+found"})
 KINDS = {
     stat.S_IFLNK: ("a symbolic link", "Upload the file itself."),
     stat.S_IFDIR: ("a folder", "Put the files directly in the upload's folder."),
@@ -42,9 +39,10 @@ class FileChanged(Exception):  # noqa: N818 - a condition, not a fault: the uplo
 
 @dataclass(frozen=True)
 class ControlFile:
-    """A file RETRY or CANCEL. `identity` tells one such file from the next of the same name."""
+    """A file that asks for RETRY or CANCEL (`request`). identity: tells it from a later one of the same name."""
 
     name: str
+    request: str
     identity: str
 
 
@@ -52,56 +50,83 @@ class ControlFile:
 class Listing:
     """What a folder holds at one moment.
 
-    fingerprint: every plain file, hidden ones too, since a hidden file that grows is an upload going on. names: the
-    files that count. faults: sentences about what may not be there.
+    fingerprint: every plain file but litter, hidden ones too, since a hidden file that grows is an upload going on.
+    names: the files that count. partial: what a client has not transferred to its end. faults: sentences about what
+    may not be there, about the entries in `unusable`. has_litter: there are files that come with every copy.
     """
 
     fingerprint: Fingerprint
     names: tuple[str, ...]
+    partial: tuple[str, ...]
     faults: tuple[str, ...]
-    orders: tuple[ControlFile, ...]
-
-    @property
-    def bytes(self) -> int:
-        """Size of all files together."""
-        return sum(mark.size for mark in self.fingerprint)
+    unusable: frozenset[str]
+    control_files: tuple[ControlFile, ...]
+    has_litter: bool
 
     @property
     def is_empty(self) -> bool:
-        """Nothing is there, except perhaps an order."""
-        return not self.fingerprint and not self.faults
+        """Is nothing there, except perhaps control files and litter?"""
+        return not (self.fingerprint or self.partial or self.faults)
 
 
 def list_folder(folder_fd: int, limits: Limits) -> Listing:
-    """Look at every entry of an open folder, without opening any. Stops soon after `limits.files` entries."""
+    """List every entry of an open folder without opening any. Stops soon after `limits.files` entries."""
     marks: list[FileMark] = []
     faults: list[str] = []
+    unusable: set[str] = set()
     names: list[str] = []
-    orders: list[ControlFile] = []
+    hidden: list[str] = []
+    partial: list[str] = []
+    control_files: list[ControlFile] = []
+    has_litter = False
     with os.scandir(folder_fd) as entries:
         for entry in entries:
             try:
                 facts = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            hidden = entry.name.startswith(".")
-            if entry.name in ORDERS and not stat.S_ISDIR(facts.st_mode):
-                orders.append(ControlFile(entry.name, f"{facts.st_ino}:{facts.st_ctime_ns}"))
-            elif hidden or entry.name in LITTER:
-                marks += [_mark(entry.name, facts)] if stat.S_ISREG(facts.st_mode) else []
+            name, is_folder = entry.name, stat.S_ISDIR(facts.st_mode)
+            if (request := control_name(name)) is not None and not is_folder:
+                control_files.append(ControlFile(name, request, f"{facts.st_ino}:{facts.st_ctime_ns}"))
+            elif is_litter(name):
+                has_litter = True
+            elif name.startswith("."):
+                marks += [_mark(name, facts)] if stat.S_ISREG(facts.st_mode) else []
+                hidden.append(name)
+            elif is_partial(name) and (is_folder or stat.S_ISREG(facts.st_mode)):
+                marks.append(_mark(name, facts))
+                partial.append(name)
             else:
-                fault = _fault(entry.name, facts)
-                faults += [fault] if fault else []
+                if fault := _fault(name, facts):
+                    faults.append(fault)
+                    unusable.add(name)
                 # What is no plain file is part of the fingerprint too: mending it must be seen as a change.
-                marks.append(_mark(entry.name, facts))
-                names.append(entry.name)
+                marks.append(_mark(name, facts))
+                names.append(name)
             if len(marks) > 2 * limits.files:
                 break
+    partial += [name for name in hidden if _is_hidden_partial(name, names)]
     if len(names) > limits.files:
         faults.append(f"it holds more than {limits.files} files. Split it into several folders.")
     if sum(mark.size for mark in marks) > limits.job_bytes:
         faults.append(f"it is larger than {limits.job_bytes / 1e6:.0f} MB. Split it into several folders.")
-    return Listing(tuple(sorted(marks)), tuple(sorted(names)), tuple(sorted(faults)), tuple(orders))
+    return Listing(
+        tuple(sorted(marks)),
+        tuple(sorted(names)),
+        tuple(sorted(partial)),
+        tuple(sorted(faults)),
+        frozenset(unusable),
+        tuple(control_files),
+        has_litter,
+    )
+
+
+def _is_hidden_partial(name: str, names: Collection[str]) -> bool:
+    """Has a client left this hidden file for one that is not there?
+
+    Where it is there, the client makes it anew, or an attempt that broke off left its partial file behind.
+    """
+    return is_partial(name) if (target := hidden_target(name)) is None else target not in names
 
 
 def read_small(folder_fd: int, name: str, limit_bytes: int) -> bytes:
@@ -114,6 +139,12 @@ def read_small(folder_fd: int, name: str, limit_bytes: int) -> bytes:
             if len(text) > limit_bytes:
                 raise UploadError(_too_large(name, limit_bytes))
         return text
+
+
+def hash_upload_file(folder_fd: int, name: str) -> str:
+    """Return the sha256 of one file of the upload."""
+    with _opened(folder_fd, name) as file_fd, os.fdopen(os.dup(file_fd), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def copy_file(folder_fd: int, mark: FileMark, target_fd: int, limit_bytes: int, batch: FsyncBatch) -> str:
@@ -162,10 +193,10 @@ def is_open_for_writing(folder_fd: int, name: str) -> bool | None:
     return False
 
 
-def remove_order(folder_fd: int, order: ControlFile) -> bool:
-    """Remove the file of an order that was obeyed. False if the folder does not let us."""
+def remove_control_file(folder_fd: int, control_file: ControlFile) -> bool:
+    """Remove a control file whose request was carried out. False if the folder does not let us."""
     try:
-        os.unlink(order.name, dir_fd=folder_fd)
+        os.unlink(control_file.name, dir_fd=folder_fd)
     except FileNotFoundError:
         return True
     except OSError as error:
@@ -195,11 +226,11 @@ def _fault(name: str, facts: os.stat_result) -> str:
         return f"{name!r} is {kind[0]}. {kind[1]}"
     if facts.st_nlink > 1:
         return f"{name!r} is a hard link: the file has a second name elsewhere. Upload a copy of it."
-    return "" if name.isprintable() else f"{name!r} has characters that cannot be shown. Rename it."
+    return ""
 
 
 def _refuse(name: str, facts: os.stat_result, limit_bytes: int) -> None:
-    """The same again, on the open file: what was listed may have been swapped since."""
+    """Judge the open file once more: what was listed may have been replaced since."""
     if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:
         raise UploadError(f"{name!r} is no plain file of its own.", hint="Upload a copy of it.")
     if facts.st_size > limit_bytes:

@@ -167,39 +167,42 @@ def test_the_limit_of_inotify_is_said_and_is_no_error(inputs: Path, limit: str, 
     assert threads == "1"
 
 
-def test_the_scan_finds_folders_only_and_sorts_them(inputs: Path, tmp_path: Path) -> None:
-    for name in ("b", "a", ".hidden", "über uns"):
+def test_the_scan_tells_uploads_from_loose_files_and_folders_of_the_system(inputs: Path, tmp_path: Path) -> None:
+    system = ("lost+found", "@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "System Volume Information")
+    for name in ("b", "a", ".hidden", "über uns", "花子\u3000夏", *system):
         (inputs / name).mkdir()
-    (inputs / "notes.txt").touch()
+    for name in ("notes.txt", "spring.zip", ".DS_Store", "Thumbs.db", "Icon\r", "._anna.jpg", ".anna.jpg.Ab12Cd"):
+        (inputs / name).touch()
     (inputs / "dangling").symlink_to(tmp_path / "nowhere")
-    assert [(sighting.name, sighting.title, sighting.fault) for sighting in scan(inputs)] == [
-        ("a", "a", ""),
-        ("b", "b", ""),
-        ("über uns", "über uns", ""),
+    found = scan(inputs)
+    assert [(entry.disk_name, entry.name, entry.fault) for entry in found.uploads] == [
+        (name, name, "") for name in ("a", "b", "über uns", "花子\u3000夏")
     ]
+    assert found.loose == ("dangling", "notes.txt", "spring.zip")
+    assert set(found.system) == set(system)
 
 
 def test_a_symlinked_folder_is_a_fault(inputs: Path) -> None:
     (inputs / "etc").symlink_to("/etc")
-    (sighting,) = scan(inputs)
-    assert "symbolic link" in sighting.fault
+    (entry,) = scan(inputs).uploads
+    assert "symbolic link" in entry.fault
 
 
 @pytest.mark.parametrize(
     "name", [b"a\nb", b"\x1b[31mred", b"\xff\xfe", "x\u202egnp".encode(), b"x" * 255, "é".encode() * 120, b"index.html"]
 )
-def test_names_that_cannot_be_used_get_a_title_that_can(inputs: Path, name: bytes) -> None:
+def test_names_that_cannot_be_used_get_one_that_can(inputs: Path, name: bytes) -> None:
     (inputs / os.fsdecode(name)).mkdir()
-    (sighting,) = scan(inputs)
-    assert "Rename it" in sighting.fault
-    assert sighting.title.isprintable() and len(sighting.title.encode()) < 200 and sighting.title != "index.html"
-    (inputs.parent / sighting.title).mkdir()
+    (entry,) = scan(inputs).uploads
+    assert "Rename it" in entry.fault
+    assert entry.name.isprintable() and len(entry.name.encode()) < 200 and entry.name != "index.html"
+    (inputs.parent / entry.name).mkdir()
 
 
-def test_two_unusable_names_get_two_titles(inputs: Path) -> None:
+def test_two_unusable_names_get_two_others(inputs: Path) -> None:
     for name in (b"x" * 254 + b"a", b"x" * 254 + b"b"):
         (inputs / os.fsdecode(name)).mkdir()
-    assert len({sighting.title for sighting in scan(inputs)}) == 2
+    assert len({entry.name for entry in scan(inputs).uploads}) == 2
 
 
 def test_missing_inputs_are_a_storage_error(tmp_path: Path) -> None:
@@ -213,7 +216,7 @@ def test_thousands_of_folders_are_scanned_quickly(inputs: Path) -> None:
     began_s = time.thread_time()
     assert all((inputs / name).is_dir() for name in os.listdir(inputs))  # noqa: PTH208 - no more than the kernel's work
     asked_s, began_s = time.thread_time() - began_s, time.thread_time()
-    assert len(scan(inputs)) == 3_000
+    assert len(scan(inputs).uploads) == 3_000
     assert time.thread_time() - began_s < 10 * asked_s
 
 

@@ -16,6 +16,7 @@ from fastfit_watch.domain.job import Job, LookResult, Status
 from fastfit_watch.domain.limits import Limits
 from fastfit_watch.intake.claim import UploadClaimer
 from fastfit_watch.intake.loop import IntakeLoop
+from fastfit_watch.intake.validation import PictureInspector
 from fastfit_watch.intake.watcher import Doorbell, Watcher
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.spool import Spool, SpoolPaths
@@ -36,7 +37,7 @@ FILES = {"outfit.yaml": MANIFEST, "anna.jpg": picture(1), "shirt.jpg": picture(2
 
 
 class Decoder:
-    """Decodes here and now what the real inspector decodes in a process of its own; counts how often."""
+    """Decodes in this process what the real one decodes in a process of its own, and counts how often."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -69,13 +70,14 @@ class IntakeFixture:
     limits: Limits = field(default_factory=lambda: Limits(min_free_bytes=0))
     events: Literal["auto", "poll"] = "poll"
     now_s: float = 1_000.0
+    inspector: PictureInspector | None = None
 
     @classmethod
     @contextmanager
-    def at(cls, inputs: Path) -> Iterator[IntakeFixture]:
-        """A desk on a new folder, closed at the end."""
+    def at(cls, inputs: Path, inspector: PictureInspector | None = None) -> Iterator[IntakeFixture]:
+        """Make a new folder and intake on it, closed at the end."""
         inputs.mkdir()
-        fixture = cls(inputs)
+        fixture = cls(inputs, inspector=inspector)
         fixture.open()
         try:
             yield fixture
@@ -83,19 +85,20 @@ class IntakeFixture:
             fixture.close()
 
     def open(self) -> None:
-        config = Config(inputs=self.inputs, watch=self.watch, limits=self.limits)
-        self.spool = Spool(SpoolPaths(config.inputs), config.limits)
+        self.config = Config(inputs=self.inputs, watch=self.watch, limits=self.limits)
+        self.spool = Spool(SpoolPaths(self.inputs), self.limits)
         self.spool.lock()
         self.ledger = Ledger(self.spool.paths.ledger)
         self.decoder = Decoder()
+        self.claimer = UploadClaimer(self.spool, self.limits)
         self.doorbell = Doorbell()
         self.watcher = Watcher(self.inputs, self.doorbell, self.events)
         self.told: list[tuple[str, Status, str]] = []
         self.intake = IntakeLoop(
-            config,
+            self.config,
             self.ledger,
-            UploadClaimer(self.spool, config.limits),
-            self.decoder,
+            self.claimer,
+            self.inspector or self.decoder,
             self.watcher,
             self.doorbell,
             on_change=self._hear,
@@ -137,7 +140,7 @@ class IntakeFixture:
         return f"{job.status.value}: {job.reason}"
 
     def finish(self, job_id: str = "spring") -> None:
-        """What dispatch and the worker do, in no time."""
+        """Do what dispatcher and worker do, in no time."""
         for record in self.ledger.looks(job_id):
             if self.ledger.start_attempt(job_id, record.look.key, self.now_s) is not None:
                 self.ledger.finish_look(job_id, record.look.key, RESULT, self.now_s)

@@ -31,12 +31,12 @@ def spring(tmp_path: Path) -> Path:
 def faults_of(folder: Path) -> str:
     result = check_upload(folder, Limits())
     assert not result.ok
-    return "\n".join(result.faults)
+    return "\n".join(result.problems)
 
 
 def test_a_good_folder(spring: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in spring.iterdir()}
-    assert check_upload(spring, Limits()) == CheckResult((), (), "2 people, 2 looks: 3 pictures")
+    assert check_upload(spring, Limits()) == CheckResult((), "2 people, 2 looks: 3 pictures")
     assert check_folders([spring], Limits()) is ExitCode.OK
     printed = capsys.readouterr()
     assert "good. 2 people, 2 looks: 3 pictures" in printed.out and printed.err == ""
@@ -48,8 +48,8 @@ def test_all_mistakes_of_all_folders_are_told(spring: Path, capsys: pytest.Captu
     (spring / "shirt.png").write_text("<html>not found</html>")
     (spring / "ben.jpg").unlink()
     result = check_upload(spring, Limits())
-    assert result.missing == ("outfit.yaml:1: 'ben.jpg' is missing.",)
-    assert [fault.split("'")[1] for fault in result.faults] == ["anna.jpg", "shirt.png"]
+    assert "outfit.yaml:1: 'ben.jpg' is missing." in result.problems
+    assert [problem.split("'")[1] for problem in result.problems] == ["anna.jpg", "shirt.png", "ben.jpg"]
     other = spring.parent / "other"
     other.mkdir()
     assert check_folders([spring, other], Limits()) is ExitCode.INVALID
@@ -105,13 +105,13 @@ def test_only_plain_files_of_its_own(kind: str, word: str, spring: Path, monkeyp
         with socket.socket(socket.AF_UNIX) as opened:
             opened.bind("anna.jpg")
     result = check_upload(spring, Limits())
-    assert len(result.faults) == 1 and word in result.faults[0] and "anna.jpg" in result.faults[0]
+    assert len(result.problems) == 1 and word in result.problems[0] and "anna.jpg" in result.problems[0]
 
 
 def test_limits_are_kept(spring: Path) -> None:
-    assert "more than 2 files" in "".join(check_upload(spring, Limits(files=2)).faults)
-    assert "larger than" in "".join(check_upload(spring, Limits(picture_bytes=300)).faults)
-    assert "larger than" in "".join(check_upload(spring, Limits(manifest_bytes=30)).faults)
+    assert "more than 2 files" in "".join(check_upload(spring, Limits(files=2)).problems)
+    assert "larger than" in "".join(check_upload(spring, Limits(picture_bytes=300)).problems)
+    assert "larger than" in "".join(check_upload(spring, Limits(manifest_bytes=30)).problems)
 
 
 def test_what_is_no_folder(spring: Path) -> None:

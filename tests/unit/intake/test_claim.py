@@ -84,7 +84,9 @@ def take(inputs: Path, name: str = "spring") -> Job:
                 listing = list_folder(folder_fd, config.limits)
                 files = claimer.snapshot(job.id, folder_fd, listing.fingerprint)
                 claim = Claim(job.id, name, "outfit.yaml", [LOOK], files, listing.fingerprint)
-                return claimer.claim(ledger, claim, folder_fd, 2.0)
+                (claimed,) = claimer.claim_all(ledger, [(claim, folder_fd)], 2.0)
+                assert claimed is not None
+                return claimed
     finally:
         spool.unlock()
 
@@ -192,9 +194,8 @@ def test_a_change_between_copy_and_claim_is_noticed(inputs: Path, claimer: Uploa
         listing = list_folder(folder_fd, Limits())
         files = claimer.snapshot("spring", folder_fd, listing.fingerprint)
         (folder / "anna.jpg").write_bytes(b"another")
-        with pytest.raises(FileChanged):
-            claim = Claim("spring", "spring", "outfit.yaml", [LOOK], files, listing.fingerprint)
-            claimer.claim(ledger, claim, folder_fd, 2.0)
+        claim = Claim("spring", "spring", "outfit.yaml", [LOOK], files, listing.fingerprint)
+        assert claimer.claim_all(ledger, [(claim, folder_fd)], 2.0) == [None]
     assert ledger.pending_claims() == [] and folder.is_dir()
 
 
@@ -218,7 +219,8 @@ def test_a_write_during_the_rename_puts_the_folder_back(inputs: Path, claimer: U
         listing = list_folder(folder_fd, Limits())
         files = claimer.snapshot("spring", folder_fd, listing.fingerprint)
         claim = Claim("spring", "spring", "outfit.yaml", [LOOK], files, listing.fingerprint)
-        assert claimer.claim(ledger, claim, folder_fd, 2.0).status is Status.WAITING
+        (job,) = claimer.claim_all(ledger, [(claim, folder_fd)], 2.0)
+        assert job is not None and job.status is Status.WAITING
         assert ledger.looks("spring") == []
     assert (folder / "anna.jpg").read_bytes().endswith(b"late")
     assert not (claimer.spool.paths.job("spring") / "upload").exists()
@@ -396,27 +398,28 @@ def test_hidden_files_count_for_stillness_only(inputs: Path) -> None:
     folder = make_upload(inputs)
     before = look_into(folder)
     (folder / ".anna.jpg.Xy12").write_bytes(b"half")
-    (folder / ".~tmp~").mkdir()
+    (folder / ".cache").mkdir()
     after = look_into(folder)
     assert after.fingerprint != before.fingerprint
-    assert (after.names, after.faults) == (before.names, ())
+    assert (after.names, after.partial, after.faults) == (before.names, (), ())
 
 
-def test_orders_are_no_part_of_the_upload(inputs: Path) -> None:
+@pytest.mark.parametrize("name", ["RETRY", "retry", "Retry.txt", "RETRY.TXT"])
+def test_control_files_are_no_part_of_the_upload(inputs: Path, name: str) -> None:
     folder = make_upload(inputs)
     before = look_into(folder)
-    (folder / "RETRY").touch()
+    (folder / name).touch()
     after = look_into(folder)
-    assert after.fingerprint == before.fingerprint
-    assert [order.name for order in after.orders] == ["RETRY"]
+    assert (after.fingerprint, after.names) == (before.fingerprint, before.names)
+    assert [(each.name, each.request) for each in after.control_files] == [(name, "RETRY")]
 
 
 @pytest.mark.parametrize("name", [b"a\nb.jpg", b"a\x1b[31m.jpg", b"\xff.jpg", "a\u202egpj.exe".encode()])
-def test_names_that_cannot_be_shown_are_faults_on_one_line(inputs: Path, name: bytes) -> None:
+def test_faults_of_names_that_cannot_be_shown_stay_on_one_line(inputs: Path, name: bytes) -> None:
     folder = make_upload(inputs)
-    (folder / os.fsdecode(name)).touch()
+    (folder / os.fsdecode(name)).symlink_to("/etc/passwd")
     (fault,) = look_into(folder).faults
-    assert fault.isprintable() and "Rename it" in fault
+    assert fault.isprintable() and "Upload the file itself" in fault
 
 
 def test_a_writer_is_noticed_where_the_kernel_tells(inputs: Path) -> None:
