@@ -24,6 +24,7 @@ from fastfit_watch.intake.claimed_folders import ClaimedFolders
 from fastfit_watch.intake.control_files import ControlFiles
 from fastfit_watch.intake.fingerprint import digest_of
 from fastfit_watch.intake.folder_times import FolderTimes
+from fastfit_watch.intake.loose_file_note import LooseFileNote
 from fastfit_watch.intake.review import Verdict
 from fastfit_watch.intake.scan import UploadEntry, scan
 from fastfit_watch.intake.upload_folder import Listing, list_folder
@@ -67,6 +68,7 @@ class IntakeLoop:
         self._folder_times = FolderTimes()
         self._claimed_folders = ClaimedFolders(ledger)
         self._uploads = UploadTracker(config.watch, ledger, watcher, self._folder_times, on_change)
+        self._loose_files = LooseFileNote(ledger, config.watch.settle_s)
         self._control_files = ControlFiles(config.inputs, ledger, self._uploads)
         self._admission = Admission(config, self._uploads, ledger, claimer, decoder)
         self._external_version: int | None = None
@@ -114,7 +116,9 @@ class IntakeLoop:
         began_s = time.perf_counter()
         self._watcher.revive()
         self._refresh(now_s)
-        entries = scan(self._inputs).uploads
+        found = scan(self._inputs)
+        self._loose_files.update(found.loose, clock_s)
+        entries = found.uploads
         arrivals = self._watcher.take_arrivals()
         # First all that is cheap, so that every new folder is registered before a long validation begins.
         for chunk in _chunks([entry for entry in entries if self._must_read(entry, arrivals, clock_s)]):

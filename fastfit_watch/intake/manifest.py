@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import os
 import re
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
@@ -380,7 +381,7 @@ class _ManifestReader:
                 line = outfit.name.line if twin.person == person else self._lines[person]
                 one, other = (twin.name, look.name) if twin.person == person else (twin.person, person)
                 self._faults.add(line, f"{one!r} and {other!r} would give pictures of one name.", "Rename one of them.")
-            if len(look.key.encode()) > _KEY_BYTES:
+            if len(os.fsencode(look.key)) > _KEY_BYTES:
                 self._faults.add(self._lines[person], f"{person!r} is too long a name.", "Use a shorter name.")
         return tuple(looks.values())
 

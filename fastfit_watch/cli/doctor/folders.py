@@ -20,7 +20,9 @@ from fastfit_watch.cli.doctor.access import (
 )
 from fastfit_watch.cli.doctor.finding import Finding, bad, good, poor
 from fastfit_watch.config.settings import Config
-from fastfit_watch.domain.errors import ConfigError
+from fastfit_watch.domain.errors import ConfigError, StorageError
+from fastfit_watch.domain.loose_files import LooseFiles
+from fastfit_watch.intake.scan import scan
 from fastfit_watch.storage.spool import SpoolPaths
 from fastfit_watch.system.filesystem import REMOTE_FILESYSTEMS, filesystem_kind
 
@@ -42,6 +44,8 @@ def examine_folders(config: Config, uploader: Account | None) -> list[Finding]:
     elif uploader:
         fix = "Make them as 'fastfit-watch service' says, so that a group may use them."
         findings.append(poor("upload", f"{config.inputs} and {config.outputs} are not there yet.", fix))
+    if config.inputs.is_dir():
+        findings += _judge_entries(config.inputs)
     findings.append(_judge_filesystem(config.inputs))
     return [*findings, *_judge_space(config)]
 
@@ -111,6 +115,19 @@ def _judge_sharing(inputs: Path) -> Finding:
         return good("upload", f"{inputs} takes uploads of {members} (--uploader NAME checks one account)")
     message = f"{inputs} takes uploads of {account_name(facts.st_uid)} only."
     return poor("upload", message, f"If others upload: chgrp GROUP {inputs}; chmod 2770 {inputs}; try --uploader NAME.")
+
+
+def _judge_entries(inputs: Path) -> Iterator[Finding]:
+    """What lies in `inputs/` and is no upload."""
+    try:
+        found = scan(inputs)
+    except StorageError:
+        return  # whether it can be used is judged by `_judge_use`
+    loose = LooseFiles.of(found.loose)
+    if loose.count:
+        yield poor("loose files", loose.message, loose.fix)
+    if found.system:
+        yield good("system", f"ignored in {inputs}, as a file server or system made them: {', '.join(found.system)}")
 
 
 def _judge_filesystem(inputs: Path) -> Finding:

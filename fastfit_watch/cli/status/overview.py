@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fastfit_watch.config.paths import Paths
 from fastfit_watch.domain.daemon_state import DAEMON_NOTE, DaemonState
 from fastfit_watch.domain.job import Job, LookProgress, LookStatus, Status, Tally
+from fastfit_watch.domain.loose_files import LOOSE_NOTE, LooseFiles
 from fastfit_watch.reporting.eta import SECONDS_NOTE, LiveProgress, after_progress, read_pace, times_left_s
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.queries import job_ids, oldest_jobs
@@ -50,7 +51,10 @@ class JobState:
 
 @dataclass(frozen=True)
 class Overview:
-    """Everything at one moment. `jobs`: unfinished ones first, in the order they are served; then the newest."""
+    """Everything at one moment.
+
+    jobs: unfinished ones first, in the order they are served; then the newest. loose: files that belong to no upload.
+    """
 
     at_s: float
     daemon: DaemonState
@@ -59,6 +63,7 @@ class Overview:
     seconds_per_step: float | None
     time_left_s: float | None
     jobs: tuple[JobState, ...]
+    loose: LooseFiles = field(default_factory=LooseFiles)
 
 
 def take_overview(ledger: Ledger, paths: Paths, now_s: float, limit: int | None = None) -> Overview:
@@ -79,7 +84,8 @@ def take_overview(ledger: Ledger, paths: Paths, now_s: float, limit: int | None 
     states = [_judge(job, tallies.get(job.id, {}), pace, times_s.get(job.id)) for job in jobs]
     longest_s = max(times_s.values(), default=None)
     counts = ledger.counts()
-    return Overview(now_s, daemon, paused, counts, seconds_per_step, longest_s, tuple(states))
+    loose = LooseFiles.from_note(ledger.note(LOOSE_NOTE))
+    return Overview(now_s, daemon, paused, counts, seconds_per_step, longest_s, tuple(states), loose)
 
 
 def as_data(overview: Overview) -> dict[str, Any]:
@@ -92,6 +98,7 @@ def as_data(overview: Overview) -> dict[str, Any]:
         "seconds_per_step": overview.seconds_per_step,
         "time_left_s": overview.time_left_s,
         "counts": {status.value: overview.counts.get(status, 0) for status in Status},
+        "loose_files": {"count": overview.loose.count, "names": list(overview.loose.names)},
         "jobs": [_job_data(state) for state in overview.jobs],
     }
 

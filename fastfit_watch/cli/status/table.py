@@ -36,6 +36,8 @@ def draw(overview: Overview, stream: TextIO, columns: int | None, rows: int) -> 
     if overview.paused is not None:
         lines.append(paint(_cut(f"paused: {one_line(overview.paused)}", columns), Colour.BAD, wanted=colour))
     lines.append(_cut(_queue_line(overview), columns))
+    if overview.loose.count:
+        lines.append(paint(_cut(overview.loose.sentence, columns), Colour.BAD, wanted=colour))
     jobs = overview.jobs[: max(1, rows)]
     if not jobs:
         return lines
