@@ -20,10 +20,15 @@ from fastfit_watch.system.folders import open_folder
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What is wrong with a job folder. summary: `2 people, 2 looks: 3 pictures`; empty while that is not known."""
+    """What is wrong with a job folder.
+
+    summary: `2 people, 2 looks: 3 pictures`; empty while that is not known. unused: a sentence on pictures that no look
+    uses, which is no mistake.
+    """
 
     problems: tuple[str, ...]
     summary: str = ""
+    unused: str = ""
 
     @property
     def ok(self) -> bool:
@@ -59,16 +64,17 @@ def check_upload(folder: Path, limits: Limits) -> CheckResult:
         return CheckResult((_unreadable(folder, error),))
     with closing(DecoderPool(limits)) as decoder:
         findings = findings.add_pictures(decoder.inspect(folder, readable))
-    return CheckResult(findings.problems, manifest.summary)
+    return CheckResult(findings.problems, manifest.summary, findings.unused)
 
 
 def describe(folder: Path, result: CheckResult) -> list[str]:
     """The lines for a terminal."""
     name = str(folder) if can_be_shown(str(folder)) else repr(str(folder))
+    unused = [f"  note: {result.unused}"] if result.unused else []
     if result.ok:
-        return [f"{name}: good. {result.summary}"]
+        return [f"{name}: good. {result.summary}", *unused]
     count = f"{len(result.problems)} mistake{'' if len(result.problems) == 1 else 's'}"
-    return [f"{name}: {count}", *(f"  {problem}" for problem in result.problems)]
+    return [f"{name}: {count}", *(f"  {problem}" for problem in result.problems), *unused]
 
 
 def _is_readable(name: str, manifest: Manifest, listing: Listing) -> bool:

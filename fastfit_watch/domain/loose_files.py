@@ -30,7 +30,9 @@ class LooseFiles:
     @classmethod
     def from_note(cls, note: str | None) -> LooseFiles:
         """Read a note back; none at all means that there are no loose files."""
-        noted = json.loads(note or '{"names": [], "count": 0}')
+        if not note:
+            return cls()
+        noted = json.loads(note)
         return cls(tuple(noted["names"]), noted["count"])
 
     def to_note(self) -> str:
@@ -41,10 +43,10 @@ class LooseFiles:
     def message(self) -> str:
         """`2 files lie directly in inputs/ and are not used: a.jpg, b.jpg.`"""
         shown = ", ".join(one_line(name) for name in self.names[:_SHOWN])
-        more = f" and {self.count - _SHOWN} more" if self.count > _SHOWN else ""
         if self.count == 1:
             return f"1 file lies directly in inputs/ and is not used: {shown}."
-        return f"{self.count} files lie directly in inputs/ and are not used: {shown}{more}."
+        more = f" and {self.count - _SHOWN} more" if self.count > _SHOWN else ""
+        return f"{self.count} files lie directly in inputs/ and are not used: {shown + more}."
 
     @property
     def fix(self) -> str:

@@ -62,6 +62,13 @@ class Findings:
     is_marked_ready: bool = False
 
     @property
+    def unused(self) -> str:
+        """A sentence on pictures that no look uses, such as those that a pattern leaves out; empty if all are used."""
+        if self.manifest is None or not self.manifest.unused:
+            return ""
+        return f"no look uses {_some(self.manifest.unused)}"
+
+    @property
     def problems(self) -> tuple[str, ...]:
         """Every reason why the upload cannot be used as it is, a file that is missing with its line."""
         missing = (
@@ -110,7 +117,7 @@ class Findings:
         if faults and early == set(faults) and not early & self.proven:
             return replace(self, awaited=(*self.awaited, " ".join(faults.values())))
         sentences = (
-            f"{fault} {SUMS} proves that it came whole: save it anew." if name in early & self.proven else fault
+            f"{fault} SHA256SUMS proves that it came whole: save it anew." if name in early & self.proven else fault
             for name, fault in faults.items()
         )
         return replace(self, content_faults=(*self.content_faults, *sentences))

@@ -56,6 +56,7 @@ class UploadTracker:
         self._settings, self._ledger, self._watcher = settings, ledger, watcher
         self._folder_times, self._on_change = folder_times, on_change
         self._events: list[Job] = []
+        self._superseded: list[tuple[Job, Job]] = []
         self._uploads: dict[str, Upload] = {}
 
     def __len__(self) -> int:
@@ -88,8 +89,12 @@ class UploadTracker:
     def register(self, name: str, now_s: float) -> Upload:
         """Return the upload of this name. One that is not known yet is entered in the ledger."""
         if name not in self._uploads:
-            self._uploads[name] = Upload(self._ledger.find_or_create_unclaimed(name, now_s))
-            self.queue_event(self._uploads[name].job)
+            earlier = self._ledger.newest_job_named(name)
+            job = self._ledger.find_or_create_unclaimed(name, now_s)
+            self._uploads[name] = Upload(job)
+            self.queue_event(job)
+            if earlier is not None and earlier.id != job.id and earlier.claimed_s is not None:
+                self._superseded.append((earlier, job))
         return self._uploads[name]
 
     def reconsider(self, name: str, job: Job) -> None:
@@ -130,10 +135,15 @@ class UploadTracker:
         for job in events:
             logger.bind(job=job.id).info("{}: {}", job.status.value, job.reason)
             self._on_change(job)
+        superseded, self._superseded = self._superseded, []
+        for earlier, job in superseded:
+            logger.bind(job=earlier.id).info("the folder {!r} was uploaded again: see the job {!r}", job.name, job.id)
+            self._on_change(earlier)
 
     def drop_events(self) -> None:
         """Report nothing of what was undone, and read all folders again."""
         self._events.clear()
+        self._superseded.clear()
         self._folder_times.forget_all()
 
     # Stability and verdicts

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from loguru import logger
+
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import UploadError
 from fastfit_watch.domain.job import Job, Status
@@ -81,6 +83,8 @@ class UploadValidator:
             findings = findings.add_pictures(pictures)
         if isinstance(verdict := findings.judge(is_still=True), Verdict):
             return verdict
+        if findings.unused:
+            logger.bind(job=job.id).warning("{}", findings.unused)
         looks = tuple(_with_seed(look) for look in manifest.looks)
         parts = (job.id, job.name, findings.manifest_name, looks, hashes, listing.fingerprint, manifest.priority)
         return Claim(*parts)

@@ -146,10 +146,21 @@ class Publisher:
             behind = job is not None and job.status is Status.QUEUED and job_id not in shown
             if job is not None and (behind or job.status.is_open):
                 missed += self._publish_each([job], self._publish_one)
+            elif job is not None and self._newer(job) and (self._config.outputs / job.id / report.REPORT_FILE).exists():
+                missed += self._publish_each([job], self._publish_finished)
         self._unpublished |= dict.fromkeys(missed)
 
     def _publish_one(self, job: Job) -> None:
-        status_line.publish_status(self._config, job, (), None, _SHOWN_QUEUED)
+        status_line.publish_status(self._config, job, (), None, _SHOWN_QUEUED, self._newer(job))
+
+    def _publish_finished(self, job: Job) -> None:
+        """Write the status line of a finished job anew: its folder was uploaded again."""
+        status_line.publish_status(self._config, job, self._ledger.looks(job.id), None, 0, self._newer(job))
+
+    def _newer(self, job: Job) -> str:
+        """The job of the latest upload under the same name; empty if that is this one."""
+        newest = self._ledger.newest_job_named(job.name)
+        return newest.id if newest is not None and newest.id != job.id else ""
 
     def _publish_reports(self, budget_s: float) -> None:
         deadline_s, wrote = time.monotonic() + budget_s, True
@@ -159,7 +170,7 @@ class Publisher:
 
     def _report(self, job: Job) -> None:
         looks = self._ledger.looks(job.id)
-        report.publish_final(self._config, job, looks)
+        report.publish_final(self._config, job, looks, self._newer(job))
         if not self._ledger.confirm_report(job, write_notifications(self._config, job, looks, time.time())):
             return  # it has changed meanwhile: its next report follows
         self._progress.pop(job.id, None)
@@ -190,7 +201,8 @@ class Publisher:
             if progress is not None:
                 progress = replace(progress, eta_s=times_s.get(job.id))
             shown_job = replace(job, reason=f"paused: {halt}") if halt else job
-            status_line.publish_status(self._config, shown_job, looks[job.id], progress, position.get(job.id, 0))
+            place = position.get(job.id, 0)
+            status_line.publish_status(self._config, shown_job, looks[job.id], progress, place, self._newer(job))
 
         self._publish_each(shown, publish)
 

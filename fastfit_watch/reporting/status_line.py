@@ -17,14 +17,19 @@ SHOWN_QUEUED = 50  # so many in line know their place
 
 
 def publish_status(
-    config: Config, job: Job, looks: Sequence[LookRecord], progress: LookProgress | None, queue_position: int
+    config: Config,
+    job: Job,
+    looks: Sequence[LookRecord],
+    progress: LookProgress | None,
+    queue_position: int,
+    newer: str = "",
 ) -> None:
     """Write the job's one-line `status.txt`; nothing is written when the line has not changed.
 
-    queue_position: jobs that will be served before this one.
+    queue_position: jobs that will be served before this one. newer: the job of a later upload of the same name.
     """
     folder = config.outputs / job.id
-    line = status_line(job, looks, progress, queue_position) + "\n"
+    line = with_newer(status_line(job, looks, progress, queue_position), newer) + "\n"
     path = folder / STATUS_FILE
     if path.is_file() and path.read_text(encoding="utf-8") == line:
         return
@@ -52,6 +57,11 @@ def status_line(job: Job, looks: Sequence[LookRecord], progress: LookProgress | 
         made = sum(record.status is not LookStatus.WITHHELD for record in looks)
         return f"done: {_count(made, 'picture')} in {seconds:.0f} s{_kept_back(looks)}"
     return f"{job.status.value}: {job.reason}" if job.reason else job.status.value
+
+
+def with_newer(line: str, newer: str) -> str:
+    """The status line of a job whose folder was uploaded again as the job `newer`, if it was."""
+    return f"{line}; uploaded again: see {newer}" if newer else line
 
 
 def _remaining(progress: LookProgress | None) -> str:

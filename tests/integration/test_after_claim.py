@@ -57,6 +57,9 @@ def test_the_same_name_again_while_it_runs_and_after_it_is_done(daemon: DaemonPr
     for job, picture in jobs.items():
         assert names_of(daemon, job) == {picture}
         assert daemon.status(job).startswith("done")
+    assert "; uploaded again: see spring-2" in daemon.status("spring")
+    wait_for(lambda: daemon.status("spring-2").endswith("; uploaded again: see spring-3\n"), daemon)
+    assert "again" not in daemon.status("spring-3")
     pictures = {data for job in jobs for data in daemon.pictures(job).values()}
     assert len(pictures) == 3, "each was made of its own photograph"
     wait_for(lambda: not (daemon.inputs / "spring").exists(), daemon)

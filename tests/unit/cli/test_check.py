@@ -135,3 +135,9 @@ def test_check_loads_nothing_heavy(spring: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program, str(spring)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_pictures_that_no_look_uses_are_named_and_are_no_mistake(spring: Path) -> None:
+    Image.new("RGB", (48, 64), "navy").save(spring / "carla.png")
+    result = check_upload(spring, Limits())
+    assert result.ok and describe(spring, result)[1:] == ["  note: no look uses carla.png"]

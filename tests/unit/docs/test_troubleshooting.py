@@ -18,7 +18,7 @@ SPOKEN = (
     *("cli/check", "cli/try_on", "daemon/dispatcher", "daemon/worker_process", "worker/pipeline"),
     *("config/safe_yaml", "intake/manifest", "intake/upload_folder", "intake/validation", "intake/checksums"),
     *("intake/claim", "intake/watcher", "intake/scan", "intake/decoder", "intake/loop", "intake/uploads"),
-    "intake/admission",
+    *("intake/admission", "intake/review", "intake/control_files", "intake/loose_file_note", "domain/loose_files"),
 )
 ERRORS = frozenset(
     name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)
