@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from queue import Empty
@@ -26,7 +27,6 @@ from fastfit_watch.mini.drawing.figures import DrawnLook, draw_look
 PERSON_SIZE = (256, 192)
 ACCESSORY_SIZE = (128, 96)
 HELD_OUT_SEEDS = 1_000_000_000  # training draws seeds below this; evaluation and tests draw from it upwards
-CHUNK = 32  # looks handed over at once
 _SLOTS = 24  # chunks in flight
 
 # Field of a look -> shape and dtype. Garments: `cloth` is upper or dress, `second` is lower. `worn` is a mask, `seen`
@@ -76,12 +76,16 @@ def draw_pose_picture(look: DrawnLook) -> np.ndarray:
 
 
 class LookFeed:
-    """Draws looks in `processes` processes; `take` hands over the chunks that are ready."""
+    """Draws looks in `processes` processes; `take_ready` hands over the chunks that are ready.
 
-    def __init__(self, processes: int, first_seed: int) -> None:
+    chunk: looks handed over at once.
+    """
+
+    def __init__(self, processes: int, first_seed: int, chunk: int) -> None:
         context = multiprocessing.get_context("spawn")
+        self._chunk = chunk
         self._buffers = {
-            name: torch.zeros((_SLOTS * CHUNK, *shape), dtype=dtype).share_memory_()  # type: ignore[no-untyped-call]
+            name: torch.zeros((_SLOTS * chunk, *shape), dtype=dtype).share_memory_()  # type: ignore[no-untyped-call]
             for name, (shape, dtype) in _FIELDS.items()
         }
         self._free, self._ready = context.Queue(), context.Queue()
@@ -90,7 +94,7 @@ class LookFeed:
         self._processes: list[BaseProcess] = [
             context.Process(
                 target=_draw_forever,
-                args=(self._buffers, self._free, self._ready, first_seed + index, processes),
+                args=(self._buffers, self._free, self._ready, chunk, first_seed + index, processes),
                 daemon=True,
             )
             for index in range(processes)
@@ -108,7 +112,7 @@ class LookFeed:
             process.terminate()
 
     def take_ready(self, device: str, wait_s: float = 0.0, most: int = 2) -> Iterator[dict[str, Tensor]]:
-        """Hand over chunks of `CHUNK` looks on `device`, field by field: those that are ready.
+        """Hand over chunks of looks on `device`, field by field: those that are ready.
 
         wait_s: how long the first may take. most: chunks; the limit leaves time for training where drawing is quicker.
         """
@@ -117,22 +121,31 @@ class LookFeed:
                 slot = self._ready.get(timeout=wait_s) if wait_s and not turn else self._ready.get_nowait()
             except Empty:
                 return
-            rows = slice(slot * CHUNK, (slot + 1) * CHUNK)
+            rows = slice(slot * self._chunk, (slot + 1) * self._chunk)
             yield {name: buffer[rows].to(device, copy=True) for name, buffer in self._buffers.items()}
             self._free.put(slot)
 
 
-def _draw_forever(buffers: dict[str, Tensor], free: object, ready: object, seed: int, stride: int) -> None:
-    """Fill free slots until the parent ends this process. Seeds are dealt like cards: no two processes share one."""
+def _draw_forever(buffers: dict[str, Tensor], free: object, ready: object, chunk: int, seed: int, stride: int) -> None:
+    """Fill free slots until the parent ends this process, or ends itself. No two processes share a seed."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     while True:
         slot = free.get()  # type: ignore[attr-defined]
-        for row in range(slot * CHUNK, (slot + 1) * CHUNK):
+        for row in range(slot * chunk, (slot + 1) * chunk):
             _fill(buffers, row, draw_look(seed % HELD_OUT_SEEDS))
             seed += stride
         ready.put(slot)  # type: ignore[attr-defined]
+
+
+def _end_with_parent() -> None:
+    """End this process once its parent is gone, however that ended: a signal leaves it no time to end its children."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(0)
 
 
 def _fill(buffers: dict[str, Tensor], row: int, look: DrawnLook) -> None:

@@ -44,18 +44,19 @@ class Piece:
 class Stage:
     """The clock, weights, optimiser and moving average that all stages share.
 
-    Steps are taken on a copy in bfloat16, whose gradients move the float32 weights (Micikevicius et al. 2018).
+    Steps are taken on a copy, whose gradients move the float32 weights (Micikevicius et al. 2018).
 
+    dtype : of the copy: bfloat16 on a GPU; float32 on a CPU, many of which have no instructions for bfloat16.
     progress : float32 (), share of the stage's whole plan that is over, where a recorded step can read it.
     """
-
-    dtype = torch.bfloat16
 
     def __init__(self, name: str, piece: Piece, network: str = "", parts: tuple[str, ...] = ()) -> None:
         """network: whose weights are trained, if not those of the stage's own name. parts: only these modules of it."""
         self.name, self.folder, self.device = name, piece.folder, piece.device
         self._network_name = network or name
         self.network = load_stage(piece.folder, self._network_name, piece.device)
+        on_gpu = piece.device.startswith("cuda")
+        self.dtype = torch.bfloat16 if on_gpu else torch.float32
         for weight, value in self.network.named_parameters():
             value.requires_grad_(not parts or weight.startswith(parts))
         # Not the networks' own `to`, which warns of layers to be kept in float32; there are none.
@@ -71,7 +72,6 @@ class Stage:
         self._current, self._average = list(weights.values()), {name: value.clone() for name, value in weights.items()}
         self.progress = torch.zeros((), device=piece.device)
         self._rate = torch.ones((), device=piece.device)  # where a recorded step can read it
-        on_gpu = piece.device.startswith("cuda")
         self._optimiser = torch.optim.AdamW(
             self._weights,
             lr=self._rate if on_gpu else 1.0,

@@ -34,6 +34,7 @@ _OUTSIDE_WEIGHT = 0.15  # pixels outside the mask are composited from the origin
 _FULL_MASK = {True: 0.85, False: 0.2}  # share of samples, by whether the outfit is a whole one: as in evaluation
 _WHOLE_OUTFITS = [outfit for outfit, _ in OUTFITS]
 _SNR_LIMIT = 5.0
+_CHUNK = {True: 32, False: 4}  # looks taken in at once between two steps, by whether there is a GPU
 
 
 def train_parser(piece: Piece, feed: LookFeed) -> None:
@@ -164,7 +165,7 @@ def main() -> None:
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-    with LookFeed(options.processes, options.seed * 10_000_000) as feed:
+    with LookFeed(options.processes, options.seed * 10_000_000, _CHUNK[options.device.startswith("cuda")]) as feed:
         for name in options.stages.split(","):
             _TRAIN[name](piece, feed)
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,21 @@ DECODER = ("decoder.", "post_quant_conv.")
 
 def command(folder: Path, stages: str, *more: str) -> list[str]:
     """The trainer's line, as people type it."""
-    options = ["--device", "cpu", "--processes", "1", "--batch", "8", "--plan-seconds", "600", *more]
+    options = ["--device", "cpu", "--processes", "1", "--batch", "2", "--plan-seconds", "600", *more]
     return [sys.executable, "-m", "fastfit_watch.mini.train", "--out", str(folder), "--stages", stages, *options]
+
+
+def wait_until(holds: Callable[[], bool], running: subprocess.Popen[bytes]) -> None:
+    """Wait for a state that the trainer brings about while it runs."""
+    deadline_s = time.monotonic() + 120
+    while not holds():
+        assert running.poll() is None and time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def children(pid: int) -> set[int]:
+    """Processes that a process has started and that still run."""
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
 def train(folder: Path, stages: str, seconds: float) -> dict[str, dict[str, float]]:
@@ -63,14 +77,27 @@ def test_a_killed_run_loses_what_came_after_its_last_checkpoint_alone(tmp_path: 
     shutil.copytree(SHIPPED_MINI, tmp_path, dirs_exist_ok=True)
     log, before = tmp_path / "training.json", load_file(tmp_path / VAE)
     log.unlink()
-    deadline_s = time.monotonic() + 120
     with subprocess.Popen(command(tmp_path, "decoder", "--save-every", "0.5"), start_new_session=True) as running:
         try:
-            while not log.exists() or json.loads(log.read_text() or "{}").get("decoder", {}).get("steps", 0) < 2:
-                assert running.poll() is None and time.monotonic() < deadline_s
-                time.sleep(0.05)
+            wait_until(lambda: log.exists() and json.loads(log.read_text())["decoder"]["steps"] >= 2, running)
         finally:
             os.killpg(running.pid, signal.SIGKILL)
     kept = json.loads(log.read_text())["decoder"]
     assert any(not torch.equal(value, before[name]) for name, value in load_file(tmp_path / VAE).items())
     assert train(tmp_path, "decoder", 1.0)["decoder"]["steps"] > kept["steps"]
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_the_process_that_draws_ends_with_the_trainer(tmp_path: Path, end: signal.Signals) -> None:
+    line = command(tmp_path, "decoder", "--save-every", "0.1", "--processes", "2")
+    with subprocess.Popen(line) as running:
+        try:
+            wait_until((tmp_path / "training.json").exists, running)
+            started = children(running.pid)
+        finally:
+            running.send_signal(end)
+    assert len(started) >= 2  # those that draw, and multiprocessing's own
+    deadline_s = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in started):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
