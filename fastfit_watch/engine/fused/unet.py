@@ -189,7 +189,7 @@ class FusedUNet:
         collected: dict[str, KeysValues] | None,
     ) -> Tensor:
         rows = len(features) if buffers is None else buffers.rows
-        skips = [repeat(features, rows)]
+        skips = [features]
         for stage in self._down:
             for room in stage.rooms:
                 features = room(features, offsets, buffers, collected)
@@ -201,7 +201,7 @@ class FusedUNet:
             features = room(features, offsets, buffers, collected)
         for stage in self._up:
             for room in stage.rooms:
-                joined = torch.cat([features, skips.pop()], dim=-1)
+                joined = torch.cat([features, repeat(skips.pop(), rows)], dim=-1)
                 features = room(joined, offsets, buffers, collected, room is self._last_room)
                 if collected is not None and room is self._last_room:
                     return features  # the rest of a reference pass is thrown away
