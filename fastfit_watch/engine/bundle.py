@@ -1,6 +1,6 @@
 """A bundle: one directory of weights with its sizes, and the networks built from it.
 
-    bundle.json    name, revision, licence, sizes as [height, width], and the kind of parser
+    bundle.json    name, revision, licence, sizes as [height, width], the kind of parser and, if it likes, of blend
     scheduler/     scheduler_config.json
     vae/  unet/    config.json and diffusion_pytorch_model.safetensors
     parser/        the parser's own files
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from fastfit_watch.domain.errors import BundleError
 from fastfit_watch.domain.look import Category
+from fastfit_watch.engine.blending import Blend
 from fastfit_watch.engine.networks.unet import FastFitUNet
 from fastfit_watch.engine.noise_schedule import NoiseSchedule
 from fastfit_watch.engine.parsers.checkpoints import read_weights
@@ -63,6 +64,7 @@ class Bundle:
     person_size : what the model paints.
     garment_size : of upper, lower and dress. accessory_size : of shoe and bag.
     parser : which parser lies in `parser/`.
+    blend : how a made picture joins the photograph.
     """
 
     root: Path
@@ -73,6 +75,7 @@ class Bundle:
     garment_size: Size
     accessory_size: Size
     parser: ParserKind
+    blend: Blend = Blend.PUBLISHED
 
     @classmethod
     def open(cls, root: Path) -> Bundle:
@@ -87,6 +90,9 @@ class Bundle:
         kind = _text(path, entries, "parser")
         if kind not in list(ParserKind):
             raise BundleError(f"{path} names an unknown parser {kind!r}.", hint="Known: human-toolkit, mini.")
+        blend = entries.get("blend", Blend.PUBLISHED)
+        if blend not in list(Blend):
+            raise BundleError(f"{path} names an unknown blend {blend!r}.", hint="Known: published, seamless.")
         return cls(
             root,
             name=_text(path, entries, "name"),
@@ -96,6 +102,7 @@ class Bundle:
             garment_size=_size(path, entries, "garment_size"),
             accessory_size=_size(path, entries, "accessory_size"),
             parser=ParserKind(kind),
+            blend=Blend(blend),
         )
 
     @property

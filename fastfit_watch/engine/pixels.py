@@ -14,7 +14,7 @@ from fastfit_watch.engine.transfer import download_pixels, upload_pixels
 Pixels = NDArray[np.uint8]
 
 
-_MASKED = 128  # a mask byte from here on is repainted: 0.5 of 255, rounded as section 2 step 3 rounds it
+MASKED = 128  # a mask byte from here on is repainted: 0.5 of 255, rounded as section 2 step 3 rounds it
 
 
 def make_condition(mask: Tensor, masked_latents: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def to_tensor(picture: Pixels, device: torch.device | str = "cpu") -> Tensor:
 
 def mask_to_tensor(mask: Pixels, device: torch.device | str = "cpu") -> Tensor:
     """uint8 (H, W) to float32 (1, 1, H, W): 1 where the picture is repainted, else 0."""
-    return (upload_pixels(mask, device) >= _MASKED).float()[None, None]
+    return (upload_pixels(mask, device) >= MASKED).float()[None, None]
 
 
 def _planes(picture: Pixels, device: torch.device | str) -> Tensor:
@@ -67,7 +67,7 @@ def composite(generated: Pixels, picture: Pixels, mask: Pixels) -> Pixels:
     generated, picture : uint8 (H, W, 3). mask : uint8 (H, W).
     """
     result = picture.copy()
-    cv2.copyTo(generated, (mask >= _MASKED).view(np.uint8), result)
+    cv2.copyTo(generated, (mask >= MASKED).view(np.uint8), result)
     return result
 
 

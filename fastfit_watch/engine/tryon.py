@@ -17,6 +17,7 @@ from fastfit_watch.domain.errors import EngineError
 from fastfit_watch.domain.look import Category, Framing, MaskMode, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.engine.autoencoding import Autoencoder, PlainVAE, decode, encode
+from fastfit_watch.engine.blending import Blend, level_background
 from fastfit_watch.engine.bundle import Bundle, load_parser, load_scheduler, load_unet, load_vae
 from fastfit_watch.engine.cache import ContentCache, HitList
 from fastfit_watch.engine.fused.networks import FusedNetworks
@@ -66,7 +67,7 @@ class TryOnResult:
     ----------
     image : RGB; `crop`: the bundle's person size, `paste_back`: the original's size.
     seed : what it was sampled with.
-    seconds : wall seconds by stage: parse, mask, encode, references, denoise, decode, composite.
+    seconds : wall seconds by stage: parse, mask, encode, references, denoise, decode, blend (if seamless), composite.
     peak_vram_bytes : most memory in use on the device while the look was prepared and sampled, weights and what was
         done at the same time for its neighbours included; None on the CPU.
     rung : of the memory ladder, on which it was sampled.
@@ -261,9 +262,18 @@ class TryOnEngine:
             latents = self._denoise(prepared, clock, hits, partial(self._after_step, on_step))
             with clock.stage("decode"), self._at_work(self.vae):
                 generated = to_pixels(decode(self._vae, latents))
+            if self.bundle.blend is Blend.SEAMLESS:
+                with clock.stage("blend"), self._at_work(*self.parser.networks):
+                    generated = self._level(generated, prepared.person)
         most = max(filter(None, (prepared.peak_vram_bytes, peak.read())), default=None)
         seconds, counts = {**prepared.seconds, **clock.seconds}, {**prepared.cache, **hits.counts}
         return SampledLook(prepared, generated, seconds, most, self.rung, counts)
+
+    def _level(self, generated: Pixels, person: PreparedPerson) -> Pixels:
+        """Let the background inside the mask continue what is outside; the made picture says where background is."""
+        parsing = self.parser.parse(composite(generated, person.picture, person.mask))
+        background = (parsing.lip == 0) & (parsing.atr == 0)
+        return level_background(generated, person.picture, person.mask, background)
 
     def composite(self, sampled: SampledLook) -> TryOnResult:
         """Put a made picture into the photograph: work for the CPU, which may be done beside the next look."""
