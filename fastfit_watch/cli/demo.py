@@ -18,16 +18,16 @@ from fastfit_watch.system.atomic_write import make_folder
 _UPLOAD = "demo"
 _PEOPLE = {"anna": 23, "ben": 17, "chloe": 19}  # file name -> seed of the drawing
 _GARMENTS = {
-    "tee": ("upper", 162),
-    "knit": ("upper", 143),
-    "jeans": ("lower", 134),
-    "skirt": ("lower", 158),
-    "gown": ("dress", 123),
-    "sundress": ("dress", 119),
-    "sneakers": ("shoe", 127),
-    "pumps": ("shoe", 112),
+    "tee": ("upper", 105),
+    "knit": ("upper", 1685),
+    "jeans": ("lower", 280),
+    "skirt": ("lower", 136),
+    "gown": ("dress", 309),
+    "sundress": ("dress", 166),
+    "sneakers": ("shoe", 132),
+    "pumps": ("shoe", 103),
     "satchel": ("bag", 110),
-    "clutch": ("bag", 128),
+    "clutch": ("bag", 133),
 }
 _MANIFEST = """\
 # Every person wears every look: three people, four looks, twelve pictures.

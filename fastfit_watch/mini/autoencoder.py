@@ -1,7 +1,7 @@
 """The VAE's two stages: the whole of it before the UNet, its decoder once more after.
 
-Both count garments and accessories for more than their share of pixels, and compare the colours of every garment's
-region as a whole: what people know a garment by.
+Both count garments, bare skin and accessories for more than their share of pixels, and compare the colours of every
+such region as a whole: what people know a garment by.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from fastfit_watch.domain.look import Category
 from fastfit_watch.mini.buffers import Pictures, emphasis, to_unit
-from fastfit_watch.mini.feed import LookFeed
+from fastfit_watch.mini.feed import SKIN, LookFeed
 from fastfit_watch.mini.losses import picture_loss, region_loss, weighted_loss
 from fastfit_watch.mini.recorded import Variant
 from fastfit_watch.mini.stage import Piece, Stage
@@ -22,10 +22,11 @@ from fastfit_watch.mini.stage import Piece, Stage
 _KL_WEIGHT = 3e-4
 _HINT_SHARE = 0.2  # of the VAE's training: later it is free to use its channels as it likes
 _REGION_WEIGHT = 2.0
-_REGIONS = 1 + len(Category)
+_REGIONS = SKIN + 1
 _PAPER_SHADE = 10  # a flat-lay lies on one colour; what differs by more in any channel, of 255, is the garment
-_PEOPLE, _ACCESSORIES = "people", "accessories"
-_CAPACITY = 20_000
+_PEOPLE, _ACCESSORIES, _DETAILS = "people", "accessories", "details"
+_DETAILS_SHARE = 0.75  # of the VAE's training goes by on parts of pictures, of which four cost no more than a whole one
+_CAPACITY = 6_000
 _DECODER = ("decoder.", "post_quant_conv.")
 
 
@@ -36,7 +37,7 @@ def train_vae(piece: Piece, feed: LookFeed) -> None:
     looks = Pictures(feed, piece.device, fields, _CAPACITY)
 
     def loss_of(network: nn.Module, variant: Variant) -> Tensor:
-        pictures, labels = (_people if variant == _PEOPLE else _accessories)(looks, stage.batch)
+        pictures, labels = _choose(variant, looks, stage.batch)
         posterior = network.encode(pictures.to(stage.dtype)).latent_dist  # type: ignore[operator]
         rebuilt = network.decode(posterior.sample()).sample.float()  # type: ignore[operator]
         spread = posterior.kl().float().mean() / posterior.mean[0].numel()
@@ -44,8 +45,13 @@ def train_vae(piece: Piece, feed: LookFeed) -> None:
         loss: Tensor = _likeness(rebuilt, pictures, labels) + _KL_WEIGHT * spread + hint
         return loss
 
-    # One size of pictures each, so that they batch; garments of the two sizes come as often as the engine encodes them.
-    stage.run(loss_of, lambda: _ACCESSORIES if stage.steps % 4 == 3 else _PEOPLE, looks.refill)
+    def choose() -> str:
+        # One size of pictures each, so that they batch; accessories come about as often as the engine encodes them.
+        if stage.steps % 4 == 3:
+            return _ACCESSORIES
+        return _DETAILS if stage.done < _DETAILS_SHARE else _PEOPLE
+
+    stage.run(loss_of, choose, looks.refill)
     vae = stage.averaged()
     with torch.no_grad():
         samples = to_unit(looks.sample(4 * stage.batch, ["truth"])["truth"])
@@ -70,6 +76,21 @@ def train_decoder(piece: Piece, feed: LookFeed) -> None:
 
     stage.run(loss_of, lambda: _PEOPLE, looks.refill)
     stage.save()
+
+
+def _choose(variant: Variant, looks: Pictures, count: int) -> tuple[Tensor, Tensor]:
+    """Pictures of one size, float32 (B, 3, H, W) in [-1, 1], and their labels, uint8 (B, H, W)."""
+    if variant == _ACCESSORIES:
+        return _accessories(looks, count)
+    if variant == _PEOPLE:
+        return _people(looks, count // 2)
+    pictures, labels = _people(looks, count)
+    height, width = labels.shape[1] // 2, labels.shape[2] // 2
+    places = torch.rand(2, count, 1, device=labels.device)
+    rows = (places[0] * height).long() + torch.arange(height, device=labels.device)
+    columns = (places[1] * width).long() + torch.arange(width, device=labels.device)
+    where = torch.arange(count, device=labels.device)[:, None, None], rows[:, :, None], columns[:, None, :]
+    return pictures.permute(0, 2, 3, 1)[where].permute(0, 3, 1, 2), labels[where]
 
 
 def _likeness(rebuilt: Tensor, pictures: Tensor, labels: Tensor) -> Tensor:

@@ -14,10 +14,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from fastfit_watch.domain.look import Category
-from fastfit_watch.mini.feed import LookFeed
+from fastfit_watch.mini.feed import SKIN, WHOLE_OUTFITS, LookFeed, outfit_categories
 
 _FIRST_CHUNKS = {True: 16, False: 1}  # taken before training begins, by whether there is a GPU to encode them
-_CPU_LOOKS = 1000  # a machine without a GPU has less memory, and draws fewer looks
+# Encoded looks of each outfit, by whether there is a GPU, and by whether it is a whole outfit, as half of all are.
+_OUTFIT_LOOKS = {True: {True: 12_000, False: 1_500}, False: {True: 300, False: 40}}
+_CPU_LOOKS = 200  # a machine without a GPU has less memory, and draws fewer looks
 
 
 class Ring:
@@ -83,10 +85,9 @@ class Latents:
     Beside its latents, every look has its two masks and `emphasis`, float16 (1, h, w): how much a cell counts.
     """
 
-    def __init__(self, feed: LookFeed, vae: AutoencoderKL, scale: float, device: str, capacity: int) -> None:
-        """scale: of the latents. capacity: looks of each outfit."""
+    def __init__(self, feed: LookFeed, vae: AutoencoderKL, scale: float, device: str) -> None:
+        """scale: of the latents."""
         self._feed, self._vae, self._scale, self._device = feed, vae, scale, device
-        self._capacity = capacity
         self._rings: dict[int, Ring] = {}
         self.refill(120, _FIRST_CHUNKS[device.startswith("cuda")])
 
@@ -97,7 +98,8 @@ class Latents:
             for code in set(outfits):
                 looks = {name: value[chunk["outfit"] == code] for name, value in encoded.items()}
                 if code not in self._rings:
-                    self._rings[code] = Ring(self._capacity, looks)
+                    is_whole = set(outfit_categories(code)) in WHOLE_OUTFITS
+                    self._rings[code] = Ring(_OUTFIT_LOOKS[self._device.startswith("cuda")][is_whole], looks)
                 self._rings[code].add(looks)
 
     def choose(self) -> int:
@@ -116,20 +118,18 @@ class Latents:
         large = {name: to_unit(chunk[name]) for name in ("truth", "cloth", "second")}
         large |= {f"{name}_masked": person * (1 - mask) + mask * pose for name, mask in masks.items()}
         small = {name: to_unit(chunk[name]) for name in ("shoe", "bag")}
-        encoded = {
-            f"{name}_mask": functional.interpolate(mask, scale_factor=1 / 8, mode="nearest").half()
-            for name, mask in masks.items()
-        }
-        encoded["emphasis"] = functional.max_pool2d(emphasis(chunk["seen"]), 8).half()
+        encoded: dict[str, Tensor] = {}
         for pictures in (large, small):  # one pass a size
             latents = self._encode(torch.cat(list(pictures.values()))).chunk(len(pictures))
             encoded |= dict(zip(pictures, latents, strict=True))
+        stride = person.shape[-1] // encoded["truth"].shape[-1]
+        for name, mask in masks.items():
+            encoded[f"{name}_mask"] = functional.interpolate(mask, scale_factor=1 / stride, mode="nearest").half()
+        encoded["emphasis"] = functional.max_pool2d(emphasis(chunk["seen"]), stride).half()
         return encoded
 
     def _encode(self, pictures: Tensor) -> Tensor:
-        # On a CPU without its instructions, bfloat16 takes up to ninety times as long as float32.
-        with torch.autocast(pictures.device.type, torch.bfloat16, enabled=pictures.device.type == "cuda"):
-            posterior = self._vae.encode(pictures).latent_dist
+        posterior = self._vae.encode(pictures.to(self._vae.dtype)).latent_dist
         latents: Tensor = (posterior.mean.float() * self._scale).half()
         return latents
 
@@ -140,10 +140,10 @@ def to_unit(pictures: Tensor) -> Tensor:
 
 
 def emphasis(seen: Tensor) -> Tensor:
-    """How much a pixel counts, float32 (B, 1, H, W), by the garment it shows (uint8 (B, H, W), label + 1 or 0).
+    """How much a pixel counts, float32 (B, 1, H, W), by what it shows (uint8 (B, H, W), `seen` of a look).
 
     A shoe or a bag is half a percent of a picture: weighed like all else, it takes a colour between its own and the
     ground's.
     """
-    worn, accessory = seen > 0, seen > Category.DRESS.label + 1
+    worn, accessory = seen > 0, (seen > Category.DRESS.label + 1) & (seen < SKIN)
     return (1 + 2 * worn.float() + 10 * accessory.float())[:, None]

@@ -12,7 +12,7 @@ import argparse
 import json
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from fastfit_watch.engine.bundle import SHIPPED_MINI, Bundle
 from fastfit_watch.engine.tryon import TryOnEngine
 from fastfit_watch.mini.drawing.figures import DrawnLook, draw_look
 from fastfit_watch.mini.feed import HELD_OUT_SEEDS
+from fastfit_watch.mini.measures import compare
 
 Picture = NDArray[np.uint8]
 WHOLE_OUTFITS = (
@@ -37,17 +38,31 @@ WHOLE_OUTFITS = (
 RIVALS = 9
 _DIRECTIONS = 24
 _QUANTILES = 64
+_RIGHT_LENGTH = 0.05
 _SMALLEST_REGION_PX = 40  # a garment almost hidden behind another one says nothing about identity
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one run measured. `identity` maps a slot to (looks that chose their own garment, looks judged)."""
+    """What one run measured. `identity` maps a slot to (looks that chose their own garment, looks judged).
+
+    Of the rest see `measures.Likeness`: means over the looks, shares of all skin, hands and lengths that were judged;
+    a length is right within 5 % of the person's height.
+    """
 
     looks: int
     identity: dict[str, tuple[int, int]]
     ssim_mean: float
     ssim_worst: float
+    ssim_inside: float
+    background_error: float
+    edge_step: float
+    edge_step_truth: float
+    skin: float
+    hands: float
+    lengths_by_colour: float
+    lengths_by_parser: float
+    lengths_of_truth: float
     outside_untouched: bool
     repeats_equal: bool
     seconds_median: float
@@ -65,8 +80,8 @@ def evaluate(
 
     steps : None takes the preset's own number.
     """
-    looks = [draw_look(seed) for seed in seeds]
-    pictures, scores, seconds, untouched = [], [], [], True
+    looks = draw_looks(engine.bundle, seeds)
+    pictures, found, seconds, untouched = [], [], [], True
     for seed, look in zip(seeds, looks, strict=True):
         started_s = time.perf_counter()
         prepared = engine.prepare(*inputs(look), options_of(look, seed, steps, preset))
@@ -75,20 +90,40 @@ def evaluate(
         outside = np.asarray(prepared.mask) < 128
         untouched &= bool(np.array_equal(picture[outside], look.person[outside]))
         pictures.append(picture)
-        scores.append(float(structural_similarity(picture, look.truth, channel_axis=2)))
+        found.append(compare(look, picture, prepared.mask, lambda image: engine.parser.parse(image).lip))
     again = engine.try_on(*inputs(looks[0]), options_of(looks[0], seeds[0], steps, preset))
     return (
         Evaluation(
             len(looks),
             identity(looks, pictures),
-            float(np.mean(scores)),
-            float(np.min(scores)),
+            float(np.mean([likeness.ssim for likeness in found])),
+            min(likeness.ssim for likeness in found),
+            float(np.mean([likeness.ssim_inside for likeness in found])),
+            float(np.nanmean([likeness.background_error for likeness in found])),
+            float(np.nanmean([likeness.edge_step for likeness in found])),
+            float(np.nanmean([likeness.edge_step_truth for likeness in found])),
+            _share(flag for likeness in found for flag in likeness.skin),
+            _share(flag for likeness in found for flag in likeness.hands),
+            _share(length <= _RIGHT_LENGTH for likeness in found for length in likeness.lengths_by_colour),
+            _share(length <= _RIGHT_LENGTH for likeness in found for length in likeness.lengths_by_parser),
+            _share(length <= _RIGHT_LENGTH for likeness in found for length in likeness.lengths_of_truth),
             untouched,
             bool(np.array_equal(np.asarray(again.image), pictures[0])),
             float(np.median(seconds)),
         ),
         pictures,
     )
+
+
+def draw_looks(bundle: Bundle, seeds: Iterable[int]) -> list[DrawnLook]:
+    """Held-out looks at a bundle's sizes."""
+    sizes = bundle.person_size, bundle.garment_size, bundle.accessory_size
+    return [draw_look(seed, None, *sizes) for seed in seeds]
+
+
+def _share(flags: Iterable[bool]) -> float:
+    found = list(flags)
+    return sum(found) / len(found) if found else float("nan")
 
 
 def inputs(look: DrawnLook) -> tuple[Image.Image, dict[Category, Image.Image]]:
@@ -157,7 +192,7 @@ def distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
 
 def draw_sheet(looks: Sequence[DrawnLook], pictures: Sequence[Picture]) -> Image.Image:
     """A page for the eye: person, garments, result and truth, one row a look."""
-    width, height = 192, 256
+    height, width = looks[0].person.shape[:2]
     page = Image.new("RGB", (width * 7, height * len(looks)), "white")
     for row, (look, picture) in enumerate(zip(looks, pictures, strict=True)):
         cells = [look.person, *look.garments.values()]
@@ -173,6 +208,12 @@ def _print_table(result: Evaluation) -> None:
     for slot, (own, judged) in result.identity.items():
         rows[f"own garment nearest of 10: {slot}"] = f"{own} of {judged} ({own / max(judged, 1):.1%})"
     rows["mean SSIM to the truth"] = f"{result.ssim_mean:.4f} (worst {result.ssim_worst:.4f})"
+    rows["SSIM inside the mask"] = f"{result.ssim_inside:.4f}"
+    rows["background in the mask, of 255"] = f"{result.background_error:.2f}"
+    rows["step at the mask's edge, of 255"] = f"{result.edge_step:.2f} (the drawing's own {result.edge_step_truth:.2f})"
+    rows["skin, hands present"] = f"{result.skin:.1%}, {result.hands:.1%}"
+    rows["hems and sleeves right, by colour"] = f"{result.lengths_by_colour:.1%} (truth {result.lengths_of_truth:.1%})"
+    rows["hems and sleeves right, by parser"] = f"{result.lengths_by_parser:.1%}"
     rows["outside the mask untouched"] = str(result.outside_untouched)
     rows["same seed, same bytes"] = str(result.repeats_equal)
     rows["seconds per picture (median)"] = f"{result.seconds_median:.2f}"
@@ -190,7 +231,7 @@ def main() -> None:
     parser.add_argument("--compare-presets", action="store_true", help="print all presets side by side, nothing else")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--sheet", type=Path, help="write the first 12 looks as one picture")
+    parser.add_argument("--sheet", type=Path, help="write the first 24 looks as one picture")
     options = parser.parse_args()
     engine = TryOnEngine.load(Bundle.open(options.bundle), options.device)
     seeds = range(HELD_OUT_SEEDS, HELD_OUT_SEEDS + options.looks)
@@ -202,7 +243,7 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
     if options.sheet:
-        draw_sheet([draw_look(seed) for seed in seeds[:12]], pictures[:12]).save(options.sheet)
+        draw_sheet(draw_looks(engine.bundle, seeds[:24]), pictures[:24]).save(options.sheet)
 
 
 if __name__ == "__main__":

@@ -22,15 +22,17 @@ from fastfit_watch.domain.look import Category
 from fastfit_watch.engine.parsers.parsing import Parsing
 from fastfit_watch.engine.parsers.pose_drawing import detect_size, draw_pose, resize_back
 from fastfit_watch.engine.preprocessing.mask import full_mask, worn_mask
-from fastfit_watch.mini.drawing.figures import DrawnLook, draw_look
+from fastfit_watch.mini.drawing.figures import OUTFITS, DrawnLook, draw_look
 
-PERSON_SIZE = (256, 192)
-ACCESSORY_SIZE = (128, 96)
+PERSON_SIZE = (384, 288)
+ACCESSORY_SIZE = (192, 144)
+SKIN = 1 + len(Category)  # the label of bare skin in `seen`
 HELD_OUT_SEEDS = 1_000_000_000  # training draws seeds below this; evaluation and tests draw from it upwards
-_SLOTS = 24  # chunks in flight
+_SLOTS = 16  # chunks in flight
+_SKIN_LIP = (13, 14, 15, 16, 17)  # face and neck, arms, legs
 
 # Field of a look -> shape and dtype. Garments: `cloth` is upper or dress, `second` is lower. `worn` is a mask, `seen`
-# labels the garments of `truth`.
+# labels the garments of `truth` (label + 1) and its bare skin (`SKIN`).
 _FIELDS: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
     "person": ((*PERSON_SIZE, 3), torch.uint8),
     "truth": ((*PERSON_SIZE, 3), torch.uint8),
@@ -48,6 +50,7 @@ _FIELDS: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
     "bag": ((*ACCESSORY_SIZE, 3), torch.uint8),
     "outfit": ((), torch.int64),
 }
+WHOLE_OUTFITS = [outfit for outfit, _ in OUTFITS]
 FIELD_OF = {
     Category.UPPER: "cloth",
     Category.DRESS: "cloth",
@@ -78,12 +81,12 @@ def draw_pose_picture(look: DrawnLook) -> np.ndarray:
 class LookFeed:
     """Draws looks in `processes` processes; `take_ready` hands over the chunks that are ready.
 
-    chunk: looks handed over at once.
+    chunk: looks handed over at once. taken: looks handed over so far.
     """
 
     def __init__(self, processes: int, first_seed: int, chunk: int) -> None:
         context = multiprocessing.get_context("spawn")
-        self._chunk = chunk
+        self._chunk, self.taken = chunk, 0
         self._buffers = {
             name: torch.zeros((_SLOTS * chunk, *shape), dtype=dtype).share_memory_()  # type: ignore[no-untyped-call]
             for name, (shape, dtype) in _FIELDS.items()
@@ -124,6 +127,7 @@ class LookFeed:
             rows = slice(slot * self._chunk, (slot + 1) * self._chunk)
             yield {name: buffer[rows].to(device, copy=True) for name, buffer in self._buffers.items()}
             self._free.put(slot)
+            self.taken += self._chunk
 
 
 def _draw_forever(buffers: dict[str, Tensor], free: object, ready: object, chunk: int, seed: int, stride: int) -> None:
@@ -135,7 +139,7 @@ def _draw_forever(buffers: dict[str, Tensor], free: object, ready: object, chunk
     while True:
         slot = free.get()  # type: ignore[attr-defined]
         for row in range(slot * chunk, (slot + 1) * chunk):
-            _fill(buffers, row, draw_look(seed % HELD_OUT_SEEDS))
+            _fill(buffers, row, draw_look(seed % HELD_OUT_SEEDS, None, PERSON_SIZE, PERSON_SIZE, ACCESSORY_SIZE))
             seed += stride
         ready.put(slot)  # type: ignore[attr-defined]
 
@@ -161,7 +165,7 @@ def _fill(buffers: dict[str, Tensor], row: int, look: DrawnLook) -> None:
         "lip": look.lip,
         "atr": look.atr,
         "densepose": look.densepose,
-        "seen": look.worn,
+        "seen": np.where(np.isin(look.truth_lip, _SKIN_LIP) & (look.worn == 0), np.uint8(SKIN), look.worn),
         "points": look.keypoints[:18],
     }
     fields |= {FIELD_OF[category]: picture for category, picture in look.garments.items()}

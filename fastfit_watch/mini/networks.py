@@ -15,30 +15,31 @@ from fastfit_watch.engine.networks.unet import FastFitUNet
 from fastfit_watch.engine.parsers.mini import MiniParserNetwork
 from fastfit_watch.mini.feed import ACCESSORY_SIZE, PERSON_SIZE
 
-PARSER_CONFIG: dict[str, Any] = {"widths": [16, 32, 48, 64, 96, 96], "height": PERSON_SIZE[0]}
+PARSER_CONFIG: dict[str, Any] = {"widths": [16, 32, 48, 64, 96, 96], "height": 256}
 VAE_CONFIG: dict[str, Any] = {
     "in_channels": 3,
     "out_channels": 3,
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "block_out_channels": [32, 48, 64, 96],
+    "down_block_types": ["DownEncoderBlock2D"] * 3,
+    "up_block_types": ["UpDecoderBlock2D"] * 3,
+    "block_out_channels": [24, 48, 64],
     "layers_per_block": 1,
     "latent_channels": 4,
-    "norm_num_groups": 16,
+    "norm_num_groups": 8,
+    "mid_block_add_attention": False,
     "sample_size": PERSON_SIZE[0],
 }
 UNET_CONFIG: dict[str, Any] = {
     "in_channels": 9,
     "out_channels": 4,
-    "block_out_channels": [64, 96, 96, 96],
-    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
-    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+    "block_out_channels": [32, 64, 160, 192],
+    "down_block_types": ["DownBlock2D"] * 2 + ["CrossAttnDownBlock2D"] * 2,
+    "up_block_types": ["CrossAttnUpBlock2D"] * 2 + ["UpBlock2D"] * 2,
     "layers_per_block": 1,
     "attention_head_dim": 4,
     "cross_attention_dim": None,
-    "norm_num_groups": 32,
+    "norm_num_groups": 8,
     "num_class_embeds": 5,
-    "sample_size": PERSON_SIZE[0] // 8,
+    "sample_size": PERSON_SIZE[0] // 4,
 }
 SCHEDULER_CONFIG: dict[str, Any] = {
     "_class_name": "DDPMScheduler",
@@ -52,14 +53,15 @@ SCHEDULER_CONFIG: dict[str, Any] = {
 }
 BUNDLE: dict[str, Any] = {
     "name": "mini",
-    "revision": "3",
+    "revision": "4",
     "licence": "Apache-2.0",
     "person_size": list(PERSON_SIZE),
     "garment_size": list(PERSON_SIZE),
     "accessory_size": list(ACCESSORY_SIZE),
     "parser": "mini",
+    "blend": "seamless",
 }
-_WEIGHTS = {
+WEIGHTS = {
     "parser": "parser/model.safetensors",
     "vae": "vae/diffusion_pytorch_model.safetensors",
     "unet": "unet/diffusion_pytorch_model.safetensors",
@@ -78,7 +80,7 @@ def build(stage: str) -> nn.Module:
 def load_stage(folder: Path, stage: str, device: str) -> nn.Module:
     """The network of a stage as last saved in `folder`, or a fresh one; float32 on `device`."""
     network = build(stage)
-    saved = folder / _WEIGHTS[stage]
+    saved = folder / WEIGHTS[stage]
     if saved.exists():
         network.load_state_dict({name: value.float() for name, value in load_file(saved).items()})
     return network.to(device)
@@ -86,7 +88,7 @@ def load_stage(folder: Path, stage: str, device: str) -> nn.Module:
 
 def save_stage(folder: Path, stage: str, weights: dict[str, torch.Tensor], extra: dict[str, Any] | None = None) -> None:
     """Write a stage's weights (as float16) and configuration. `extra` joins what the configuration has already."""
-    path = folder / _WEIGHTS[stage]
+    path = folder / WEIGHTS[stage]
     path.parent.mkdir(parents=True, exist_ok=True)
     known = read_json(path.parent / "config.json")
     config = known | {"parser": PARSER_CONFIG, "vae": VAE_CONFIG, "unet": UNET_CONFIG}[stage] | (extra or {})

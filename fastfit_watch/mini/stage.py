@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +14,10 @@ from torch import Tensor, nn
 
 from fastfit_watch.mini.networks import load_stage, read_json, save_stage, write_json
 from fastfit_watch.mini.recorded import RecordedSteps, Variant
+from fastfit_watch.mini.working_copy import channels_last, working_copy
 
-PLAN_S = {"parser": 70.0, "vae": 310.0, "unet": 900.0, "decoder": 60.0}  # full training time of each stage on one H200
-_BATCH = {"parser": 96, "vae": 40, "unet": 64, "decoder": 48}
+PLAN_S = {"parser": 60.0, "vae": 150.0, "unet": 700.0, "decoder": 60.0}  # full training time of each stage on one H100
+_BATCH = {"parser": 96, "vae": 32, "unet": 64, "decoder": 24}
 _PEAK_RATE = {"parser": 2e-3, "vae": 1e-3, "unet": 7e-4, "decoder": 4e-4}
 _EMA_DECAY = {"parser": 0.99, "vae": 0.998, "unet": 0.9993, "decoder": 0.995}
 _WARMUP_STEPS = 100
@@ -54,13 +54,13 @@ class Stage:
         """network: whose weights are trained, if not those of the stage's own name. parts: only these modules of it."""
         self.name, self.folder, self.device = name, piece.folder, piece.device
         self._network_name = network or name
-        self.network = load_stage(piece.folder, self._network_name, piece.device)
+        self.network = channels_last(load_stage(piece.folder, self._network_name, piece.device))
         on_gpu = piece.device.startswith("cuda")
         self.dtype = torch.bfloat16 if on_gpu else torch.float32
         for weight, value in self.network.named_parameters():
             value.requires_grad_(not parts or weight.startswith(parts))
-        # Not the networks' own `to`, which warns of layers to be kept in float32; there are none.
-        self._working = nn.Module.to(copy.deepcopy(self.network), self.dtype)
+        # The master's tensors are laid out as the copy's, since the optimiser goes through memory in order.
+        self._working = working_copy(self.network, piece.device)
         self._weights = _trained(self.network)
         self.batch = piece.batch or _BATCH[name]
         self._log = piece.folder / "training.json"
@@ -121,7 +121,7 @@ class Stage:
         loss = loss_of(self._working, variant)
         loss.backward()  # type: ignore[no-untyped-call]
         for weight, copied in zip(self._weights, _trained(self._working), strict=True):
-            weight.grad = None if copied.grad is None else copied.grad.to(weight.dtype)
+            weight.grad = None if copied.grad is None else torch.empty_like(weight).copy_(copied.grad)
         nn.utils.clip_grad_norm_(self._weights, 1.0)
         self._optimiser.step()
         with torch.no_grad():

@@ -30,7 +30,7 @@ def evaluation(engine: TryOnEngine) -> Evaluation:
 
 def test_weights_are_small_enough_to_ship() -> None:
     size = sum(path.stat().st_size for path in Path(SHIPPED_MINI).rglob("*") if path.is_file())
-    assert size <= 16_000_000
+    assert size <= 40_000_000
 
 
 def test_pixels_outside_the_mask_are_untouched(evaluation: Evaluation) -> None:
@@ -42,15 +42,28 @@ def test_the_same_seed_gives_the_same_bytes(evaluation: Evaluation) -> None:
 
 
 def test_results_resemble_the_truth(evaluation: Evaluation) -> None:
-    """0.88 with the shipped weights; what broken weights, masks or references fall through."""
-    assert evaluation.ssim_mean > 0.85
+    """0.91 and 0.85 with the shipped weights, 0.62 inside the mask; the person undressed already has 0.90 in all."""
+    assert evaluation.ssim_mean > 0.9 and evaluation.ssim_worst > 0.82
+    assert evaluation.ssim_inside > 0.58
+
+
+def test_the_background_inside_the_mask_continues_what_is_outside(evaluation: Evaluation) -> None:
+    """It had an error of 22 and a step of 15 before the revision 4; what is left are mostly outlines out of place."""
+    assert evaluation.background_error < 10
+    assert evaluation.edge_step < 5
+
+
+def test_skin_hands_and_lengths_are_right(evaluation: Evaluation) -> None:
+    assert evaluation.skin > 0.9 and evaluation.hands > 0.93
+    assert evaluation.lengths_by_colour > 0.9 and evaluation.lengths_by_parser > 0.93
+    assert evaluation.lengths_of_truth > 0.93, "else the measure would be at fault, not the pictures"
 
 
 def test_dressed_regions_resemble_their_own_garment(evaluation: Evaluation) -> None:
-    """By chance one in ten would; with the shipped weights 40 of 41 of these looks do."""
+    """By chance one in ten would; with the shipped weights all 41 of these looks do."""
     own = sum(own for own, _ in evaluation.identity.values())
     judged = sum(judged for _, judged in evaluation.identity.values())
-    assert judged >= 20 and own / judged > 0.9
+    assert judged >= 20 and own / judged > 0.95
 
 
 def test_the_truth_itself_is_always_nearest_to_its_own_garment() -> None:

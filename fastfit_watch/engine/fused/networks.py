@@ -93,4 +93,5 @@ class FusedNetworks:
                 calls.append((Shape(head_size + SPARE_CHANNELS, layer.tokens), layer.heads, 1))
             yield from (call for call in calls if call[0] not in seen)
             seen |= {shape for shape, _, _ in calls}
-        yield Shape(self.vae.widest_head, height * width), 1, 1
+        if self.vae.widest_head is not None:
+            yield Shape(self.vae.widest_head, height * width), 1, 1

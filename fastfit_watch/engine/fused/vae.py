@@ -42,9 +42,10 @@ class FusedVAE:
         return self._decoder.first.weight.dtype
 
     @property
-    def widest_head(self) -> int:
-        """Channels of the attention layer, which has one head."""
-        return int(self._decoder.attention.channels)
+    def widest_head(self) -> int | None:
+        """Channels of the attention layer, which has one head; None where there is no such layer."""
+        attention = self._decoder.attention
+        return None if attention is None else int(attention.channels)
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) in [-1, 1] to mean and standard deviation of the latents, float32 (B, 4, H/8, W/8), unscaled."""
@@ -111,7 +112,8 @@ class _Way:
         self.first = Convolution.of(conv_in).padded(round_up(conv_in.in_channels), conv_in.out_channels)
         self.stages = [_Stage([Resnet(resnet) for resnet in block.resnets], _resize(block)) for block in blocks]
         self._middle = Resnet(module.mid_block.resnets[0]), Resnet(module.mid_block.resnets[1])
-        self.attention = _Attention(module.mid_block.attentions[0], attention)
+        middle = module.mid_block.attentions[0]
+        self.attention = None if middle is None else _Attention(middle, attention)
         self._norm = Norm.of(module.conv_norm_out)
         self._last = Convolution.of(conv_out).padded(conv_out.in_channels, round_up(conv_out.out_channels))
 
@@ -122,7 +124,9 @@ class _Way:
 
     def middle(self, picture: Tensor) -> Tensor:
         first, second = self._middle
-        picture = self.attention(first(picture, first.offset))
+        picture = first(picture, first.offset)
+        if self.attention is not None:
+            picture = self.attention(picture)
         return second(picture, second.offset)
 
     def leave(self, picture: Tensor) -> Tensor:

@@ -102,7 +102,10 @@ class FastFitUNet(UNet2DConditionModel):  # type: ignore[misc]  # diffusers has 
             features, passed = block(features, embedding, **_attention_arguments(block, attention))
             skips.extend(passed)
         features = self.mid_block(features, embedding, **_attention_arguments(self.mid_block, attention))
-        for block in self.up_blocks:
+        for index, block in enumerate(self.up_blocks):
+            if collect is not None and not any(_attends(later) for later in self.up_blocks[index:]):
+                result: Tensor = features  # the rest of a reference pass is thrown away
+                return result
             count = len(block.resnets)
             taken, skips = tuple(skips[-count:]), skips[:-count]
             # A side that is no multiple of 8 loses a pixel on the way down; the waiting skip knows what to go back to.
@@ -115,4 +118,8 @@ class FastFitUNet(UNet2DConditionModel):  # type: ignore[misc]  # diffusers has 
 
 def _attention_arguments(block: nn.Module, attention: dict[str, Any]) -> dict[str, Any]:
     """Keyword arguments for a block: those without attention layers take none."""
-    return {"cross_attention_kwargs": attention} if getattr(block, "has_cross_attention", False) else {}
+    return {"cross_attention_kwargs": attention} if _attends(block) else {}
+
+
+def _attends(block: nn.Module) -> bool:
+    return bool(getattr(block, "has_cross_attention", False))

@@ -29,7 +29,7 @@ HAIRS: tuple[Colour, ...] = (
     (150, 150, 154),
     (228, 222, 212),
 )
-HAIR_STYLES = ("short", "bob", "long", "bun", "curly", "bald", "side")
+HAIR_STYLES = ("short", "bob", "long", "bun", "curly", "bald", "side", "ponytail", "afro")
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,16 @@ def draw_person_traits(rng: np.random.Generator) -> Person:
     joints = draw_pose(rng, build)
     skin = SKINS[int(rng.integers(len(SKINS)))]
     hair = HAIRS[int(rng.integers(len(HAIRS)))]
-    style = str(rng.choice(HAIR_STYLES, p=(0.2, 0.18, 0.2, 0.14, 0.12, 0.06, 0.10)))
+    style = str(rng.choice(HAIR_STYLES, p=(0.18, 0.14, 0.17, 0.11, 0.1, 0.06, 0.08, 0.09, 0.07)))
     lips = tuple(0.55 * part + 0.45 * tone for part, tone in zip(skin, (176, 62, 66), strict=True))
     return Person(skin, hair, style, lips, build, joints)  # type: ignore[arg-type]
 
 
 def draw_pose(rng: np.random.Generator, build: float) -> dict[str, Points]:
     """Joints of a standing figure: head top at (0, 0), soles near y = 1."""
-    lean = float(rng.uniform(-0.012, 0.012))
+    lean = float(rng.uniform(-0.016, 0.016))
     shoulder, hip = 0.098 * build, 0.058 * build
-    spread = float(rng.uniform(0.004, 0.05))
+    spread = float(rng.uniform(0.0, 0.055))
     tilt = float(rng.uniform(-0.008, 0.008))
     joints: dict[str, Points] = {
         "head": np.array([tilt, 0.068]),
@@ -82,11 +82,13 @@ def draw_pose(rng: np.random.Generator, build: float) -> dict[str, Points]:
     for side, sign in (("right", -1.0), ("left", 1.0)):
         top = np.array([sign * shoulder, 0.192 + float(rng.uniform(-0.004, 0.004))])
         joints[f"{side}_shoulder"] = top
-        if rng.random() < 0.14:  # hand on the hip
+        pick = rng.random()
+        if pick < 0.14:  # hand on the hip
             elbow = top + np.array([sign * 0.105, 0.135])
             wrist = np.array([lean + sign * (hip + 0.042), 0.42])
-        else:
-            upper, lower = float(rng.uniform(0.14, 0.42)), float(rng.uniform(-0.02, 0.3))
+        else:  # hanging, or in front of the body
+            upper = float(rng.uniform(0.14, 0.46))
+            lower = float(rng.uniform(-0.75, -0.2) if pick < 0.28 else rng.uniform(-0.05, 0.34))
             elbow = top + 0.165 * np.array([sign * np.sin(upper), np.cos(upper)])
             wrist = elbow + 0.145 * np.array([sign * np.sin(lower), np.cos(lower)])
         joints[f"{side}_elbow"], joints[f"{side}_wrist"] = elbow, wrist
@@ -95,7 +97,7 @@ def draw_pose(rng: np.random.Generator, build: float) -> dict[str, Points]:
         base = np.array([lean + sign * hip, 0.52])
         ankle = np.array([sign * (0.045 * build + spread), 0.945])
         joints[f"{side}_hip"], joints[f"{side}_ankle"] = base, ankle
-        joints[f"{side}_knee"] = 0.5 * (base + ankle) + np.array([sign * float(rng.uniform(-0.004, 0.008)), 0.0])
+        joints[f"{side}_knee"] = 0.5 * (base + ankle) + np.array([sign * float(rng.uniform(-0.004, 0.014)), 0.0])
         joints[f"{side}_toe"] = ankle + np.array([sign * 0.022, 0.034])
     return joints
 

@@ -33,6 +33,8 @@ class Canvas:
         pixels = self.to_pixels(outline)
         for name, value in (labels or {}).items():
             cv2.fillPoly(self.labels[name], [_fixed(pixels)], value, cv2.LINE_8, _SUBPIXEL_BITS)
+        if not opacity:
+            return
         large = (pixels + 0.5) * _OVERSAMPLING - 0.5
         left, top = np.maximum(np.floor(large.min(0)).astype(int) - 1, 0)
         right, bottom = np.minimum(np.ceil(large.max(0)).astype(int) + 2, self._large.shape[1::-1])
@@ -40,11 +42,14 @@ class Canvas:
             return
         cover = np.zeros((bottom - top, right - left), np.uint8)
         cv2.fillPoly(cover, [_fixed(large - (left, top))], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
+        share = (cover.astype(np.float32) * (opacity / 255))[..., None]
+        block = self._large[top:bottom, left:right]
+        if isinstance(paint, Flat):
+            block += share * (paint.colour - block)
+            return
         columns = ((np.arange(left, right) + 0.5) / _OVERSAMPLING - 0.5 - self.origin[0]) / self.scale
         rows = ((np.arange(top, bottom) + 0.5) / _OVERSAMPLING - 0.5 - self.origin[1]) / self.scale
         x, y = np.meshgrid(columns.astype(np.float32), rows.astype(np.float32))
-        share = (cover.astype(np.float32) * (opacity / 255))[..., None]
-        block = self._large[top:bottom, left:right]
         block += share * (paint(x, y) - block)
 
     def stroke(self, points: Points, width: float, colour: tuple[float, float, float], opacity: float = 1.0) -> None:
@@ -64,9 +69,11 @@ class Canvas:
 
     def cover(self, paint: Paint) -> None:
         """Paint the whole picture."""
-        (height, width), (x0, y0), scale = self.size, self.origin, self.scale
-        corners = np.array([(-1, -1), (width + 1, -1), (width + 1, height + 1), (-1, height + 1)], np.float64)
-        self.fill((corners - (x0, y0)) / scale, paint)
+        rows, columns = (
+            (((np.arange(length) + 0.5) / _OVERSAMPLING - 0.5 - start) / self.scale).astype(np.float32)
+            for length, start in zip(self._large.shape[:2], self.origin[::-1], strict=True)
+        )
+        self._large[:] = paint(*np.meshgrid(columns, rows))
 
     def picture(self) -> NDArray[np.uint8]:
         """The finished picture, uint8 (H, W, 3)."""
@@ -82,12 +89,13 @@ def _fixed(pixels: Points) -> NDArray[np.int32]:
     return np.rint(pixels * (1 << _SUBPIXEL_BITS)).astype(np.int32)
 
 
-def limb(start: Points, end: Points, start_radius: float, end_radius: float) -> Points:
-    """Outline of a tapered limb with round ends."""
+def limb(start: Points, end: Points, start_radius: float, end_radius: float, *, flat_end: bool = False) -> Points:
+    """Outline of a tapered limb with round ends; flat_end cuts it straight across at `end`, as cloth is cut."""
     along = end - start
     angle = float(np.arctan2(along[1], along[0]))
     turn = np.linspace(0, np.pi, 9)
-    far = end + end_radius * np.stack([np.cos(angle + np.pi / 2 - turn), np.sin(angle + np.pi / 2 - turn)], 1)
+    far_turn = turn[[0, -1]] if flat_end else turn
+    far = end + end_radius * np.stack([np.cos(angle + np.pi / 2 - far_turn), np.sin(angle + np.pi / 2 - far_turn)], 1)
     near = start + start_radius * np.stack([np.cos(angle - np.pi / 2 - turn), np.sin(angle - np.pi / 2 - turn)], 1)
     return np.concatenate([far, near])
 
@@ -108,6 +116,25 @@ def smooth(points: Points, rounds: int = 2) -> Points:
     return points
 
 
-def flat(colour: tuple[float, float, float]) -> Paint:
+def smooth_open(points: Points, rounds: int = 2) -> Points:
+    """Round the corners of a line but for its two ends (Chaikin 1974)."""
+    for _ in range(rounds):
+        before, after = points[:-1], points[1:]
+        middle = np.stack([0.75 * before + 0.25 * after, 0.25 * before + 0.75 * after], 1).reshape(-1, 2)
+        points = np.vstack([points[:1], middle[1:-1], points[-1:]])
+    return points
+
+
+class Flat:
     """Paint of one colour."""
-    return lambda x, y: np.broadcast_to(np.asarray(colour, np.float32), (*x.shape, 3))
+
+    def __init__(self, colour: tuple[float, float, float]) -> None:
+        self.colour = np.asarray(colour, np.float32)
+
+    def __call__(self, x: Values, y: Values) -> Values:
+        return np.broadcast_to(self.colour, (*x.shape, 3))
+
+
+def flat(colour: tuple[float, float, float]) -> Flat:
+    """Paint of one colour."""
+    return Flat(colour)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 Colour = tuple[float, float, float]  # RGB, 0..255
 Array = NDArray[Any]
 
-KINDS = ("plain", "stripes", "bars", "checks", "dots", "hearts", "diamonds")
-_WEIGHTS = (0.34, 0.13, 0.11, 0.13, 0.13, 0.08, 0.08)
+KINDS = ("plain", "stripes", "bars", "checks", "dots", "hearts", "diamonds", "zigzag", "blocks")
+_WEIGHTS = (0.33, 0.11, 0.11, 0.11, 0.11, 0.06, 0.07, 0.05, 0.05)
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,10 @@ def _accent(fabric: Fabric, u: Array, v: Array) -> Array:
             return _soft(np.hypot(a, b) - 0.30)
         case "diamonds":
             return _soft(np.abs(a) + np.abs(b) - 0.36)
+        case "zigzag":
+            return _soft(np.abs(_wrap(v / fabric.period + np.abs(a))) - 0.25)
+        case "blocks":  # two wide bands of cloth, repeated
+            return _soft(np.abs(_wrap(v / (5 * fabric.period) + 0.3)) - 0.25)
         case "hearts":
             x, y = a * 3.1, -b * 3.1 + 0.25
             return _soft(((x * x + y * y - 0.8) ** 3 - x * x * y**3) * 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from fastfit_watch.domain.look import Category
 from fastfit_watch.mini.drawing.body import Person, draw_person_traits, flat_pose
 from fastfit_watch.mini.drawing.canvas import Canvas, flat
+from fastfit_watch.mini.drawing.fabric import shade
 from fastfit_watch.mini.drawing.people import (
     body_points,
     draw_arm,
@@ -57,6 +59,7 @@ class DrawnLook:
     person, truth (H, W, 3): the same person in present clothes and in the given garments. garments: flat-lays.
     laid: 1 where a flat-lay shows its garment, else 0, at the flat-lay's size.
     densepose, lip, atr (H, W): labels of `person`. worn (H, W): label + 1 of the garment seen in `truth`, or 0.
+    truth_lip (H, W): LIP labels of `truth`; where they and `worn` are 0 is background.
     keypoints float32 (134, 2): pixels (x, y) of `person`, -1 where not given. scores (134,): 1 where given.
     """
 
@@ -68,6 +71,7 @@ class DrawnLook:
     lip: Picture
     atr: Picture
     worn: Picture
+    truth_lip: Picture
     keypoints: NDArray[np.float32]
     scores: NDArray[np.float32]
 
@@ -90,8 +94,9 @@ def draw_look(
         present[_B] = draw_garment_traits(rng, _B)
     chosen = {c: draw_garment_traits(rng, c) for c in Category if c in given}
     after = {c: g for c, g in present.items() if not (_D in given and c in (_U, _L))} | chosen
-    before = draw_figure(person, present, size, frame, int(wall))
-    later = draw_figure(person, after, size, frame, int(wall))
+    ground = draw_ground(person, size, frame, int(wall))
+    before = draw_figure(person, present, copy.deepcopy(ground))
+    later = draw_figure(person, after, ground)
     points, scores = body_points(person, before)
     flat_lays = {c: draw_flat(g, accessory_size if c.is_accessory else garment_size) for c, g in chosen.items()}
     return DrawnLook(
@@ -103,6 +108,7 @@ def draw_look(
         before.labels["lip"],
         before.labels["atr"],
         later.labels["worn"],
+        later.labels["lip"],
         points,
         scores,
     )
@@ -113,7 +119,7 @@ def draw_person(seed: int, size: Size = (1024, 768)) -> Picture:
     rng = np.random.default_rng(seed)
     person, frame, wall = draw_person_traits(rng), draw_frame(rng), int(rng.integers(2**31))
     clothes = {c: draw_garment_traits(rng, c) for c in ((_U, _L, _S) if rng.random() < 0.7 else (_D, _S))}
-    return draw_figure(person, clothes, size, frame, wall).picture()
+    return draw_figure(person, clothes, draw_ground(person, size, frame, wall)).picture()
 
 
 def draw_garment(seed: int, category: Category, size: Size) -> Picture:
@@ -138,14 +144,17 @@ def draw_frame(rng: np.random.Generator) -> tuple[float, float, float]:
     return height, float(rng.uniform(0.46, 0.54)), top
 
 
-def draw_figure(
-    person: Person, clothes: Mapping[Category, Garment], size: Size, frame: tuple[float, float, float], wall: int
-) -> Canvas:
-    """Paint a dressed person and all label maps."""
+def draw_ground(person: Person, size: Size, frame: tuple[float, float, float], wall: int) -> Canvas:
+    """Paint what is behind a person, and mark the body under the clothes."""
     height, across, top = frame
     canvas = Canvas(size, (across * size[1], top * size[0]), height * size[0], ("lip", "atr", "densepose", "worn"))
     draw_wall(canvas, wall)
     mark_body(canvas, person)
+    return canvas
+
+
+def draw_figure(person: Person, clothes: Mapping[Category, Garment], canvas: Canvas) -> Canvas:
+    """Paint a dressed person and all label maps on a ground."""
     draw_hair_back(canvas, person)
     draw_legs(canvas, person)
     if (shoe := clothes.get(_S)) is not None:
@@ -185,10 +194,10 @@ def draw_flat(garment: Garment, size: Size) -> Canvas:
     """A flat-lay: the garment alone on a light ground, and the map `worn` with 1 where it lies."""
     pose, worn = flat_pose(), {"worn": 1}
     scale, centre = {
-        _U: (1.75, (0.0, 0.37)),
+        _U: (1.5, (0.0, 0.37)),
         _L: (1.45, (0.0, 0.69)),
         _D: (1.12, (0.0, 0.55)),
-        _S: (4.2, (0.0, 0.955)),
+        _S: (3.6, (0.0, 0.945)),
         _B: (3.1, (0.045, 0.4)),
     }[garment.category]
     pixels = scale * size[0] * 0.87
@@ -199,7 +208,7 @@ def draw_flat(garment: Garment, size: Size) -> Canvas:
             for side in ("right", "left"):
                 dress_arm(canvas, pose, 1.0, side, garment, worn)
             dress_torso(canvas, pose, 1.0, garment, worn)
-            trim_neck(canvas, pose, garment, (214, 211, 206), {"worn": 0})
+            trim_neck(canvas, pose, garment, shade(garment.fabric.base, 0.5), {"worn": 1}, is_worn=False)
         case Category.LOWER:
             dress_legs(canvas, pose, 1.0, garment, worn, worn)
         case Category.SHOE:

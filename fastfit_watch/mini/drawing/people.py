@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfit_watch.mini.drawing.body import Person
-from fastfit_watch.mini.drawing.canvas import Canvas, Paint, Points, Values, ellipse, flat, limb, smooth
+from fastfit_watch.mini.drawing.canvas import Canvas, Paint, Points, Values, ellipse, flat, limb, smooth, smooth_open
 from fastfit_watch.mini.drawing.fabric import shade
 from fastfit_watch.mini.drawing.wardrobe import torso_outline
 
@@ -29,9 +29,11 @@ def draw_wall(canvas: Canvas, wall: int) -> None:
     line = float(rng.uniform(0.84, 0.92))
 
     def paint(x: Values, y: Values) -> Values:
-        glow = np.exp(-((x * 1.1) ** 2 + (y - 0.4) ** 2) * 1.5)[..., None].astype(np.float32)
-        mix = np.clip((y - line) / 0.03, 0, 1)[..., None]
-        return np.asarray(np.clip((base * (1 - mix) + floor * mix) * (0.93 + 0.09 * glow), 0, 255), np.float32)
+        # Each depends on one direction alone, so that a row and a column of values are enough.
+        across, down = np.exp(-((x[:1] * 1.1) ** 2) * 1.5), np.exp(-((y[:, :1] - 0.4) ** 2) * 1.5)
+        mix = np.clip((y[:, :1] - line) / 0.03, 0, 1)[..., None]
+        tone = (np.float32(0.93) + np.float32(0.09) * (across * down))[..., None]
+        return np.asarray(np.clip((base * (1 - mix) + floor * mix) * tone, 0, 255), np.float32)
 
     canvas.cover(paint)
     for size, share in ((1.0, 0.16), (0.8, 0.2), (0.6, 0.2)):
@@ -69,7 +71,7 @@ def skin_tube(person: Person, start: Points, end: Points, radius: float) -> Pain
 
     def paint(x: Values, y: Values) -> Values:
         u = (y - np.float32(start[1])) * direction[0] - (x - np.float32(start[0])) * direction[1]
-        tone = 1.02 - 0.2 * np.clip(np.abs(u) / radius, 0, 1.2) ** 2
+        tone = 1.02 - 0.14 * np.clip(np.abs(u) / radius, 0, 1.2) ** 2
         return np.asarray(np.clip(np.asarray(person.skin, np.float32) * tone[..., None], 0, 255), np.float32)
 
     return paint
@@ -96,9 +98,15 @@ def draw_legs(canvas: Canvas, person: Person) -> None:
 
 def draw_trunk(canvas: Canvas, person: Person) -> None:
     """Bare chest and neck."""
-    canvas.fill(torso_outline(person.joints, person.build * 0.95, 0.51), flat(person.skin), {"lip": 13, "atr": 11})
-    neck = np.array([(-0.026, 0.11), (0.026, 0.11), (0.032, 0.18), (-0.032, 0.18)]) + (person.at("head")[0] * 0.5, 0)
-    canvas.fill(neck, flat(person.shadow), {"lip": 13, "atr": 11})
+    labels = {"lip": 13, "atr": 11}
+    canvas.fill(torso_outline(person.joints, person.build * 0.95, 0.51), flat(person.skin), labels)
+    x = float(person.at("head")[0])
+    side = smooth_open(np.array([(-0.029, 0.11), (-0.028, 0.15), (-0.036, 0.172), (-0.062, 0.184)]))
+    shift = np.clip((0.18 - side[:, 1]) / 0.07, 0, 1) * x * 0.7
+    neck = np.vstack([side + np.stack([shift, 0 * shift], 1), (side * (-1, 1) + np.stack([shift, 0 * shift], 1))[::-1]])
+    canvas.fill(neck, flat(person.skin), labels)
+    shadow = np.array([(-0.028, 0.125), (0.028, 0.125), (0.02, 0.154), (-0.016, 0.158)]) + (x * 0.6, 0)
+    canvas.fill(smooth(shadow, 2), flat(person.shadow))
 
 
 def draw_arm(canvas: Canvas, person: Person, side: str) -> None:
@@ -119,13 +127,23 @@ def draw_arm(canvas: Canvas, person: Person, side: str) -> None:
 
 
 def draw_hand(canvas: Canvas, person: Person, side: str) -> None:
-    """One hand, over whatever it touches."""
-    label = ARM_LABELS[side]
-    hand = limb(
-        person.at(f"{side}_wrist"), person.at(f"{side}_hand") * 0.85 + person.at(f"{side}_wrist") * 0.15, 0.020, 0.016
-    )
-    canvas.fill(hand, flat(person.skin), {"lip": label, "atr": label, "worn": 0})
-    canvas.stroke(np.vstack([hand, hand[:1]]), 0.003, person.shadow, 0.6)
+    """One hand, over whatever it touches: palm, four fingers and a thumb on the side of the body."""
+    labels = {"lip": ARM_LABELS[side], "atr": ARM_LABELS[side], "worn": 0}
+    wrist = person.at(f"{side}_wrist")
+    along = (person.at(f"{side}_hand") - wrist) / np.linalg.norm(person.at(f"{side}_hand") - wrist)
+    across = np.array([along[1], -along[0]]) * (1.0 if side == "right" else -1.0)
+    skin, line = flat(person.skin), shade(person.skin, 0.72)
+    palm = wrist + 0.024 * along
+    thumb = (wrist + 0.012 * along + 0.012 * across, wrist + 0.036 * along + 0.024 * across)
+    canvas.fill(limb(*thumb, 0.0072, 0.0052), skin, labels)
+    for place, length in ((0.0112, 0.034), (0.0038, 0.039), (-0.0036, 0.036), (-0.0104, 0.029)):
+        root = palm + place * across
+        canvas.fill(limb(root, root + length * along + 0.12 * place * across, 0.0050, 0.0042), skin, labels)
+    canvas.fill(limb(wrist, palm, 0.0165, 0.0165), skin, labels)
+    for place in (0.0078, 0.0004, -0.007):
+        root = palm + place * across + 0.012 * along
+        canvas.stroke(np.stack([root, root + 0.025 * along]), 0.0022, line, 0.7)
+    canvas.stroke(np.stack([thumb[0] + 0.012 * along, palm + 0.0165 * across + 0.006 * along]), 0.0022, line, 0.7)
 
 
 def draw_hair_back(canvas: Canvas, person: Person) -> None:
@@ -147,6 +165,11 @@ def draw_hair_back(canvas: Canvas, person: Person) -> None:
         canvas.fill(
             smooth(np.array([(-0.066, -0.03), (0.066, -0.03), (0.076, 0.07), (-0.076, 0.07)]) + (x, y), 2), tone, labels
         )
+    elif person.hair_style == "ponytail":
+        tail = [(0.03, -0.05), (0.07, -0.02), (0.085, 0.08), (0.07, 0.16), (0.05, 0.09), (0.03, 0.02)]
+        canvas.fill(smooth(np.array(tail) + (x, y), 2), tone, labels)
+    elif person.hair_style == "afro":
+        canvas.fill(ellipse((x, y - 0.018), (0.086, 0.08)), tone, labels)
     elif person.hair_style == "bun":
         canvas.fill(ellipse((x, y - 0.07), (0.03, 0.028)), flat(person.hair), labels)
     elif person.hair_style == "curly":
@@ -186,14 +209,21 @@ def draw_head(canvas: Canvas, person: Person) -> None:
     canvas.fill(outline, flat(person.skin), face)
     for sign in (-1, 1):
         canvas.fill(ellipse((x + sign * 0.026, y + 0.026), (0.012, 0.008)), flat((226, 120, 108)), None, 0.25)
-        canvas.fill(ellipse((x + sign * 0.0185, y + 0.004), (0.0078, 0.0052)), flat((250, 248, 245)))
-        canvas.fill(ellipse((x + sign * 0.0185, y + 0.0042), (0.0046, 0.005)), flat((52, 38, 34)))
-        brow = ellipse((x + sign * 0.0185, y - 0.006), (0.012, 0.007), 200, 340)
-        canvas.stroke(brow, 0.0034, shade(person.hair, 0.7) if person.hair_style != "bald" else (70, 52, 44))
-    canvas.stroke(
-        np.array([(x, y + 0.006), (x + 0.005, y + 0.024), (x - 0.003, y + 0.026)]), 0.0032, shade(person.skin, 0.72)
+        eye = (x + sign * 0.0185, y + 0.004)
+        canvas.fill(ellipse(eye, (0.0085, 0.0056)), flat((250, 248, 245)))
+        canvas.fill(ellipse(eye, (0.0052, 0.0056)), flat((52, 38, 34)))
+        canvas.fill(ellipse((eye[0] + 0.0018, eye[1] - 0.0018), (0.0015, 0.0015)), flat((255, 255, 255)))
+        canvas.stroke(ellipse(eye, (0.0088, 0.006), 195, 345), 0.0022, (46, 34, 32), 0.8)
+        brow = ellipse((x + sign * 0.0185, y - 0.007), (0.0115, 0.006), 205, 335)
+        tone = shade(person.hair, 0.75) if person.hair_style != "bald" else (70, 52, 44)
+        canvas.stroke(brow, 0.0028, tone, 0.75)
+    nose = np.array([(x - 0.002, y + 0.008), (x + 0.0045, y + 0.024), (x - 0.004, y + 0.026)])
+    canvas.stroke(nose, 0.0026, shade(person.skin, 0.74), 0.8)
+    smile = np.array(
+        [(-0.016, 0.0405), (-0.005, 0.0395), (0.0, 0.041), (0.005, 0.0395), (0.016, 0.0405), (0.0, 0.0515)]
     )
-    canvas.fill(ellipse((x, y + 0.043), (0.0135, 0.0055)), flat(person.lips))
+    canvas.fill(smooth(smile + (x, y), 2), flat(person.lips))
+    canvas.stroke(ellipse((x, y + 0.032), (0.02, 0.0125), 40, 140), 0.002, shade(person.lips, 0.6), 0.8)
     if person.hair_style == "bald":
         return
     caps = {

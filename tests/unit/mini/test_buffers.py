@@ -9,6 +9,7 @@ from fastfit_watch.domain.look import Category
 from fastfit_watch.mini.autoencoder import _flat_labels, _some
 from fastfit_watch.mini.buffers import Ring, emphasis
 from fastfit_watch.mini.drawing.figures import draw_look
+from fastfit_watch.mini.feed import SKIN
 
 
 def rows(first: int, count: int) -> dict[str, torch.Tensor]:
@@ -50,7 +51,7 @@ def test_a_flat_lays_labels_cover_the_garment_and_nothing_else() -> None:
         assert 0.02 < (labels > 0).mean() < 0.6
 
 
-def test_garments_count_more_than_the_ground_and_accessories_most() -> None:
-    seen = torch.tensor([[[0, Category.UPPER.label + 1, Category.SHOE.label + 1, Category.BAG.label + 1]]])
-    ground, cloth, shoe, bag = emphasis(seen.to(torch.uint8))[0, 0, 0].tolist()
-    assert ground < cloth < shoe == bag
+def test_garments_and_skin_count_more_than_the_ground_and_accessories_most() -> None:
+    seen = torch.tensor([[[0, SKIN, Category.UPPER.label + 1, Category.SHOE.label + 1, Category.BAG.label + 1]]])
+    ground, skin, cloth, shoe, bag = emphasis(seen.to(torch.uint8))[0, 0, 0].tolist()
+    assert ground < skin == cloth < shoe == bag

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from fastfit_watch.domain.look import Category, outfit_conflict
+from fastfit_watch.mini.drawing.body import draw_person_traits
 from fastfit_watch.mini.drawing.figures import draw_garment, draw_look, draw_person
 from fastfit_watch.mini.drawing.people import PARTS
+from fastfit_watch.mini.drawing.wardrobe import draw_garment_traits
 
 SUBSETS = [
     {Category.UPPER},
@@ -100,3 +102,51 @@ def test_size_changes_the_scale_only() -> None:
 def test_uploads_for_the_demo_come_at_any_size() -> None:
     assert draw_person(1, (1024, 768)).shape == (1024, 768, 3)
     assert draw_garment(2, Category.BAG, (512, 384)).shape == (512, 384, 3)
+
+
+def test_the_truth_has_labels_of_its_own() -> None:
+    look = draw_look(12, {Category.DRESS})
+    assert (look.truth_lip[look.worn == Category.DRESS.label + 1] == 6).all()
+    ground = (look.truth_lip == 0) & (look.worn == 0)
+    changed = (look.person != look.truth).any(axis=2)
+    assert ground[0].all() and not ground[changed & (look.lip == 0)].all()
+
+
+def test_hands_have_fingers_that_lie_beside_each_other() -> None:
+    """Across the fingers of a hand that hangs down, skin and the lines between fingers take turns."""
+    lines = 0
+    for seed in range(30):
+        look = draw_look(seed, {Category.SHOE}, size=(1024, 768))
+        elbow, wrist = look.keypoints[3], look.keypoints[4]
+        along = (wrist - elbow) / np.linalg.norm(wrist - elbow)
+        height = (look.keypoints[10, 1] - look.keypoints[0, 1]) / 0.86
+        across = np.array([along[1], -along[0]])
+        places = wrist + 0.045 * height * along + np.linspace(-0.02, 0.02, 81)[:, None] * height * across
+        row = look.person[places[:, 1].astype(int), places[:, 0].astype(int)].astype(int).sum(1)
+        skin = np.isin(look.lip[places[:, 1].astype(int), places[:, 0].astype(int)], (14, 15))
+        dark = skin & (row < row[skin].max(initial=0) * 0.9)
+        lines += int((np.diff(dark.astype(int)) == 1).sum() >= 2)
+    assert lines >= 10  # a plain hand has none; some hands are dark, or lie before the body
+
+
+def test_figures_are_varied() -> None:
+    """Among a hundred looks; the world must not become simpler than this, or results would look better for nothing."""
+    rng = np.random.default_rng(1)
+    people = [draw_person_traits(rng) for _ in range(100)]
+    garments = {slot: [draw_garment_traits(rng, slot) for _ in range(100)] for slot in Category}
+    assert len({person.hair_style for person in people}) == 9
+    assert len({(person.skin, person.hair) for person in people}) > 35
+    wrists = np.array([person.at("right_wrist") for person in people])
+    assert wrists.std(0).min() > 0.015 and np.ptp([person.build for person in people]) > 0.2
+    assert {slot: len({garment.kind for garment in found}) for slot, found in garments.items()} == {
+        Category.UPPER: 5,
+        Category.LOWER: 3,
+        Category.DRESS: 1,
+        Category.SHOE: 3,
+        Category.BAG: 3,
+    }
+    worn = [garment for found in garments.values() for garment in found]
+    assert len({garment.fabric.kind for garment in worn}) == 9
+    for slot, lengths in ((Category.UPPER, "sleeve"), (Category.LOWER, "hem"), (Category.DRESS, "hem")):
+        values = [round(getattr(garment, lengths), 2) for garment in garments[slot]]
+        assert len(set(values)) > 18 and np.ptp(values) > 0.25, slot
