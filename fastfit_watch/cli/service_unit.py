@@ -171,12 +171,22 @@ def install_commands(installation: Installation) -> list[str]:
     if installation.config and installation.config_source:
         source, target = str(installation.config_source), str(installation.config)
         lines.append(shlex.join(["install", "-D", "-o", user, "-m", "0400", source, target]))
-    asked = ["service", *(["--per-device"] if installation.per_device else []), *installation.options]
     name = installation.unit.replace("@.", "@0.") if installation.per_device else installation.unit
-    lines.append(f"{shlex.join([*installation.program, *asked])} > {_UNIT_FOLDER / installation.unit}")
+    service = shlex.join([*installation.program, "service", *_service_options(installation)])
+    lines.append(f"cd {shlex.quote(str(home))} && {service} > {_UNIT_FOLDER / installation.unit}")
     lines.append(f"systemctl daemon-reload && systemctl enable --now {name.removesuffix('.service')}")
     lines.append(f"usermod -aG {shlex.quote(group)} NAME      # for everyone who uploads")
     return lines
+
+
+def _service_options(installation: Installation) -> list[str]:
+    """The options with which `service` prints this unit again in the folder `home`."""
+    accounts = {
+        "--user": (installation.user, CONVENTIONAL.user),
+        "--group": (installation.group, CONVENTIONAL.group),
+    }
+    chosen = [word for option, (name, usual) in accounts.items() if name != usual for word in (option, name)]
+    return [*chosen, *(["--per-device"] if installation.per_device else []), *installation.options]
 
 
 def write_start_line(installation: Installation) -> str:

@@ -167,6 +167,24 @@ def test_the_command_prints_it(
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("more", [(), ("--per-device",)], ids=["one", "per-device"])
+def test_the_printed_install_line_prints_the_same_unit(
+    more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The line is run by a shell in another folder, with the unit's path replaced: its account must not become another."""
+    home = tmp_path / "a b"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    assert main(["service", "--user", "daemon", "--group", "mail", "--bundle", "mini", *more]) == 0
+    unit = capsys.readouterr().out
+    line = next(line for line in unit.splitlines() if " > /etc/systemd/system/" in line).removeprefix("#").strip()
+    target = tmp_path / "printed.service"
+    command = re.sub(r"> /etc/systemd/system/\S+$", f"> {target}", line)
+    subprocess.run(["sh", "-c", command], cwd="/", timeout=PATIENCE_S, check=True)
+    assert target.read_text() == unit
+    assert "\nUser=daemon\nGroup=mail\n" in unit
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give folders to another account")
 def test_the_install_commands_make_folders_that_fit(tmp_path: Path) -> None:
     """The lines for folders are run as they are printed; accounts that exist are not made again."""
