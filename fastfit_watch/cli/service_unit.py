@@ -38,6 +38,9 @@ class Installation:
     options : what follows the name of the command, such as `--config FILE`.
     user, group : the account it runs as, and the group whose members may upload.
     home : the working directory. inputs, outputs : shared with the people who upload. private : its other folders.
+    reported : folders beyond these that the settings or `--writable` have it write to. Others read there.
+    read : files and programs outside its folders that the settings name.
+    writable : what was given as `--writable`.
     device_groups : groups that the device files of the GPU ask for.
     has_gpu : is there one, or will there be? found : what was found, for people; empty where nobody looked.
     per_device : is this a template, one instance for each GPU?
@@ -54,6 +57,9 @@ class Installation:
     inputs: Path
     outputs: Path
     private: tuple[Path, ...]
+    reported: tuple[Path, ...] = ()
+    read: tuple[Path, ...] = ()
+    writable: tuple[Path, ...] = ()
     config: Path | None = None
     config_source: Path | None = None
     device_groups: tuple[str, ...] = ()
@@ -94,12 +100,20 @@ CONVENTIONAL_PER_DEVICE = replace(
 
 
 def inspect_installation(
-    config: Config, options: Sequence[str], *, user: str, group: str, per_device: bool, home: Path, dev: Path = _DEV
+    config: Config,
+    options: Sequence[str],
+    *,
+    user: str,
+    group: str,
+    per_device: bool,
+    home: Path,
+    writable: Sequence[Path] = (),
+    dev: Path = _DEV,
 ) -> Installation:
-    """What is installed on this machine, for a daemon with these settings that works in `home`.
+    """Describe the installation on this machine of a daemon with these settings that works in `home`.
 
-    `options` are handed on to `run`; `dev` is where device files lie. Raises ConfigError if instances for several
-    devices would share a spool.
+    `run` gets `options`; `writable` are further folders that it or its hook writes to; `dev` is the folder of device
+    files. Raises ConfigError if instances for several devices would share a spool.
     """
     gpus = list_gpus()
     place = home / "%i" if per_device else home
@@ -121,6 +135,9 @@ def inspect_installation(
         inputs=inputs,
         outputs=outputs,
         private=(logs, models),
+        reported=_reported(config, place, writable),
+        read=tuple(place / path for path in _named_files(config)),
+        writable=tuple(writable),
         device_groups=_device_groups(dev),
         has_gpu=bool(gpus),
         per_device=per_device,
@@ -168,6 +185,10 @@ def install_commands(installation: Installation) -> list[str]:
     for mode, paths in (("2770", [installation.inputs]), ("2750", [installation.outputs])):
         lines.append(shlex.join([*shared, mode, *(_for_first(installation, path) for path in paths)]))
     lines.append(shlex.join([*shared, "0700", *(_for_first(installation, path) for path in installation.private)]))
+    for folder in (Path(_for_first(installation, path)) for path in installation.reported):
+        # A folder that exists, such as node_exporter's, keeps its owner. Debian has setfacl in the package acl.
+        give = ["setfacl", "-m", f"u:{user}:rwx"] if folder.is_dir() else [*shared, "0755"]
+        lines.append(shlex.join([*give, str(folder)]))
     if installation.config and installation.config_source:
         source, target = str(installation.config_source), str(installation.config)
         lines.append(shlex.join(["install", "-D", "-o", user, "-m", "0400", source, target]))
@@ -186,6 +207,7 @@ def _service_options(installation: Installation) -> list[str]:
         "--group": (installation.group, CONVENTIONAL.group),
     }
     chosen = [word for option, (name, usual) in accounts.items() if name != usual for word in (option, name)]
+    chosen += [word for folder in installation.writable for word in ("--writable", str(folder))]
     return [*chosen, *(["--per-device"] if installation.per_device else []), *installation.options]
 
 
@@ -223,13 +245,30 @@ def _cautions(installation: Installation) -> list[str]:
 
 
 def _needed(installation: Installation) -> Sequence[Path]:
-    """What must be readable to start at all. A virtual environment often borrows its Python from somebody's home."""
+    """What must be readable. A virtual environment often borrows its Python from somebody's home."""
     program = Path(installation.program[0])
-    return (program,) if installation.interpreter is None else (program, installation.interpreter)
+    interpreter = () if installation.interpreter is None else (installation.interpreter,)
+    return (program, *interpreter, *installation.read)
 
 
 def _writable(installation: Installation) -> Sequence[Path]:
-    return tuple(dict.fromkeys((installation.inputs, installation.outputs, *installation.private)))
+    paths = (installation.inputs, installation.outputs, *installation.private, *installation.reported)
+    return tuple(dict.fromkeys(paths))
+
+
+def _reported(config: Config, place: Path, writable: Sequence[Path]) -> tuple[Path, ...]:
+    """The folder of Prometheus' text file, and those named on the command line."""
+    textfile = config.metrics.textfile
+    folders = [(place / textfile).parent] if textfile else []
+    return tuple(dict.fromkeys((*folders, *(place / folder for folder in writable))))
+
+
+def _named_files(config: Config) -> list[str]:
+    """Files and programs that the settings name: certificate and key, the webhook's secret, the hook, the filter."""
+    marks = config.marks
+    paths = [marks.c2pa_certificate, marks.c2pa_key, config.webhook.secret_file, *config.hook.command[:1]]
+    paths += [config.content_filter.model] if config.content_filter.model.startswith(("/", ".")) else []
+    return [path for path in paths if "/" in path]
 
 
 def _is_below(installation: Installation, folders: Sequence[Path]) -> bool:

@@ -45,13 +45,16 @@ def add_service(commands: Any) -> None:
     parser.add_argument("--user", metavar="NAME", default="fastfit", help="account of the daemon (default: fastfit)")
     group = "fastfit-upload"
     parser.add_argument("--group", metavar="NAME", default=group, help=f"group of those who upload (default: {group})")
+    text = "a folder more that it may write to, such as one that your hook fills; may be repeated"
+    parser.add_argument("--writable", metavar="FOLDER", type=Path, action="append", default=[], help=text)
     add_engine_options(parser)
 
 
 def service(arguments: Arguments) -> int:
     """Print the systemd unit for this machine, led by the commands that install it, or a start line for containers.
 
-    It fits the folder it is printed in: that becomes the working directory. Options are handed on to 'run'.
+    It fits the folder it is printed in: that becomes the working directory. 'run' gets the options. The unit may write
+    to the folders of the settings alone, metrics.textfile's included, and to those named with --writable.
 
     example: cd /srv/fastfit && fastfit-watch service > /etc/systemd/system/fastfit-watch.service
     example: fastfit-watch service --container
@@ -69,6 +72,7 @@ def service(arguments: Arguments) -> int:
         group=arguments.group,
         per_device=arguments.per_device,
         home=Path.cwd(),
+        writable=[folder.absolute() for folder in arguments.writable],
     )
     print((write_start_line if arguments.container else write_unit)(installation), end="")
     return ExitCode.OK

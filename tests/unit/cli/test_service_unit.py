@@ -117,6 +117,33 @@ def test_homes_and_scratch_folders_are_not_hidden_from_the_daemon() -> None:
     assert "# CAUTION: /root/in lies in /root" in write_unit(replace(CONVENTIONAL, inputs=Path("/root/in")))
 
 
+def test_the_unit_may_write_and_read_what_the_settings_name(tmp_path: Path) -> None:
+    settings = {
+        "metrics": {"textfile": str(tmp_path / "collector" / "fastfit.prom")},
+        "hook": {"command": ["/home/anna/tell", "{outputs}/x"]},
+        "marks": {"c2pa_certificate": "keys/chain.pem", "c2pa_key": "keys/key.pem"},
+        "webhook": {"url": "https://example.org", "secret_file": "/root/secret"},
+    }
+    names = {"user": "nobody", "group": "nogroup", "per_device": False, "home": Path("/srv/fit")}
+    config = Config.model_validate(settings)
+    plain = inspect_installation(Config(), (), **names)  # type: ignore[arg-type]
+    named = inspect_installation(config, (), writable=[tmp_path / "sent"], **names)  # type: ignore[arg-type]
+    unit = write_unit(named)
+    usual = "/srv/fit/inputs /srv/fit/outputs /srv/fit/logs /srv/fit/Models"
+    assert f"\nReadWritePaths={usual}\n" in write_unit(plain)
+    assert f"\nReadWritePaths={usual} {tmp_path}/collector {tmp_path}/sent\n" in unit
+    assert named.read == tuple(
+        map(Path, ["/srv/fit/keys/chain.pem", "/srv/fit/keys/key.pem", "/root/secret", "/home/anna/tell"])
+    )
+    assert "# CAUTION: /root/secret lies in /root, which 'nobody' cannot enter." in unit
+    assert "\nProtectHome=read-only\n" in unit, "the hook lies in a home"
+    assert f"install -d -o nobody -g nogroup -m 0755 {tmp_path}/collector" in install_commands(named)
+    (tmp_path / "collector").mkdir()
+    assert f"setfacl -m u:nobody:rwx {tmp_path}/collector" in install_commands(named), "its owner keeps it"
+    assert f" --writable {tmp_path}/sent > " in unit
+    assert not [line for line in install_commands(plain) if "setfacl" in line or "0755" in line]
+
+
 def test_instances_share_no_spool(tmp_path: Path) -> None:
     config = Config(inputs=Path("in"), outputs=Path("out"))
     survey_of = {"user": "nobody", "group": "nogroup", "per_device": True, "home": tmp_path}
@@ -171,7 +198,7 @@ def test_the_command_prints_it(
 def test_the_printed_install_line_prints_the_same_unit(
     more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The line is run by a shell in another folder, with the unit's path replaced: its account must not become another."""
+    """A shell in another folder runs the line, with the unit's path replaced: the accounts must be the same."""
     home = tmp_path / "a b"
     home.mkdir()
     monkeypatch.chdir(home)
