@@ -21,6 +21,9 @@ _QUERY_S = 60.0
 _TORCH_S = 180.0
 _TESTED_TORCH = ((2, 11), (2, 13))
 _AMPLE_MIB = 8 * 1024  # `full` with the released weights stays below; see configs/
+_LEAST_DRIVER = {"13": 580, "12": 525}
+"""The oldest driver, by its first number, for each CUDA release: NVIDIA, "CUDA Compatibility", minor versions."""
+_OLDER_CUDA = ("12", "cu126")
 _INSTALL = "Install again with 'pip install -c constraints.txt -e .': on a machine with a GPU that is the CUDA build."
 _PROBE = """
 import json, torch
@@ -56,7 +59,8 @@ def examine_gpus(config: Config) -> list[Finding]:
     wanted = [name for name in find_devices(config.engine.devices) if name.startswith("cuda")]
     gpus, trouble = _ask_driver()
     needed = max([1 if gpus else 0, *(_number(name) + 1 for name in wanted)])
-    findings = [_judge_gpus(config, gpus, trouble, wanted), _judge_torch(_ask_torch(), needed)]
+    driver = gpus[0].driver if gpus else ""
+    findings = [_judge_gpus(config, gpus, trouble, wanted), _judge_torch(_ask_torch(), needed, driver)]
     return findings + ([_judge_memory(config, gpus)] if gpus else [])
 
 
@@ -113,16 +117,16 @@ def _ask_torch() -> dict[str, Any] | str:
         return words[-1] if words else f"its process ended with {done.returncode}"
 
 
-def _judge_torch(found: dict[str, Any] | str, needed: int) -> Finding:
-    """needed: GPUs that the settings ask for."""
+def _judge_torch(found: dict[str, Any] | str, needed: int, driver: str) -> Finding:
+    """needed: GPUs that the settings ask for. driver: its version; empty where it is unknown."""
     if isinstance(found, str):
         return bad("torch", f"it cannot be loaded: {found}.", _INSTALL)
     what = f"{found['version']}, {'CUDA ' + found['cuda'] if found['cuda'] else 'built for the CPU'}"
     if needed and not found["cuda"]:
         return bad("torch", f"{what}: it cannot use the GPU.", _INSTALL)
     if needed and found["trouble"]:
-        fix = f"Update the NVIDIA driver to one for CUDA {found['cuda']} or newer; see what 'nvidia-smi' says."
-        return bad("torch", f"{what}, but the GPU does not work: {' '.join(found['trouble'].split())[:200]}.", fix)
+        message = f"{what}, but the GPU does not work: {' '.join(found['trouble'].split())[:200]}."
+        return bad("torch", message, _advise_on_driver(found["version"], found["cuda"], driver))
     if found["count"] < needed:
         message = f"{what}: it sees {found['count']} GPUs, and the settings need {needed}."
         return bad("torch", message, "Correct CUDA_VISIBLE_DEVICES or engine.devices.")
@@ -132,6 +136,24 @@ def _judge_torch(found: dict[str, Any] | str, needed: int) -> Finding:
     if not _TESTED_TORCH[0] <= release <= _TESTED_TORCH[1]:
         return poor("torch", f"{what}: this program is tested with 2.11 to 2.13.", _INSTALL)
     return good("torch", what)
+
+
+def _advise_on_driver(version: str, cuda: str, driver: str) -> str:
+    """Say which driver this build of torch needs, and which build an older driver takes."""
+    least = _LEAST_DRIVER.get(cuda.partition(".")[0], 0)
+    first = driver.partition(".")[0]
+    if not first.isdecimal() or int(first) >= least:
+        return f"Update the NVIDIA driver to one for CUDA {cuda} or newer; see what 'nvidia-smi' says."
+    advice = (
+        f"Driver {driver} is too old: CUDA {cuda} needs {least} or newer. Update it, or rent a box with a newer one."
+    )
+    release, build = _OLDER_CUDA
+    if cuda.startswith(release) or int(first) < _LEAST_DRIVER[release]:
+        return advice
+    return (
+        f"{advice} Or take torch's CUDA {release} build, which we have not tried: pip install"
+        f" 'torch=={version.partition('+')[0]}+{build}' --index-url https://download.pytorch.org/whl/{build}"
+    )
 
 
 def _judge_memory(config: Config, gpus: Sequence[Gpu]) -> Finding:

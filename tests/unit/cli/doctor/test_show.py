@@ -38,8 +38,10 @@ REAL = "fastfit-mr-1024"
 SMI = 'case "$1" in -L) {listing};; *) {query};; esac'
 
 
-def _driver(folder: Path, monkeypatch: pytest.MonkeyPatch, memory_mib: int = 143771, gpus: int = 1) -> None:
-    rows = "; ".join(f"echo '{index}, NVIDIA H200, 570.1, {memory_mib}'" for index in range(gpus))
+def _driver(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, memory_mib: int = 143771, gpus: int = 1, version: str = "580.95"
+) -> None:
+    rows = "; ".join(f"echo '{index}, NVIDIA H200, {version}, {memory_mib}'" for index in range(gpus))
     listing = "; ".join(f"echo 'GPU {index}: NVIDIA H200 (UUID: GPU-{index})'" for index in range(gpus))
     put_tool(folder, monkeypatch, "nvidia-smi", SMI.format(listing=listing, query=rows))
 
@@ -65,7 +67,7 @@ def test_a_sound_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _torch(tmp_path, monkeypatch)
     findings = examine_gpus(Config())
     assert [finding.level for finding in findings] == [Level.OK] * 3, findings
-    assert "NVIDIA H200; driver 570.1" in words_of(findings, "gpu")
+    assert "NVIDIA H200; driver 580.95" in words_of(findings, "gpu")
     assert "CUDA 13.0" in words_of(findings, "torch")
 
 
@@ -116,6 +118,31 @@ def test_a_torch_that_does_not_fit(
     findings = examine_gpus(Config())
     assert level_of(findings, "torch") is level
     assert words in words_of(findings, "torch")
+
+
+@pytest.mark.parametrize(
+    ("driver", "cuda", "words", "has_line"),
+    [
+        ("570.172.08", "13.0", "Driver 570.172.08 is too old: CUDA 13.0 needs 580 or newer.", True),
+        ("470.82", "13.0", "Driver 470.82 is too old: CUDA 13.0 needs 580 or newer.", False),
+        ("470.82", "12.6", "Driver 470.82 is too old: CUDA 12.6 needs 525 or newer.", False),
+        ("580.95", "13.0", "Update the NVIDIA driver to one for CUDA 13.0 or newer", False),
+    ],
+)
+def test_a_driver_that_is_too_old_for_torch(
+    driver: str, cuda: str, words: str, has_line: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line for torch's older build is printed only where that build could run."""
+    _driver(tmp_path, monkeypatch, version=driver)
+    broken = "def broken(): raise RuntimeError('driver too old')\ncuda.init = staticmethod(broken)"
+    _torch(tmp_path, monkeypatch, version="2.13.0+cu130", cuda=cuda, body=broken)
+    findings = examine_gpus(Config())
+    assert level_of(findings, "torch") is Level.FAIL
+    assert words in words_of(findings, "torch")
+    line = (
+        "which we have not tried: pip install 'torch==2.13.0+cu126' --index-url https://download.pytorch.org/whl/cu126"
+    )
+    assert (line in words_of(findings, "torch")) is has_line
 
 
 def test_little_graphics_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
