@@ -27,13 +27,18 @@ from fastfit_watch.bundles.integrity import (
 )
 from fastfit_watch.bundles.progress import ProgressListener
 from fastfit_watch.bundles.provision import _MEND, link_local_repositories
+from fastfit_watch.bundles.sizes import SIZES, BundleSize
 from fastfit_watch.domain.errors import BundleError, ConfigError
 from fastfit_watch.domain.text import gigabytes
 
 
 @dataclass(frozen=True)
 class BundleRow:
-    """A bundle as `models list` shows it. bytes: on disk, the engine's converted copies included."""
+    """A bundle as `models list` shows it.
+
+    bytes : on the disk now, the engine's converted copies included.
+    disk_bytes, card_bytes : what it takes at most, about, on the disk and on the card; None where nobody knows.
+    """
 
     name: str
     state: str
@@ -42,6 +47,8 @@ class BundleRow:
     licence: str
     folder: str
     faults: tuple[str, ...] = ()
+    disk_bytes: int | None = None
+    card_bytes: int | None = None
 
 
 def list_bundles(models: Path, *, as_json: bool) -> None:
@@ -51,13 +58,20 @@ def list_bundles(models: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return
-    cells = [("name", "state", "size", "revision", "licence")]
-    cells += [(row.name, row.state, gigabytes(row.bytes), row.revision or "-", row.licence) for row in rows]
-    widths = [max(len(line[column]) for line in cells) for column in range(4)]
-    for line in cells:
-        print("  ".join(f"{text:{width}}" for text, width in zip(line, widths, strict=False)) + f"  {line[4]}")
+    cells = [("name", "state", "here", "disk", "card", "revision", "licence")]
+    cells += [_cells(row) for row in rows]
+    *widths, _ = (max(map(len, column)) for column in zip(*cells, strict=True))
+    for *line, licence in cells:
+        print("  ".join(f"{text:{width}}" for text, width in zip(line, widths, strict=True)) + f"  {licence}")
+    print("here: on this disk now; disk, card: what a bundle takes at most, about, with all of it on the card")
     for fault in (fault for row in rows if row.state == BundleState.DAMAGED for fault in row.faults):
         print(fault)
+
+
+def _cells(row: BundleRow) -> tuple[str, ...]:
+    disk = "?" if row.disk_bytes is None else gigabytes(row.disk_bytes)
+    card = "?" if row.card_bytes is None else gigabytes(row.card_bytes) if row.card_bytes else "none"
+    return (row.name, row.state, gigabytes(row.bytes), disk, card, row.revision or "-", row.licence)
 
 
 def _describe_bundle(name: str, models: Path) -> BundleRow:
@@ -68,7 +82,9 @@ def _describe_bundle(name: str, models: Path) -> BundleRow:
     licence = str(said.get("licence", f"{LICENCE} of {bundle.repositories[0].name}" if bundle is not None else ""))
     state = "shipped" if root == SHIPPED_MINI else condition.state.value
     size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
-    return BundleRow(name, state, size, revision, licence, str(root), condition.faults)
+    needs = BundleSize(size, 0) if root == SHIPPED_MINI else SIZES.get(name)
+    at_most = (needs.disk_bytes, needs.card_bytes) if needs is not None else (None, None)
+    return BundleRow(name, state, size, revision, licence, str(root), condition.faults, *at_most)
 
 
 def verify_bundles(names: Sequence[str], models: Path, listener: ProgressListener) -> None:

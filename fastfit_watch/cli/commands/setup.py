@@ -124,7 +124,9 @@ def models_verify(arguments: Arguments) -> int:
 
 
 def models_list(arguments: Arguments) -> int:
-    """Show every bundle: whether it is complete, its size, revision and licence. Needs no network.
+    """Show every bundle: whether it is complete, what it takes, its revision and licence. Needs no network.
+
+    here: on this disk now. disk, card: what the bundle takes at most, about, also before it is fetched.
 
     example: fastfit-watch models list
     example: fastfit-watch models list --json

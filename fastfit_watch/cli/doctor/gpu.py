@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastfit_watch.bundles.sizes import SIZES
 from fastfit_watch.cli.doctor.finding import Finding, bad, good, poor
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.memory_ladder import Rung
@@ -20,7 +21,7 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 _QUERY_S = 60.0
 _TORCH_S = 180.0
 _TESTED_TORCH = ((2, 11), (2, 13))
-_AMPLE_MIB = 8 * 1024  # `full` with the released weights stays below; see configs/
+_AMPLE_MIB = max(size.card_bytes for size in SIZES.values()) // 2**20
 _LEAST_DRIVER = {"13": 580, "12": 525}
 """The oldest driver, by its first number, for each CUDA release: NVIDIA, "CUDA Compatibility", minor versions."""
 _OLDER_CUDA = ("12", "cu126")

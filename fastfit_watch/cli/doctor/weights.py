@@ -7,8 +7,10 @@ from pathlib import Path
 
 from fastfit_watch.bundles.catalogue import LICENCE, MINI, KnownBundle, bundle_folder, known_bundle
 from fastfit_watch.bundles.integrity import BundleState, check_sizes, check_unrecorded_file
+from fastfit_watch.bundles.sizes import SIZES
 from fastfit_watch.cli.doctor.finding import Finding, bad, good, poor
 from fastfit_watch.config.settings import Config
+from fastfit_watch.domain.text import gigabytes
 
 _EVERY_BUNDLE = (
     "bundle.json",
@@ -32,12 +34,15 @@ def _judge_known(name: str, folder: Path, known: KnownBundle) -> Finding:
     """A bundle of the catalogue. One that is named by its path is never fetched."""
     condition = check_sizes(folder, known)
     fix = f"fastfit-watch models pull {known.name}, or copy the folder here from a machine that has it."
+    size = SIZES[known.name]
+    card = f"{gigabytes(size.card_bytes)} on the card with all of it there"
     if condition.state is BundleState.COMPLETE:
-        return good("weights", f"{folder} has all its files")
+        return good("weights", f"{folder} has all its files; it takes up to {card}")
     if condition.state is BundleState.DAMAGED or "/" in name:
         return bad("weights", " ".join(condition.faults) or f"there is no bundle in {folder}.", fix)
     if condition.state is BundleState.ABSENT:
-        return poor("weights", f"{known.name} is not in {folder} yet: the first start fetches it.", fix)
+        message = f"{known.name} is not in {folder} yet: the first start fetches it. It takes up to"
+        return poor("weights", f"{message} {gigabytes(size.disk_bytes)} on the disk, and {card}.", fix)
     return poor("weights", f"{folder} is not complete yet: the next start goes on fetching.", fix)
 
 
