@@ -36,6 +36,7 @@ from fastfit_watch.system.disk_errors import STORAGE_ERRNOS
 _BEFORE = "before.json"
 _ATTEMPTS = 4  # in a row without a single new byte
 _PAUSE_S = 0.5
+_LONGEST_WAIT_S = 600.0  # below engine.load_timeout_s and the unit's TimeoutStartSec
 _SPARE_BYTES = 64 * 10**6
 _LOOK_S = 1.0
 _SHOWN = 20
@@ -92,7 +93,7 @@ class _Fetch:
         files: list[WeightFile] = []
         revisions = {}
         for repository in self._bundle.repositories:
-            revisions[repository.name], listed = hub.list_files(repository.name, repository.branch, self._root)
+            revisions[repository.name], listed = self._list(repository)
             files += self._pick(repository, revisions[repository.name], listed)
         if pinned is not None and pinned.revisions == revisions:
             return pinned
@@ -101,6 +102,16 @@ class _Fetch:
         plan = BundleManifest(self._bundle.name, hub.endpoint(), revisions, tuple(files))
         write_record(self._partial / PLAN, plan)
         return plan
+
+    def _list(self, repository: Repository) -> tuple[str, list[hub.HubFile]]:
+        """Ask for the commit of a repository and its files, again where the hub cannot answer at once."""
+        failures = 0
+        while True:
+            try:
+                return hub.list_files(repository.name, repository.branch, self._root)
+            except hub.TransferError as error:
+                failures += 1
+                self._pause(error, failures, repository.name)
 
     def _pick(self, repository: Repository, commit_hash: str, listed: list[hub.HubFile]) -> list[WeightFile]:
         """Those files of a repository that the bundle needs."""
@@ -198,10 +209,15 @@ class _Fetch:
             size = _size(part)
             idle = 0 if size > reached else idle + 1
             reached = max(size, reached)
-            if idle >= _ATTEMPTS:
-                raise hub.unreachable(trouble, self._root)
-            self._listener.warn(f"{file.name}: broke off at {gigabytes(size)} ({trouble}); going on from there.")
-            time.sleep(_PAUSE_S * 2**idle)
+            self._pause(trouble, idle, f"{file.name}, {gigabytes(size)} of it here")
+
+    def _pause(self, trouble: hub.TransferError, failures: int, what: str) -> None:
+        """Wait before the next attempt, as long as the hub says. Raises BundleError where no attempt is left."""
+        wait_s = _PAUSE_S * 2**failures if trouble.wait_s is None else trouble.wait_s
+        if failures >= _ATTEMPTS or wait_s > _LONGEST_WAIT_S:
+            raise hub.unreachable(trouble, self._root) from trouble
+        self._listener.warn(f"{what}: {trouble}; going on from there in {wait_s:.0f} s.")
+        time.sleep(wait_s)
 
     def _append(self, plan: BundleManifest, file: WeightFile, part: Path, meter: ProgressMeter) -> None:
         """Ask once for the rest of a part, and append what comes. Raises hub.TransferError if it is not all."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi, constants, get_session, hf_hub_url
@@ -29,6 +31,7 @@ from fastfit_watch.domain.errors import BundleError, StorageError
 
 _ANSWER_S = 15.0
 _PARTIAL_CONTENT = 206
+_TOO_MANY_REQUESTS = 429
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,15 @@ class HubFile:
 
 
 class TransferError(Exception):
-    """The connection broke, or the hub is unwell: worth another attempt. `str` is a short reason."""
+    """The connection broke, or the hub cannot answer now: worth another attempt. `str` is a short reason.
+
+    wait_s : after how many seconds the hub wants to be asked again; None where it does not say.
+    is_rate_limit : was too much asked of it?
+    """
+
+    def __init__(self, reason: str, wait_s: float | None = None, *, is_rate_limit: bool = False) -> None:
+        super().__init__(reason)
+        self.wait_s, self.is_rate_limit = wait_s, is_rate_limit
 
 
 def endpoint() -> str:
@@ -56,18 +67,20 @@ def is_offline() -> bool:
 
 
 def list_files(repository: str, branch: str, root: Path) -> tuple[str, list[HubFile]]:
-    """The commit that a branch stands for now, and its files. `root` is where they belong. Raises BundleError."""
-    try:
-        with hub_errors(repository, branch, root):
-            _quieten()
-            commit_hash = HfApi().model_info(repository, revision=branch, timeout=_ANSWER_S).sha
-            if commit_hash is None:
-                raise BundleError(f"{endpoint()} names no commit of {repository}.")
-            entries = HfApi().list_repo_tree(repository, recursive=True, revision=commit_hash)
-            files = (entry for entry in entries if isinstance(entry, RepoFile) and _stays_inside(entry.path))
-            return commit_hash, [_hub_file(entry) for entry in files]
-    except TransferError as error:
-        raise unreachable(error, root) from error
+    """List the files of the commit that a branch stands for now, and name it. `root` is where they belong.
+
+    Raises
+    ------
+    TransferError : the connection broke, or the hub cannot answer now. BundleError : the hub refuses.
+    """
+    with hub_errors(repository, branch, root):
+        _quieten()
+        commit_hash = HfApi().model_info(repository, revision=branch, timeout=_ANSWER_S).sha
+        if commit_hash is None:
+            raise BundleError(f"{endpoint()} names no commit of {repository}.")
+        entries = HfApi().list_repo_tree(repository, recursive=True, revision=commit_hash)
+        files = (entry for entry in entries if isinstance(entry, RepoFile) and _stays_inside(entry.path))
+        return commit_hash, [_hub_file(entry) for entry in files]
 
 
 def read_file(repository: str, commit_hash: str, name: str, start: int, root: Path) -> Iterator[tuple[int, bytes]]:
@@ -101,7 +114,12 @@ def _quieten() -> None:
 
 
 def unreachable(error: TransferError, root: Path) -> BundleError:
-    """The last word after all attempts."""
+    """The error after all attempts."""
+    if error.is_rate_limit:
+        return BundleError(
+            f"The hub at {endpoint()} limits how often it is asked: {error}.",
+            hint=f"Try again later. Set HF_TOKEN: accounts may ask more often. What is here is kept. {_by_hand(root)}",
+        )
     return BundleError(
         f"The hub at {endpoint()} cannot be reached, or breaks off: {error}.",
         hint=f"Check the network and HF_ENDPOINT. What is here is kept, and it goes on from there. {_by_hand(root)}",
@@ -114,7 +132,7 @@ def hub_errors(repository: str, revision: str, root: Path, name: str = "") -> It
     where = f"{endpoint()}/{repository}"
     try:
         yield
-    except (BundleError, StorageError):
+    except (BundleError, StorageError, TransferError):
         raise
     except OfflineModeIsEnabled as error:
         raise BundleError(
@@ -154,7 +172,21 @@ def _refusal(error: HfHubHTTPError, where: str, root: Path) -> BundleError | Tra
         )
     if isinstance(error, RepositoryNotFoundError) or code == 404:
         return BundleError(f"There is no {where} (404).", hint=f"Check HF_ENDPOINT. {_by_hand(root)}")
-    return TransferError(f"it answers with an error ({code})")
+    wait_s = _read_wait_s(error.response.headers.get("Retry-After", ""), time.time())
+    if code == _TOO_MANY_REQUESTS:
+        token = "" if "authorization" in build_hf_headers() else "; accounts may ask more often: set HF_TOKEN"
+        return TransferError(f"a rate limit ({code}){token}", wait_s, is_rate_limit=True)
+    return TransferError(f"it answers with an error ({code})", wait_s)
+
+
+def _read_wait_s(header: str, now_s: float) -> float | None:
+    """Read Retry-After (RFC 9110, section 10.2.3): seconds, or a date. None where it says neither."""
+    if header.strip().isdecimal():
+        return float(header)
+    try:
+        return max(0.0, parsedate_to_datetime(header).timestamp() - now_s)
+    except ValueError:
+        return None
 
 
 def _by_hand(root: Path) -> str:

@@ -91,7 +91,7 @@ def test_a_terminal_shows_a_bar_that_grows(box: HubFixture, hub: HubServer) -> N
                 shown += part
         assert process.wait(PATIENCE_S) == ExitCode.OK
     os.close(ours)
-    shares = [int(share) for share in re.findall(rb"fetching FastFit-MR-1024: (\d+) %", shown)]
+    shares = [int(share) for share in re.findall(rb"(\d+)%", shown)]
     assert shares == sorted(shares) and len(set(shares)) > 2, shown
     assert b"of 1 MB" in shown
 
@@ -216,6 +216,31 @@ def test_refusals_are_sentences(box: HubFixture, hub: HubServer, trouble: str, t
     error = next(line for line in text.splitlines() if line.startswith("error: "))
     assert [word for word in words if word not in error] == [], error
     assert token not in text or not token
+
+
+def test_a_busy_hub_is_asked_again_when_it_says(box: HubFixture, hub: HubServer) -> None:
+    """The listing is turned away by a rate limit, and the first file because the hub is overloaded."""
+    hub.turn_away = [(429, "2")]
+    began_s = time.monotonic()
+    text = box.pull()
+    assert time.monotonic() - began_s >= 2
+    assert f"{MODEL}: a rate limit (429); accounts may ask more often: set HF_TOKEN" in text
+    assert "in 2 s." in text
+    box.assert_whole()
+    (box.root / UNET).unlink()
+    hub.turn_away = [(503, "1"), (503, "")]
+    text = box.pull()
+    assert f"{UNET}, 0 bytes of it here: it answers with an error (503); going on from there in 1 s." in text
+    box.assert_whole()
+
+
+def test_a_rate_limit_that_lasts_is_called_one(box: HubFixture, hub: HubServer) -> None:
+    hub.turn_away = [(429, "7200")]
+    code, text = box.run("models", "pull", HF_TOKEN=TOKEN)
+    assert code == ExitCode.ENGINE
+    assert f"error: The hub at {hub.endpoint} limits how often it is asked: a rate limit (429)" in text
+    assert "Set HF_TOKEN" in text and TOKEN not in text
+    assert len(hub.seen) == 1, "two hours are not waited for, nor is it asked again before"
 
 
 def test_names_that_lead_out_of_the_folder_are_no_files_of_a_bundle(box: HubFixture, hub: HubServer) -> None:

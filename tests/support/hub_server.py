@@ -63,6 +63,7 @@ class HubServer:
         self.is_down = threading.Event()  # every connection breaks at once
         self.corrupt: dict[str, int] = {}  # so many answers carry a wrong byte
         self.refuse: dict[str, int] = {}  # HTTP status for a file
+        self.turn_away: list[tuple[int, str]] = []  # HTTP status and Retry-After of the next answers
         self.claim_bytes: dict[str, int] = {}  # size that the listing says
         self.knows_ranges = True
         self.bytes_per_s = 0.0
@@ -183,6 +184,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _HubHandler(_Handler):
     def answer(self) -> None:
+        if self.hub.turn_away:
+            self.hub.note(self)
+            status, wait = self.hub.turn_away.pop(0)
+            self.send(status, {"Retry-After": wait} if wait else {}, b"Later.")
+            return
         path = unquote(urlsplit(self.path).path)
         if self.hub.token and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
             self.hub.note(self)
