@@ -58,7 +58,7 @@ def list_bundles(models: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return
-    cells = [("name", "state", "here", "disk", "card", "revision", "licence")]
+    cells: list[tuple[str, ...]] = [("name", "state", "here", "disk", "card", "revision", "licence")]
     cells += [_cells(row) for row in rows]
     *widths, _ = (max(map(len, column)) for column in zip(*cells, strict=True))
     for *line, licence in cells:
