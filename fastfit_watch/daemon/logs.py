@@ -7,12 +7,14 @@ daemon's log is JSON Lines, always with the same keys; a job's own log stays tex
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import sys
 import traceback
 from collections.abc import Mapping
 from datetime import UTC
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -20,6 +22,7 @@ from loguru import logger
 
 from fastfit_watch.config.paths import JOB_LOG, LOG_FILE
 from fastfit_watch.config.settings import LogSettings
+from fastfit_watch.daemon.stream_writer import StreamWriter
 from fastfit_watch.domain.text import one_line
 
 if TYPE_CHECKING:
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
 
 # sd-daemon(3): what the journal understands in front of a line.
 _PRIORITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}
-_TIME = "%Y-%m-%d %H:%M:%S"
+_TIME = "%Y-%m-%d %H:%M:%S%z"
+_FLUSH_S = 2.0  # standard error that nobody reads does not keep the daemon from ending
 
 
 def set_up_logs(settings: LogSettings, folder: Path, outputs: Path, stderr: TextIO | None = None) -> None:
@@ -36,17 +40,17 @@ def set_up_logs(settings: LogSettings, folder: Path, outputs: Path, stderr: Text
     A log file that cannot be written stops no one: standard error says so once, and has every line itself.
     """
     logger.remove()
-    target = stderr or sys.stderr
+    terminal = _terminal_of(stderr or sys.stderr)
     form = _format_json if settings.format == "json" else _format
     logger.add(
-        _Terminal(target, to_journal=is_journal(target)).write,
+        terminal.write,
         level=settings.console_level or settings.level,
         format=form,
         backtrace=False,
         diagnose=False,
     )
     logger.add(
-        _LogFile(folder / LOG_FILE, settings, target).write,
+        _LogFile(folder / LOG_FILE, settings, terminal).write,
         level=settings.level,
         format=form,
         backtrace=False,
@@ -72,16 +76,33 @@ def with_priority(level: str, text: str) -> str:
 class _Terminal:
     """Standard error. In the journal every line, of a traceback too, is led by its priority."""
 
-    def __init__(self, stream: TextIO, *, to_journal: bool) -> None:
-        self._stream, self._to_journal = stream, to_journal
+    def __init__(self, stream: TextIO) -> None:
+        self._to_journal = is_journal(stream)
+        self._writer = StreamWriter(stream, _report_dropped)
+        self.flush = self._writer.flush
 
     def write(self, message: Message) -> None:
         self.say(message.record["level"].name, str(message))
 
     def say(self, level: str, text: str) -> None:
         """Write lines of one level; `text` ends with a line feed."""
-        self._stream.write(with_priority(level, text) if self._to_journal else text)
-        self._stream.flush()
+        self._writer.write(with_priority(level, text) if self._to_journal else text)
+
+
+@lru_cache(maxsize=1)  # one thread for standard error, however often the settings are read
+def _terminal_of(stream: TextIO) -> _Terminal:
+    terminal = _Terminal(stream)
+    atexit.register(terminal.flush, _FLUSH_S)
+    return terminal
+
+
+def flush_logs(stream: TextIO | None = None, timeout_s: float = _FLUSH_S) -> bool:
+    """Wait until all that was logged is written to standard error, at most so long; returns whether it is."""
+    return _terminal_of(stream or sys.stderr).flush(timeout_s)
+
+
+def _report_dropped(lines: int) -> None:
+    logger.warning("{} lines of the log are missing on standard error: nobody read it", lines)
 
 
 class _LogFile:
@@ -90,9 +111,9 @@ class _LogFile:
     Opened for each line: whoever follows the file, moves it away or deletes it is never in the way.
     """
 
-    def __init__(self, path: Path, settings: LogSettings, stderr: TextIO) -> None:
+    def __init__(self, path: Path, settings: LogSettings, terminal: _Terminal) -> None:
         self._path, self._settings = path, settings
-        self._complaints = _Terminal(stderr, to_journal=is_journal(stderr))
+        self._terminal = terminal
         self._trouble = ""
 
     def write(self, message: Message) -> None:
@@ -105,7 +126,7 @@ class _LogFile:
                 file.write(data)
         except OSError as error:
             if self._trouble != (trouble := error.strerror or str(error)):
-                self._complaints.say("WARNING", f"the log file {self._path} cannot be written: {trouble}\n")
+                self._terminal.say("WARNING", f"the log file {self._path} cannot be written: {trouble}\n")
             self._trouble = trouble
         else:
             self._trouble = ""

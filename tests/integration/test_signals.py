@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -13,6 +14,7 @@ import pytest
 from support.daemon_process import PATIENCE_S, DaemonProcess, wait_for
 from support.systemd_socket import Systemd
 
+from fastfit_watch.config.paths import LOG_FILE
 from fastfit_watch.domain.job import LookStatus
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.system.exit_codes import ExitCode
@@ -176,3 +178,21 @@ def test_the_lock_names_a_process_only_while_there_is_one(daemon: DaemonProcess)
     os.kill(int(lock.read_text()), signal.SIGTERM)
     assert process.wait(PATIENCE_S) == ExitCode.OK
     assert lock.read_text() == ""
+
+
+def test_a_standard_error_that_nobody_reads_stops_neither_work_nor_sigterm(daemon: DaemonProcess) -> None:
+    """A full pipe, as behind a terminal stopped with Ctrl-S."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writing, b"." * 4096):
+            pass
+    os.set_blocking(writing, True)
+    process = daemon.start(stderr=writing)
+    os.close(writing)
+    daemon.upload("spring", "casual")
+    wait_for(lambda: daemon.is_final("spring"), daemon)
+    process.terminate()
+    assert process.wait(PATIENCE_S) == ExitCode.OK
+    assert "stopped" in (daemon.root / "logs" / LOG_FILE).read_text().splitlines()[-1]
+    os.close(reading)

@@ -52,13 +52,19 @@ class DaemonProcess:
         hidden.rename(self.inputs / name)
 
     def start(
-        self, *options: str, environment: dict[str, str] | None = None, through: Sequence[str] = ()
+        self,
+        *options: str,
+        environment: dict[str, str] | None = None,
+        through: Sequence[str] = (),
+        stderr: int | None = None,
     ) -> subprocess.Popen[bytes]:
-        """`through` is a command that starts another one, such as setpriv."""
+        """`through` is a command that starts another one, such as setpriv. stderr: in place of the file `stderr`."""
         command = [*through, sys.executable, str(PROGRAM), str(self.root), *options]
         log = (self.root / "stderr").open("ab")
         with log:
-            process = subprocess.Popen(command, stderr=log, env={**os.environ, **(environment or {})})
+            process = subprocess.Popen(
+                command, stderr=log if stderr is None else stderr, env={**os.environ, **(environment or {})}
+            )
         self.daemons.append(process)
         return process
 

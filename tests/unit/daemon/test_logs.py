@@ -7,6 +7,7 @@ import io
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,19 +18,29 @@ from loguru import logger
 import fastfit_watch
 from fastfit_watch.config.paths import JOB_LOG, LOG_FILE
 from fastfit_watch.config.settings import LogSettings
-from fastfit_watch.daemon.logs import is_journal, set_up_logs
+from fastfit_watch.daemon.logs import flush_logs, is_journal, set_up_logs
 from fastfit_watch.domain.text import one_line
+
+PATIENCE_S = 120.0
+
+
+class Terminal(io.StringIO):
+    """A terminal in memory, whose text is read once all is written."""
+
+    def getvalue(self) -> str:
+        assert flush_logs(self, PATIENCE_S)
+        return super().getvalue()
 
 
 @pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[io.StringIO]:
-    stream = io.StringIO()
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    stream = Terminal()
     set_up_logs(LogSettings(), tmp_path / "logs", tmp_path / "outputs", stream)
     yield stream
     logger.remove()
 
 
-def test_a_line_goes_everywhere_it_belongs(tmp_path: Path, terminal: io.StringIO) -> None:
+def test_a_line_goes_everywhere_it_belongs(tmp_path: Path, terminal: Terminal) -> None:
     logger.info("the daemon alone")
     logger.bind(job="spring", look="anna.casual").warning("attempt {} failed", 2)
     logger.debug("not wanted")
@@ -41,7 +52,7 @@ def test_a_line_goes_everywhere_it_belongs(tmp_path: Path, terminal: io.StringIO
     assert "attempt 2 failed" in job_log
 
 
-def test_names_cannot_break_a_line(terminal: io.StringIO) -> None:
+def test_names_cannot_break_a_line(terminal: Terminal) -> None:
     nasty = "a\nERROR fake\x1b[31m\u202e{extra}\udcff"
     logger.bind(job="x").info("upload {}", nasty)
     line = terminal.getvalue()
@@ -54,7 +65,7 @@ def test_one_line_leaves_readable_text_alone() -> None:
     assert one_line("Größe 12 µm, 日本") == "Größe 12 µm, 日本"
 
 
-def test_a_job_log_that_cannot_be_written_stops_no_one(tmp_path: Path, terminal: io.StringIO) -> None:
+def test_a_job_log_that_cannot_be_written_stops_no_one(tmp_path: Path, terminal: Terminal) -> None:
     (tmp_path / "outputs").write_text("a file where the folder should be")
     logger.bind(job="spring").info("still here")
     assert "still here" in terminal.getvalue()
@@ -106,7 +117,7 @@ def test_whoever_follows_the_log_misses_nothing(tmp_path: Path) -> None:
     assert [line.split()[-1] for line in lines] == ["first", *(f"{number:03}" for number in range(140))]
 
 
-def test_a_log_file_that_is_moved_away_is_begun_anew(tmp_path: Path, terminal: io.StringIO) -> None:
+def test_a_log_file_that_is_moved_away_is_begun_anew(tmp_path: Path, terminal: Terminal) -> None:
     logger.info("before")
     (tmp_path / "logs" / LOG_FILE).rename(tmp_path / "logs" / "archived")
     logger.info("after")
@@ -114,7 +125,7 @@ def test_a_log_file_that_is_moved_away_is_begun_anew(tmp_path: Path, terminal: i
 
 
 def test_a_full_disk_of_logs_is_said_once_and_stops_no_one(tmp_path: Path) -> None:
-    stream = io.StringIO()
+    stream = Terminal()
     set_up_logs(LogSettings(), Path("/dev/full"), tmp_path, stream)
     logger.info("one")
     logger.info("two")
@@ -131,7 +142,7 @@ def test_a_full_disk_of_logs_is_said_once_and_stops_no_one(tmp_path: Path) -> No
 
 
 def test_standard_error_may_have_a_level_of_its_own(tmp_path: Path) -> None:
-    stream = io.StringIO()
+    stream = Terminal()
     set_up_logs(LogSettings(console_level="ERROR"), tmp_path, tmp_path, stream)
     logger.info("quiet")
     logger.error("loud")
@@ -151,11 +162,36 @@ def test_in_the_journal_every_line_has_its_priority(tmp_path: Path, monkeypatch:
             logger.exception("something went wrong")
         logger.info("going on")
         logger.remove()
+        assert flush_logs(stream, PATIENCE_S)
         lines = (tmp_path / "journal").read_text().splitlines()
     assert len(lines) > 3
     assert all(line.startswith("<3>") for line in lines[:-1])
     assert lines[-2] == "<3>ValueError: broken"
     assert lines[-1].startswith("<6>")
+
+
+def test_standard_error_that_nobody_reads_makes_no_one_wait(tmp_path: Path) -> None:
+    """As with Ctrl-S in a terminal: lines wait, then they are dropped and counted; the log file has every one."""
+    reading, writing = os.pipe()
+    total = 10_000
+    with os.fdopen(reading) as pipe, os.fdopen(writing, "w") as stream:
+        set_up_logs(LogSettings(), tmp_path, tmp_path, stream)
+        logging = threading.Thread(
+            target=lambda: [logger.info("line {:06} {}", number, "x" * 100) for number in range(total)], daemon=True
+        )
+        logging.start()
+        logging.join(PATIENCE_S)
+        assert not logging.is_alive(), "it waits for a reader"
+        assert not flush_logs(stream, 0.0)
+        assert (tmp_path / LOG_FILE).read_text().count(" line ") == total
+        lines = []
+        while not lines or "missing" not in lines[-1]:
+            lines.append(pipe.readline())
+        logger.remove()
+    dropped = total - (len(lines) - 1)
+    assert dropped > 0
+    assert f"{dropped} lines of the log are missing on standard error" in lines[-1]
+    assert [int(line.split()[4]) for line in lines[:-1]] == list(range(len(lines) - 1)), "in order, the newest dropped"
 
 
 def test_a_pipe_is_no_journal(tmp_path: Path) -> None:
@@ -165,7 +201,7 @@ def test_a_pipe_is_no_journal(tmp_path: Path) -> None:
 
 
 def test_json_lines_have_the_same_keys_always(tmp_path: Path) -> None:
-    stream = io.StringIO()
+    stream = Terminal()
     set_up_logs(LogSettings(format="json"), tmp_path / "logs", tmp_path / "outputs", stream)
     logger.info("the daemon alone, with {extra} and a\nbreak")
     logger.bind(job="spring", look="anna.casual").warning("attempt {} failed", 2)
