@@ -184,7 +184,7 @@ def test_standard_error_that_nobody_reads_makes_no_one_wait(tmp_path: Path) -> N
         assert not logging.is_alive(), "it waits for a reader"
         assert not flush_logs(stream, 0.0)
         assert (tmp_path / LOG_FILE).read_text().count(" line ") == total
-        lines = []
+        lines: list[str] = []
         while not lines or "missing" not in lines[-1]:
             lines.append(pipe.readline())
         logger.remove()
