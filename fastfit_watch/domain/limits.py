@@ -23,7 +23,7 @@ class Limits:
     files: Count = 200
     job_bytes: Count = 2 * 1024**3
     picture_bytes: Count = 40 * 1024**2
-    picture_pixels: Count = 50_000_000
+    picture_pixels: Count = 52_000_000
     manifest_bytes: Count = 256 * 1024
     decode_s: Seconds = 20.0
     decode_memory_bytes: Count = 1536 * 1024**2

@@ -1,6 +1,6 @@
-"""Opening pictures nobody vouches for, and encoding results. Pillow is loaded on first use.
+"""Opens untrusted pictures, and encodes results. Pillow is loaded on first use.
 
-Pictures leave this room as RGB, turned upright, without metadata. Sizes are `(height, width)`; Pillow's own are not.
+Opened pictures are RGB, upright, without metadata. Sizes are `(height, width)`; Pillow's own are not.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from fastfit_watch.domain.errors import ConfigError, ImageError
 from fastfit_watch.domain.look import ImageFormat
+from fastfit_watch.imaging.colour import adobe_rgb_profile, is_adobe_rgb, to_srgb
+from fastfit_watch.imaging.png import png_is_whole, split_png
 from fastfit_watch.imaging.xmp import xmp_packet
 
 if TYPE_CHECKING:
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
 
 MAX_SIDE = 16_000
 """Longest side in pixels; WebP, one of our own formats, cannot hold more than 16383."""
-MIN_SIDE = 16
-"""Shortest side in pixels."""
+MIN_SIDE = 32
+"""Shortest side in pixels; below that the engine finds nobody."""
+MAX_ASPECT = 10
+"""The longer side may be so many times as long as the shorter one."""
 _SIGNATURES = {"PNG": rb"\x89PNG\r\n\x1a\n", "JPEG": rb"\xff\xd8\xff", "WEBP": rb"RIFF....WEBP"}
 _LONGEST_SIGNATURE = 12
 _BEGINNING = 512
@@ -40,6 +44,8 @@ _STRANGERS = (
 # A JPEG marker: 0xFF and a code. 0xFF00 and RST0..RST7 belong to the coded data, 0xFFFF is padding (ITU-T T.81, B.1.1).
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _JPEG_START, _JPEG_END, _JPEG_TEM = 0xD8, 0xD9, 0x01
+_END_MARK = b"\xff\xd9"
+_ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>")
 _ORIENTATION = 0x0112
 _EXTENSIONS = {".png": ImageFormat.PNG, ".jpg": ImageFormat.JPG, ".jpeg": ImageFormat.JPG, ".webp": ImageFormat.WEBP}
 _SAVE_OPTIONS: Mapping[ImageFormat, Mapping[str, Any]] = {
@@ -75,18 +81,23 @@ def open_image(file: BinaryIO | Path | bytes, limits: PictureLimits | None = Non
     """Return a picture as RGB, upright, its first frame only, without metadata.
 
     Transparency is laid on white, an embedded colour profile is applied (the result is sRGB), 16 bits become 8.
-    limits: None for a picture that was measured before. name: for the sentences; a path brings its own.
+    limits: None for a picture that was measured before. name: for the sentences; a path has its own.
 
     Raises ImageError with a sentence for people; OSError where the file cannot be read; MemoryError.
     """
     title, data = _read(file, limits, name)
-    return _decode(title, data, limits)[1]
+    return _decode(title, data, limits, is_whole=limits is None)[1]
 
 
-def measure(file: BinaryIO | Path | bytes, limits: PictureLimits | None = None, name: str = "") -> ImageFacts:
-    """Return what a picture is, after doing everything to it that `open_image` does. Raises what it raises."""
+def measure(
+    file: BinaryIO | Path | bytes, limits: PictureLimits | None = None, name: str = "", is_whole: bool = False
+) -> ImageFacts:
+    """Return what a picture is, after doing everything to it that `open_image` does. Raises what it raises.
+
+    is_whole: a sum proves that all of the file has come; a JPEG that lacks nothing but its end mark is decoded then.
+    """
     title, data = _read(file, limits, name)
-    kind, image = _decode(title, data, limits)
+    kind, image = _decode(title, data, limits, is_whole)
     return ImageFacts(kind, image.height, image.width)
 
 
@@ -138,28 +149,55 @@ def _read(file: BinaryIO | Path | bytes, limits: PictureLimits | None, name: str
     return title, data
 
 
-def _decode(title: str, data: bytes, limits: PictureLimits | None) -> tuple[str, Image.Image]:
+def _decode(title: str, data: bytes, limits: PictureLimits | None, is_whole: bool) -> tuple[str, Image.Image]:
     """Judge the bytes from the cheapest question to the dearest, then decode them whole."""
     from PIL import Image
 
     kind = _kind(title, data)
-    if not _IS_WHOLE[kind](data):
+    lacks_end = not _IS_WHOLE[kind](data)
+    if lacks_end and not is_whole:
         raise ImageError(f"{title} ends early.", hint="Upload it again.")
     try:
+        profile = b""
+        if kind == "PNG":
+            data, profile = split_png(data)
+        elif lacks_end:
+            data = data.rstrip(_END_MARK[:1])  # half of a mark
         # Reads the header only.
-        image = Image.open(io.BytesIO(data), formats=[kind])
+        image = Image.open(io.BytesIO(data + _END_MARK if lacks_end else data), formats=[kind])
         _refuse_size(title, image.size, limits)
         image.load()
-        return kind, to_upright_rgb(image)
+        if lacks_end and not (kind == "JPEG" and _has_all_rows(data, image)):
+            raise ImageError(f"{title} is a damaged {kind} picture: its end is missing.", hint="Save it anew.")
+        return kind, to_upright_rgb(image, profile)
     except (ImageError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_many_pixels(title, limits) from error
     except Exception as error:  # broken pictures raise nearly anything from inside Pillow
-        reason = "".join(letter if letter.isprintable() else "?" for letter in str(error)) or type(error).__name__
         raise ImageError(
-            f"{title} is a damaged {kind} picture ({reason}).", hint="Upload it again, or save it anew."
+            f"{title} is a damaged {kind} picture ({_reason(error)}).", hint="Upload it again, or save it anew."
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What Pillow says is wrong, on one line and without the addresses of objects."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "its header cannot be read"
+    text = "".join(letter if letter.isprintable() else "?" for letter in _ADDRESS.sub("the file", str(error)))
+    return text or type(error).__name__
+
+
+def _has_all_rows(data: bytes, image: Image.Image) -> bool:
+    """Does a JPEG lack nothing but its end mark? Only then do other bytes behind it change nothing of the picture."""
+    from PIL import Image, ImageChops
+
+    with Image.open(io.BytesIO(data + b"\x55" * 64 + _END_MARK), formats=["JPEG"]) as other:
+        other.load()
+        difference = ImageChops.difference(image, other)
+    return difference.getbbox() is None
 
 
 def _kind(title: str, data: bytes) -> str:
@@ -173,17 +211,6 @@ def _kind(title: str, data: bytes) -> str:
     if not data[_LONGEST_SIGNATURE:_BEGINNING].strip(b"\0"):
         raise ImageError(f"{title} ends early: there is no picture in it yet.", hint="Upload it again.")
     raise ImageError(f"{title} is not a JPEG, PNG or WebP picture.", hint="Save it as one of them.")
-
-
-def _png_is_whole(data: bytes) -> bool:
-    """Does the chain of chunks reach IEND? (PNG specification, section 5)"""
-    at = len(b"\x89PNG\r\n\x1a\n")
-    while at + 12 <= len(data):
-        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-        if kind == b"IEND" or not kind.isalpha():
-            return kind == b"IEND"
-        at += 12 + length
-    return False
 
 
 def _jpeg_is_whole(data: bytes) -> bool:
@@ -209,20 +236,25 @@ def _webp_is_whole(data: bytes) -> bool:
     return len(data) >= 8 + int.from_bytes(data[4:8], "little")
 
 
-_IS_WHOLE = {"PNG": _png_is_whole, "JPEG": _jpeg_is_whole, "WEBP": _webp_is_whole}
+_IS_WHOLE = {"PNG": png_is_whole, "JPEG": _jpeg_is_whole, "WEBP": _webp_is_whole}
 
 
 def _refuse_size(title: str, pillow_size: tuple[int, int], limits: PictureLimits | None) -> None:
-    """Refuse by the header what is too large to decode or too small to show anything."""
+    """Refuse by the header what is too large to decode, and of uploads what is too small or narrow to show anything."""
     width, height = pillow_size
-    if limits is not None and height * width > limits.picture_pixels:
-        raise _too_many_pixels(title, limits)
+    size = f"{width} x {height} pixels"
     if max(height, width) > MAX_SIDE:
-        raise ImageError(
-            f"{title} is {width} x {height} pixels; a side may have {MAX_SIDE}.", hint="Save it with fewer pixels."
-        )
+        raise ImageError(f"{title} is {size}; a side may have {MAX_SIDE}.", hint="Save it with fewer pixels.")
+    if limits is None:
+        return
+    if height * width > limits.picture_pixels:
+        raise _too_many_pixels(title, limits)
     if min(height, width) < MIN_SIDE:
-        raise ImageError(f"{title} is only {width} x {height} pixels.", hint="Upload the picture in its full size.")
+        hint = "Upload the picture in its full size."
+        raise ImageError(f"{title} is only {size}; a side must have {MIN_SIDE}.", hint=hint)
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        hint = "Cut it to what it shows."
+        raise ImageError(f"{title} is {size}; a side may be {MAX_ASPECT} times as long as the other.", hint=hint)
 
 
 def _too_many_pixels(title: str, limits: PictureLimits | None) -> ImageError:
@@ -230,8 +262,11 @@ def _too_many_pixels(title: str, limits: PictureLimits | None) -> ImageError:
     return ImageError(f"{title} has more than {most}.", hint="Save it with fewer pixels.")
 
 
-def to_upright_rgb(image: Image.Image) -> Image.Image:
-    """RGB in sRGB colours, turned as its EXIF orientation says, with nothing else left of the source."""
+def to_upright_rgb(image: Image.Image, profile: bytes = b"") -> Image.Image:
+    """Return RGB in sRGB colours, turned as the EXIF orientation says, with nothing else left of the source.
+
+    profile: the ICC profile of the colours; without one, the picture's own counts.
+    """
     from PIL import Image
 
     turns = {
@@ -243,43 +278,41 @@ def to_upright_rgb(image: Image.Image) -> Image.Image:
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_90,
     }
-    turn = turns.get(_orientation(image))
-    profile = image.info.get("icc_profile")
+    orientation, in_adobe_rgb = _read_exif(image)
+    profile = profile or image.info.get("icc_profile") or (adobe_rgb_profile() if in_adobe_rgb else b"")
+    colours, alpha = _split_alpha(image)
+    upright = to_srgb(colours, profile)
+    if alpha is not None:
+        background = Image.new("RGB", upright.size, "white")
+        background.paste(upright, mask=alpha)
+        upright = background
+    if orientation in turns:
+        upright = upright.transpose(turns[orientation])
+    upright.info.clear()
+    return upright
+
+
+def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Return the colours of a picture as L, RGB or CMYK, and its opacity as L; None if it is opaque everywhere."""
     if image.mode.startswith("I"):
-        image = image.point(lambda value: value * (1 / 256)).convert("L")  # Pillow's own conversion would clip
-    elif image.has_transparency_data:
-        clear = image.convert("RGBA")
-        image = Image.new("RGB", image.size, "white")
-        image.paste(clear, mask=clear)
-    elif image.mode not in ("L", "RGB", "CMYK"):
-        image = image.convert("RGB")
-    image = _to_srgb(image, profile)
-    if turn is not None:
-        image = image.transpose(turn)
-    image.info.clear()
-    return image
+        tones = image.convert("I").point([value >> 8 for value in range(2**16)], "L")
+        clear = image.info.get("transparency")
+        if clear is None:
+            return tones, None
+        return tones, image.convert("I").point([0 if value == clear else 255 for value in range(2**16)], "L")
+    is_grey = image.mode in ("1", "L", "LA", "La")
+    if image.has_transparency_data:
+        alpha = image.convert("RGBA").getchannel("A")
+        image.info.pop("transparency", None)
+        return image.convert("L" if is_grey else "RGB"), alpha
+    return image if image.mode in ("L", "RGB", "CMYK") else image.convert("L" if is_grey else "RGB"), None
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1..8; 1, upright, where there is none to be read."""
+def _read_exif(image: Image.Image) -> tuple[int, bool]:
+    """The EXIF orientation, 1..8, and whether the colours are Adobe RGB; 1 and False where EXIF cannot be read."""
     try:
-        orientation = image.getexif().get(_ORIENTATION)
+        exif = image.getexif()
+        orientation = exif.get(_ORIENTATION)
+        return orientation if isinstance(orientation, int) else 1, is_adobe_rgb(exif)
     except Exception:  # noqa: BLE001 - EXIF is often broken, in as many ways as there are cameras; the pixels are not
-        return 1
-    return orientation if isinstance(orientation, int) else 1
-
-
-def _to_srgb(image: Image.Image, profile: object) -> Image.Image:
-    """Apply the embedded ICC profile. One that is missing, broken or sRGB itself leaves the colours as they are."""
-    if isinstance(profile, bytes) and profile:
-        from PIL import ImageCms
-
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if "sRGB" not in ImageCms.getProfileDescription(source):
-                converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-                if converted is not None:
-                    return converted
-        except (ImageCms.PyCMSError, OSError):
-            pass
-    return image.convert("RGB")
+        return 1, False

@@ -17,7 +17,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -74,13 +74,17 @@ class Decoder:
         self._limits = limits
         self._child: _Child | None = None
 
-    def inspect(self, folder: Path, names: Sequence[str]) -> Mapping[str, ImageFacts | str]:
+    def inspect(
+        self, folder: Path, names: Sequence[str], proven: Collection[str] = ()
+    ) -> Mapping[str, ImageFacts | str]:
         """Decode pictures of a folder. Returns for each name what it is, or a sentence what is wrong with it.
+
+        proven: those that have come whole, as a sum proves.
 
         Raises StorageError where the disk fails, or the child cannot be started or does not get on: no picture is to
         blame for that.
         """
-        return {name: self._inspect(folder, name) for name in names}
+        return {name: self._inspect(folder, name, name in proven) for name in names}
 
     def close(self) -> None:
         """End the child. The next picture would start another."""
@@ -88,12 +92,13 @@ class Decoder:
             self._child.end()
             self._child = None
 
-    def _inspect(self, folder: Path, name: str) -> ImageFacts | str:
+    def _inspect(self, folder: Path, name: str, is_proven: bool) -> ImageFacts | str:
         stuck = False
         for _ in range(_TRIES):
             # A child may also be lost to something else, such as the kernel's search for memory: one more try.
             try:
-                answer = self._running_child().ask({"folder": os.fspath(folder), "name": name}, self._limits.decode_s)
+                question: dict[str, str | bool] = {"folder": os.fspath(folder), "name": name, "is_whole": is_proven}
+                answer = self._running_child().ask(question, self._limits.decode_s)
                 return _understand(answer, name)
             except _Late:
                 self.close()
@@ -138,7 +143,7 @@ class _Child:
             self.end()
             raise
 
-    def ask(self, question: Mapping[str, str], processor_s: float) -> dict[str, Any]:
+    def ask(self, question: Mapping[str, str | bool], processor_s: float) -> dict[str, Any]:
         """Send a line and return the answer, for which the child may use `processor_s` seconds of its processor.
 
         Raises _Lost, _Late or _Stuck; the child must be replaced then.
@@ -218,7 +223,7 @@ def main(arguments: Sequence[str]) -> int:
     _send({"ready": True})
     for line in sys.stdin.buffer:
         question = json.loads(line)
-        _send(_answer(question["folder"], question["name"], limits))
+        _send(_answer(question["folder"], question["name"], question["is_whole"], limits))
     return 0
 
 
@@ -239,10 +244,10 @@ def _send(answer: Mapping[str, object]) -> None:
     sys.stdout.flush()
 
 
-def _answer(folder: str, name: str, limits: _ChildLimits) -> Mapping[str, object]:
+def _answer(folder: str, name: str, is_whole: bool, limits: _ChildLimits) -> Mapping[str, object]:
     """Return what one picture is, a fault of its own, or a failure of the machine."""
     try:
-        return asdict(_measure(folder, name, limits))
+        return asdict(_measure(folder, name, is_whole, limits))
     except ImageError as error:
         return {"fault": str(error)}
     except MemoryError:
@@ -254,7 +259,7 @@ def _answer(folder: str, name: str, limits: _ChildLimits) -> Mapping[str, object
         return {"disk": error.strerror or str(error)}
 
 
-def _measure(folder: str, name: str, limits: _ChildLimits) -> ImageFacts:
+def _measure(folder: str, name: str, is_whole: bool, limits: _ChildLimits) -> ImageFacts:
     """Open a plain file directly in the folder, once, and decode it."""
     if "/" in name or name in ("", ".", ".."):
         raise ImageError(f"{name!r} is not in the folder.")
@@ -268,7 +273,7 @@ def _measure(folder: str, name: str, limits: _ChildLimits) -> ImageFacts:
             raise ImageError(f"{name!r} is no plain file.", hint="Upload the picture itself.")
         failpoint("inspector.decode")
         with os.fdopen(file_fd, "rb", closefd=False) as file:
-            return measure(file, limits, name)
+            return measure(file, limits, name, is_whole)
     finally:
         os.close(file_fd)
 

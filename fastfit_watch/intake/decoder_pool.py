@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from pathlib import Path
@@ -38,7 +38,11 @@ class DecoderPool:
         self._helpers: list[_Helper] = []
 
     def inspect(
-        self, folder: Path, names: Sequence[str], on_picture: Callable[[], None] = lambda: None
+        self,
+        folder: Path,
+        names: Sequence[str],
+        on_picture: Callable[[], None] = lambda: None,
+        proven: Collection[str] = (),
     ) -> Mapping[str, ImageFacts | str]:
         """Do what `Decoder.inspect` does. on_picture is called after each picture of this thread."""
         waiting, found = deque(names), dict[str, ImageFacts | str]()
@@ -50,7 +54,7 @@ class DecoderPool:
                 except IndexError:  # another was quicker
                     return
                 try:
-                    found.update(decoder.inspect(folder, [name]))
+                    found.update(decoder.inspect(folder, [name], proven))
                 except StorageError:
                     waiting.append(name)
                     raise
@@ -68,7 +72,7 @@ class DecoderPool:
                     each.result()
         on_picture()
         left = [name for name in names if name not in found]
-        found.update(self._kept.inspect(folder, left))
+        found.update(self._kept.inspect(folder, left, proven))
         return {name: found[name] for name in names}
 
     def close(self) -> None:

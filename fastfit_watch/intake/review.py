@@ -5,7 +5,6 @@ Nothing here changes a file or waits: the caller lists, hashes and decodes.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,7 +12,7 @@ from fastfit_watch.domain.errors import ManifestError, UploadError
 from fastfit_watch.domain.job import Status
 from fastfit_watch.domain.limits import Limits
 from fastfit_watch.domain.text import can_be_shown, one_line
-from fastfit_watch.intake.checksums import mismatched_files, read_sums
+from fastfit_watch.intake.checksums import absent_files, mismatched_files, proven_files, read_sums
 from fastfit_watch.intake.file_names import SUMS, control_name, is_litter, is_ready_mark
 from fastfit_watch.intake.manifest import MANIFEST_NAMES, Manifest, misnamed_manifest, read_manifest
 from fastfit_watch.intake.upload_folder import Listing, read_small
@@ -101,11 +100,9 @@ class Findings:
 
     def compare(self, hashes: Mapping[str, str]) -> Findings:
         """Add what SHA256SUMS says of the files used. hashes: name -> sha256 of each."""
-        composed = {_composed(name): sha256 for name, sha256 in hashes.items()}
-        unlike = mismatched_files(self.sums, composed)
-        proven = frozenset(name for name in hashes if _composed(name) in self.sums and _composed(name) not in unlike)
+        unlike = mismatched_files(self.sums, hashes)
         awaited = (f"{_some(unlike)} does not match {SUMS} yet",) if unlike else ()
-        return replace(self, proven=proven, awaited=self.awaited + awaited)
+        return replace(self, proven=proven_files(self.sums, hashes), awaited=self.awaited + awaited)
 
     def add_pictures(self, facts: Mapping[str, object]) -> Findings:
         """Add all faults of all pictures. facts: for each what it is, or a sentence (str) what is wrong with it.
@@ -165,12 +162,11 @@ def _review_manifest(found: Findings, folder_fd: int, listing: Listing, limits: 
 def _review_sums(found: Findings, folder_fd: int, listing: Listing, limits: Limits) -> Findings:
     try:
         text = read_small(folder_fd, SUMS, limits.manifest_bytes)
-        sums = {_composed(name): sha256 for name, sha256 in read_sums(text.decode("utf-8", "replace")).items()}
+        sums = read_sums(text)
     except UploadError as error:
         return replace(found, content_faults=(*found.content_faults, str(error)))
-    present = {_composed(name) for name in listing.names}
-    known = present | {SUMS} | (set() if found.manifest is None else set(map(_composed, found.manifest.missing)))
-    absent = [name for name in sums if name not in known and not _is_left_out(name)]
+    told = () if found.manifest is None else found.manifest.missing
+    absent = [name for name in absent_files(sums, (*listing.names, *told)) if not _is_left_out(name)]
     if absent:
         found = replace(found, awaited=(*found.awaited, f"missing {_some(absent)}, which {SUMS} names"))
     return replace(found, sums=sums)
@@ -178,7 +174,7 @@ def _review_sums(found: Findings, folder_fd: int, listing: Listing, limits: Limi
 
 def _is_left_out(name: str) -> bool:
     """Does a file of this name not count, so that clients may leave it behind?"""
-    return is_litter(name) or name.startswith(".") or control_name(name) is not None
+    return is_litter(name) or control_name(name) is not None
 
 
 def _some(names: Sequence[str]) -> str:
@@ -186,7 +182,3 @@ def _some(names: Sequence[str]) -> str:
     more = len(names) - NAMES_SHOWN
     shown = ", ".join(one_line(name) for name in names[:NAMES_SHOWN])
     return shown + (f" and {more} more" if more > 0 else "")
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)

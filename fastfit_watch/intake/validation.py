@@ -24,8 +24,13 @@ from fastfit_watch.intake.upload_folder import FileChanged, Listing, is_open_for
 class PictureInspector(Protocol):
     """Decodes pictures of a folder, in a process that may be lost."""
 
-    def inspect(self, folder: Path, names: Sequence[str], on_picture: Callable[[], None]) -> Mapping[str, object]:
-        """Return what each picture is, or a sentence (str) what is wrong with it. on_picture: called on progress."""
+    def inspect(
+        self, folder: Path, names: Sequence[str], on_picture: Callable[[], None], proven: Collection[str]
+    ) -> Mapping[str, object]:
+        """Return what each picture is, or a sentence (str) what is wrong with it.
+
+        on_picture: called on progress. proven: the pictures that have come whole, as a sum proves.
+        """
 
 
 class UploadValidator:
@@ -79,8 +84,9 @@ class UploadValidator:
             raise FileChanged(findings.manifest_name)
         findings = findings.compare(hashes)
         if not findings.awaited:
-            pictures = self._decoder.inspect(self._claimer.spool.paths.snapshot(job.id), manifest.files, on_file)
-            findings = findings.add_pictures(pictures)
+            snapshot = self._claimer.spool.paths.snapshot(job.id)
+            facts = self._decoder.inspect(snapshot, manifest.files, on_file, findings.proven)
+            findings = findings.add_pictures(facts)
         if isinstance(verdict := findings.judge(is_still=True), Verdict):
             return verdict
         if findings.unused:

@@ -22,6 +22,7 @@ from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.domain.limits import Limits
 from fastfit_watch.imaging.codec import ImageFacts
 from fastfit_watch.intake.decoder import Decoder
+from fastfit_watch.intake.decoder_pool import DecoderPool
 from fastfit_watch.system.failpoints import VARIABLE
 
 FACTS = ImageFacts("JPEG", 64, 48)
@@ -86,6 +87,14 @@ def test_faults_are_told_beside_their_neighbours(folder: Path, decoder: Decoder)
         assert word in str(found[name]) and repr(name) in str(found[name])
     assert found["anna.jpg"] == FACTS
     assert the_child().num_fds() < 10, "what is refused is closed too"
+
+
+def test_a_jpeg_without_its_end_mark_is_used_where_a_sum_proves_it_whole(folder: Path, decoder: Decoder) -> None:
+    (folder / "anna.jpg").write_bytes((folder / "anna.jpg").read_bytes()[:-2])
+    assert "ends early" in str(decoder.inspect(folder, ["anna.jpg"])["anna.jpg"])
+    assert decoder.inspect(folder, ["anna.jpg"], {"anna.jpg"})["anna.jpg"] == FACTS
+    with closing(DecoderPool(Limits(), most=1)) as pool:
+        assert pool.inspect(folder, ["anna.jpg"], proven={"anna.jpg"})["anna.jpg"] == FACTS
 
 
 def test_odd_names_and_folders(tmp_path: Path, decoder: Decoder) -> None:

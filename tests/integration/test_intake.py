@@ -165,6 +165,42 @@ def test_sums_that_do_not_match_yet_wait(intake: IntakeFixture) -> None:
     (folder / "anna.jpg").write_bytes(FILES["anna.jpg"])
     intake.settle()
     assert intake.job().status is Status.QUEUED
+    assert intake.decoder.proven == {"anna.jpg", "shirt.jpg"}
+
+
+def test_every_file_that_the_sums_name_is_waited_for(intake: IntakeFixture) -> None:
+    files = {**FILES, "outfit.yaml": b"people: ['*.jpg']\nupper: shirt.jpg\n"}
+    sums = "".join(
+        f"{hashlib.sha256(data).hexdigest()}  {name}\r\n" for name, data in {**files, "ben.jpg": picture(3)}.items()
+    )
+    folder = intake.upload(files={**files, "SHA256SUMS": b"\xef\xbb\xbf" + sums.encode()})
+    intake.settle()
+    assert intake.said() == "waiting: missing ben.jpg, named in SHA256SUMS"
+    (folder / "ben.jpg").write_bytes(picture(3))
+    intake.settle()
+    assert intake.job().status is Status.QUEUED
+    assert intake.decoder.proven == {"anna.jpg", "ben.jpg", "shirt.jpg"}
+
+
+def test_without_sums_nothing_is_proven(intake: IntakeFixture) -> None:
+    intake.upload()
+    intake.settle()
+    assert intake.job().status is Status.QUEUED
+    assert intake.decoder.seen and not intake.decoder.proven
+
+
+def test_sums_that_cannot_be_read_are_said_once_they_are_still(intake: IntakeFixture) -> None:
+    intake.upload(files={**FILES, "SHA256SUMS": b"nonsense\n"})
+    intake.step()
+    assert intake.said() == "waiting: still being written"
+    intake.settle()
+    assert intake.said().startswith("invalid: SHA256SUMS:1: this is no line of sha256sum.")
+
+
+def test_a_manifest_under_another_name_is_pointed_out(intake: IntakeFixture) -> None:
+    intake.upload(files={**{name: FILES[name] for name in ("anna.jpg", "shirt.jpg")}, "outfit.yaml.txt": MANIFEST})
+    intake.settle()
+    assert intake.said() == "waiting: no outfit.yaml yet: 'outfit.yaml.txt' is there; rename it"
 
 
 def leases_work(written: Path) -> bool:

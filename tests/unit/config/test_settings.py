@@ -54,7 +54,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_config(tmp_path / "none.yaml")
 
 
-BROKEN = {
+BROKEN: dict[str, tuple[str | bytes, int, str]] = {
     "an impossible date": ("watch: {settle_s: 2024-13-45}", 1, "'watch.settle_s'"),
     "a date": ("inputs: a\nbundle: mini\nlimits:\n  files: 2024-01-02\n", 4, "'limits.files'"),
     "a number of 4300 digits": (f"limits: {{files: {'9' * 4301}}}", 1, "'limits.files'"),

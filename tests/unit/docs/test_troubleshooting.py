@@ -27,7 +27,6 @@ LEVELS = frozenset({"say", "log_line", "debug", "info", "warning", "error", "cri
 # What is in these modules and is said to nobody, or is no message: logs, tables of the reference, results.
 OTHER_WORDS = frozenset(
     {
-        "([0-9a-fA-F]{64}) [ *](?:\\./)?(.+)",
         "…, …: … picture…",
         ", not …",
         "…: good. …",
@@ -73,8 +72,15 @@ def sentences(module: str) -> Iterator[str]:
         if getattr(node.func, "attr", getattr(node.func, "id", "")) in LEVELS
         for argument in node.args
     }
+    patterns = {
+        id(part)
+        for node in calls
+        if ast.unparse(node.func) == "re.compile"
+        for part in ast.walk(node)
+        if part is not node
+    }
     bare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    yield from _sentences_in(tree, meanings | logged | bare)
+    yield from _sentences_in(tree, meanings | logged | patterns | bare)
 
 
 def errors_of(path: Path) -> Iterator[str]:

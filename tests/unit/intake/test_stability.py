@@ -1,16 +1,9 @@
-"""Stillness and checksums. No test sleeps: time is an argument."""
+"""Stillness. No test sleeps: time is an argument."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import subprocess
-from pathlib import Path
 
-import pytest
-
-from fastfit_watch.domain.errors import UploadError
-from fastfit_watch.intake.checksums import mismatched_files, read_sums
 from fastfit_watch.intake.fingerprint import FileMark, digest_of
 from fastfit_watch.intake.stability import Stillness, is_still, next_observation_s, observe
 
@@ -60,25 +53,3 @@ def test_the_next_look_falls_on_the_moment_a_verdict_can_change() -> None:
     assert next_observation_s(still, 5.0, 600.0, 101.0) == 4.0
     assert next_observation_s(still, 5.0, 600.0, 105.0) == 595.0
     assert next_observation_s(still, 5.0, 600.0, 700.0) is None
-
-
-def test_sums_are_read_as_sha256sum_writes_them(tmp_path: Path) -> None:
-    files = {"anna.jpg": b"anna", "with space.jpg": b"space"}
-    for name, data in files.items():
-        (tmp_path / name).write_bytes(data)
-    for command in (
-        ["sha256sum", *files],
-        ["sha256sum", "-b", *files],
-        ["sha256sum", *(f"./{name}" for name in files)],
-    ):
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-        assert read_sums(done.stdout) == {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-
-
-def test_a_line_that_is_no_sum_is_named() -> None:
-    with pytest.raises(UploadError, match="SHA256SUMS:3"):
-        read_sums("0" * 64 + "  a.jpg\n\nnonsense\n")
-
-
-def test_only_files_with_another_sum_are_unlike() -> None:
-    assert mismatched_files({"a": "1", "b": "2"}, {"a": "1", "b": "x", "c": "3"}) == ["b"]
