@@ -140,7 +140,7 @@ def explain_lookalikes(text: str) -> str:
     """A sentence on characters in a text that look like YAML's own and are not; empty if there are none."""
     for letters, (what, instead) in _LOOKALIKES.items():
         if any(letter in text for letter in letters):
-            return f"There is {what} in it, which YAML takes for a part of the text. Write {instead}."
+            return f"It has {what}, which YAML takes for a part of the text. Write {instead}."
     return ""
 
 
