@@ -47,6 +47,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "yaml": ("config/safe_yaml",),
     "pydantic": ("config/settings", "intake/manifest", "domain/limits", "domain/worker_protocol"),
     "c2pa": ("imaging/content_credentials",),
+    "pillow_heif": ("imaging/codec",),
     "jinja2": ("reporting/gallery/templates",),
     "markupsafe": ("reporting/gallery",),
     "prometheus_client": ("reporting/metrics",),

@@ -59,7 +59,7 @@ class ManifestError(UploadError):
 
 
 class ImageError(UploadError):
-    """A picture is missing, unreadable, too large or not a JPEG, PNG or WebP."""
+    """A picture is missing, unreadable, too large or not a JPEG, PNG, WebP or AVIF."""
 
 
 class StorageError(FastFitError):

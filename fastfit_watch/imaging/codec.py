@@ -5,6 +5,7 @@ Opened pictures are RGB, upright, without metadata. Sizes are `(height, width)`;
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import re
 from collections.abc import Mapping
@@ -27,7 +28,13 @@ MIN_SIDE = 32
 """Shortest side in pixels; below that the engine finds nobody."""
 MAX_ASPECT = 10
 """The longer side may be so many times as long as the shorter one."""
-_SIGNATURES = {"PNG": rb"\x89PNG\r\n\x1a\n", "JPEG": rb"\xff\xd8\xff", "WEBP": rb"RIFF....WEBP"}
+_SIGNATURES = {
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "JPEG": rb"\xff\xd8\xff",
+    "WEBP": rb"RIFF....WEBP",
+    "AVIF": rb"....ftyp(avi[fs]|(mif|msf)1.{4,64}avif)",
+    "HEIF": rb"....ftyp(hei|hev|mif1|msf1)",
+}
 _LONGEST_SIGNATURE = 12
 _BEGINNING = 512
 # What people send by mistake, so that the sentence can say it.
@@ -70,7 +77,7 @@ class PictureLimits(Protocol):
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a picture is: JPEG, PNG or WEBP, and its size in pixels, upright."""
+    """What a picture is: JPEG, PNG, WEBP, AVIF or HEIF, and its size in pixels, upright."""
 
     format: str
     height: int
@@ -163,6 +170,7 @@ def _decode(title: str, data: bytes, limits: PictureLimits | None, is_whole: boo
             data, profile = split_png(data)
         elif lacks_end:
             data = data.rstrip(_END_MARK[:1])  # half of a mark
+        _prepare_reader(kind)
         # Reads the header only.
         image = Image.open(io.BytesIO(data + _END_MARK if lacks_end else data), formats=[kind])
         _refuse_size(title, image.size, limits)
@@ -201,16 +209,39 @@ def _has_all_rows(data: bytes, image: Image.Image) -> bool:
 
 
 def _kind(title: str, data: bytes) -> str:
-    """JPEG, PNG or WEBP, by content."""
+    """Return JPEG, PNG, WEBP, AVIF or HEIF, by content; the last two where their libraries are there."""
+    if data[4:8] == b"ftyp" and len(data) < _LONGEST_SIGNATURE:
+        raise ImageError(f"{title} ends early: there is no picture in it yet.", hint="Upload it again.")
     for kind, signature in _SIGNATURES.items():
-        if re.match(signature, data, re.DOTALL):
+        if re.match(signature, data, re.DOTALL) and _is_readable(kind):
             return kind
     for signature, word, hint in _STRANGERS:
         if re.match(signature, data, re.DOTALL | re.IGNORECASE):
-            raise ImageError(f"{title} is not a JPEG, PNG or WebP picture but {word}.", hint=hint)
+            raise ImageError(f"{title} is not a JPEG, PNG, WebP or AVIF picture but {word}.", hint=hint)
     if not data[_LONGEST_SIGNATURE:_BEGINNING].strip(b"\0"):
         raise ImageError(f"{title} ends early: there is no picture in it yet.", hint="Upload it again.")
-    raise ImageError(f"{title} is not a JPEG, PNG or WebP picture.", hint="Save it as one of them.")
+    raise ImageError(f"{title} is not a JPEG, PNG, WebP or AVIF picture.", hint="Save it as one of them.")
+
+
+def _is_readable(kind: str) -> bool:
+    """Are the libraries there that read a format?"""
+    if kind == "HEIF":
+        return importlib.util.find_spec("pillow_heif") is not None
+    from PIL import features
+
+    return kind != "AVIF" or bool(features.check("avif"))
+
+
+def _prepare_reader(kind: str) -> None:
+    """Let Pillow read a format in one thread: each takes of the memory that a decoding process may use."""
+    if kind == "AVIF":
+        from PIL import AvifImagePlugin
+
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    elif kind == "HEIF":
+        import pillow_heif
+
+        pillow_heif.register_heif_opener(thumbnails=False, decode_threads=1)
 
 
 def _jpeg_is_whole(data: bytes) -> bool:
@@ -236,7 +267,27 @@ def _webp_is_whole(data: bytes) -> bool:
     return len(data) >= 8 + int.from_bytes(data[4:8], "little")
 
 
-_IS_WHOLE = {"PNG": png_is_whole, "JPEG": _jpeg_is_whole, "WEBP": _webp_is_whole}
+def _boxes_are_whole(data: bytes) -> bool:
+    """Does the chain of boxes end with the file, behind the media data? (ISO/IEC 14496-12, section 4.2)"""
+    at, has_media = 0, False
+    while at + 8 <= len(data):
+        size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if size == 1:
+            size = int.from_bytes(data[at + 8 : at + 16], "big")
+        has_media |= kind == b"mdat"
+        if size == 0 or size < 8 or not kind.isascii():  # to the end of the file, or what was added behind it
+            break
+        at += size
+    return has_media and at <= len(data)
+
+
+_IS_WHOLE = {
+    "PNG": png_is_whole,
+    "JPEG": _jpeg_is_whole,
+    "WEBP": _webp_is_whole,
+    "AVIF": _boxes_are_whole,
+    "HEIF": _boxes_are_whole,
+}
 
 
 def _refuse_size(title: str, pillow_size: tuple[int, int], limits: PictureLimits | None) -> None:
@@ -296,15 +347,14 @@ def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """Return the colours of a picture as L, RGB or CMYK, and its opacity as L; None if it is opaque everywhere."""
     if image.mode.startswith("I"):
         tones = image.convert("I").point([value >> 8 for value in range(2**16)], "L")
-        clear = image.info.get("transparency")
-        if clear is None:
+        key = image.info.get("transparency")
+        if key is None:
             return tones, None
-        return tones, image.convert("I").point([0 if value == clear else 255 for value in range(2**16)], "L")
+        return tones, image.convert("I").point([0 if value == key else 255 for value in range(2**16)], "L")
     is_grey = image.mode in ("1", "L", "LA", "La")
     if image.has_transparency_data:
-        alpha = image.convert("RGBA").getchannel("A")
-        image.info.pop("transparency", None)
-        return image.convert("L" if is_grey else "RGB"), alpha
+        clear = image.convert("RGBA")
+        return clear.convert("L" if is_grey else "RGB"), clear.getchannel("A")
     return image if image.mode in ("L", "RGB", "CMYK") else image.convert("L" if is_grey else "RGB"), None
 
 

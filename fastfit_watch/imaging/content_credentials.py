@@ -85,4 +85,5 @@ def _library() -> Any:
 
 
 def _kind(picture: bytes) -> str:
-    return next(kind for signature, kind in _SIGNATURES if picture.startswith(signature))
+    boxed = "image/avif" if b"avif" in picture[8:64] else "image/heic"
+    return next((kind for signature, kind in _SIGNATURES if picture.startswith(signature)), boxed)

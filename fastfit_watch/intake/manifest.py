@@ -42,7 +42,7 @@ MAX_BYTES = 256 * 1024
 ONLY_LOOK = "look"
 """Name of the one look of the short form."""
 _RESERVED = frozenset({"READY", "CANCEL", "RETRY", "SHA256SUMS", *MANIFEST_NAMES})
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif")
 _PATTERN = re.compile(r"[*?\[]")
 _SIGNS = frozenset(" ._-") | JOINERS
 _LOOK_NAME_LENGTH = 60

@@ -14,6 +14,7 @@ from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
+import pillow_heif
 import psutil  # type: ignore[import-untyped]
 import pytest
 from PIL import Image
@@ -95,6 +96,17 @@ def test_a_jpeg_without_its_end_mark_is_used_where_a_sum_proves_it_whole(folder:
     assert decoder.inspect(folder, ["anna.jpg"], {"anna.jpg"})["anna.jpg"] == FACTS
     with closing(DecoderPool(Limits(), most=1)) as pool:
         assert pool.inspect(folder, ["anna.jpg"], proven={"anna.jpg"})["anna.jpg"] == FACTS
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_what_phones_send_is_decoded_within_the_same_limits(folder: Path, kind: str) -> None:
+    pillow_heif.register_heif_opener()
+    Image.linear_gradient("L").resize((2000, 1500)).convert("RGB").save(folder / "phone.heic", kind, quality=50)
+    (folder / "half.heic").write_bytes((folder / "phone.heic").read_bytes()[:-100])
+    with closing(Decoder(Limits())) as decoder:
+        found = decoder.inspect(folder, ["phone.heic", "half.heic", "anna.jpg"])
+    assert found["phone.heic"] == ImageFacts(kind, 1500, 2000) and found["anna.jpg"] == FACTS
+    assert "ends early" in str(found["half.heic"])
 
 
 def test_odd_names_and_folders(tmp_path: Path, decoder: Decoder) -> None:

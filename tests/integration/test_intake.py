@@ -86,7 +86,8 @@ def test_a_text_named_jpg_is_invalid_until_it_is_replaced(intake: IntakeFixture)
     folder = intake.upload(files={**FILES, "anna.jpg": b"<html>", "shirt.jpg": b"no picture"})
     intake.settle()
     assert intake.said() == (
-        "invalid: anna.jpg is not a JPEG, PNG or WebP picture. shirt.jpg is not a JPEG, PNG or WebP picture."
+        "invalid: anna.jpg is not a JPEG, PNG, WebP or AVIF picture."
+        " shirt.jpg is not a JPEG, PNG, WebP or AVIF picture."
     )
     for name in ("anna.jpg", "shirt.jpg"):
         (folder / name).write_bytes(FILES[name])

@@ -60,7 +60,7 @@ class Decoder:
                 image.load()
                 return image.size
         except UnidentifiedImageError:
-            return f"{path.name} is not a JPEG, PNG or WebP picture."
+            return f"{path.name} is not a JPEG, PNG, WebP or AVIF picture."
         except OSError:
             return f"{path.name} ends early."
 

@@ -6,6 +6,7 @@ import io
 import struct
 from collections.abc import Callable
 
+import pillow_heif
 import pytest
 from PIL import Image, ImageCms
 
@@ -14,6 +15,7 @@ from fastfit_watch.imaging.codec import open_image
 from fastfit_watch.imaging.colour import adobe_rgb_profile
 
 SIZE = (40, 40)
+pillow_heif.register_heif_opener()
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -102,7 +104,7 @@ def test_a_profile_is_applied_to_every_mode_that_it_fits(
     assert near(colour_of(saved(make(), icc_profile=profile)), (wanted,) * 3)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "AVIF", "HEIF"])
 def test_a_profile_is_applied_in_every_format(kind: str) -> None:
     assert near(colour_of(saved(Image.new("RGB", SIZE, (64, 64, 64)), kind, icc_profile=LINEAR)), (LIGHT_64,) * 3, 3)
     assert near(colour_of(saved(Image.new("L", SIZE, 64), "JPEG", icc_profile=LINEAR_GREY)), (LIGHT_64,) * 3, 3)
