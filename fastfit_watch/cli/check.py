@@ -63,7 +63,7 @@ def check_upload(folder: Path, limits: Limits) -> CheckResult:
     except OSError as error:
         return CheckResult((_unreadable(folder, error),))
     with closing(DecoderPool(limits)) as decoder:
-        findings = findings.add_pictures(decoder.inspect(folder, readable, findings.proven))
+        findings = findings.add_pictures(decoder.inspect(folder, readable, proven=findings.proven))
     return CheckResult(findings.problems, manifest.summary, findings.unused)
 
 
