@@ -215,6 +215,7 @@ class Daemon:
         for worker in self._workers:
             worker.stop()
         self._retention.stop()
+        self._publisher.note_halt(f"the daemon stopped at {time.strftime('%Y-%m-%d %H:%M:%S %z')}")
         self._publisher.stop()
         self._others.stop(_TELL_LAST_S if self._stops < 2 else 0.0)
         try:

@@ -45,7 +45,7 @@ class ControlFiles:
         except ConfigError as error:
             log.info("{} in the folder {!r} has no effect: {}", control_file.name, entry.name, error)
             return
-        log.info("{} in the folder {!r}: the job is now {}", control_file.name, entry.name, changed.status.value)
+        log.info("{} in the folder {!r} is carried out", control_file.name, entry.name)
         self._uploads.reconsider(entry.name, changed)
         self._uploads.queue_event(changed)
         self._uploads.publish_events()

@@ -133,7 +133,8 @@ class UploadTracker:
         """Report the jobs that changed."""
         events, self._events = self._events, []
         for job in events:
-            logger.bind(job=job.id).info("{}: {}", job.status.value, job.reason)
+            level = "WARNING" if job.status is Status.INVALID else "INFO"
+            logger.bind(job=job.id).log(level, "{}: {}", job.status.value, job.reason)
             self._on_change(job)
         superseded, self._superseded = self._superseded, []
         for earlier, job in superseded:

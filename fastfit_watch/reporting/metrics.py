@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
+import fastfit_watch
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.errors import ConfigError, FastFitError
 from fastfit_watch.domain.job import LookResult, LookStatus, Status
@@ -114,7 +114,7 @@ class _LedgerState(Collector):
         counts, looks, pending = ledger.counts(), count_unfinished_looks(ledger), ledger.outbox.pending()
         oldest = {status.value: self._age_s(since_s) for status, since_s in oldest_since(ledger).items()}
         info = GaugeMetricFamily(f"{_PREFIX}_build_info", "Version and weights.", labels=["version", "bundle"])
-        info.add_metric([metadata.version("fastfit-watch"), self._config.bundle], 1.0)
+        info.add_metric([fastfit_watch.__version__, self._config.bundle], 1.0)
         yield info
         yield _gauge("up", "1 while the daemon runs.", self._up)
         yield _gauge("start_time_seconds", "Unix time of the daemon's start.", self._began_s)

@@ -199,7 +199,7 @@ class Publisher:
             report.withdraw_report(self._config, job)
             progress = self._progress.get(job.id)
             if progress is not None:
-                progress = replace(progress, eta_s=times_s.get(job.id))
+                progress = replace(progress, eta_s=None if halt else times_s.get(job.id))
             shown_job = replace(job, reason=f"paused: {halt}") if halt else job
             place = position.get(job.id, 0)
             status_line.publish_status(self._config, shown_job, looks[job.id], progress, place, self._newer(job))

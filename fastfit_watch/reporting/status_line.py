@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from fastfit_watch.config.settings import Config
@@ -49,6 +50,10 @@ def status_line(job: Job, looks: Sequence[LookRecord], progress: LookProgress | 
         if queue_position >= SHOWN_QUEUED:
             ahead = f"more than {SHOWN_QUEUED - 1} jobs before this one"
         return f"queued: {ahead}"
+    if job.status is Status.RUNNING and any(record.status is LookStatus.CANCELLED for record in looks):
+        count = Counter(record.status for record in looks)
+        made, in_hand = count[LookStatus.DONE], count[LookStatus.RUNNING]
+        return f"running: cancelled by request, {made} of {len(looks)} made, {in_hand} in hand to be finished first"
     if job.status is Status.RUNNING:
         finished = sum(record.status not in (LookStatus.QUEUED, LookStatus.RUNNING) for record in looks)
         return f"running: {finished} of {len(looks)}{_remaining(progress)}{_lowered(progress)}{_waits(job, looks)}"
@@ -85,6 +90,8 @@ def _waits(job: Job, looks: Sequence[LookRecord]) -> str:
     """Why nothing moves just now, if that is so: a look waits for its next attempt."""
     if any(record.status is LookStatus.RUNNING for record in looks):
         return ""
+    if job.reason.startswith("paused"):
+        return f" ({job.reason})"
     reasons = [record.reason for record in looks if record.status is LookStatus.QUEUED and record.reason]
     return f" ({reasons[0]})" if reasons else f" ({job.reason})" if job.reason else ""
 

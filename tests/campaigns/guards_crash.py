@@ -55,8 +55,8 @@ CRASH = (
         "crash",
         "the last status.txt outlives a power cut",
         "reporting/report.py",
-        "write_text(folder / STATUS_FILE, status_line(job, looks, None, 0) + ",
-        "write_text(folder / STATUS_FILE, durable=False, text=status_line(job, looks, None, 0) + ",
+        "write_text(folder / STATUS_FILE, with_newer(",
+        "write_text(folder / STATUS_FILE, durable=False, text=with_newer(",
         f"{_DURABILITY}::test_the_report_comes_last_and_is_durable",
     ),
     Guard(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -196,3 +197,14 @@ def test_a_standard_error_that_nobody_reads_stops_neither_work_nor_sigterm(daemo
     assert process.wait(PATIENCE_S) == ExitCode.OK
     assert "stopped" in (daemon.root / "logs" / LOG_FILE).read_text().splitlines()[-1]
     os.close(reading)
+
+
+def test_the_status_of_a_job_says_that_the_daemon_stopped_and_later_that_it_goes_on(daemon: DaemonProcess) -> None:
+    daemon.upload("spring", "steps", "slow")
+    process = daemon.start()
+    wait_for(daemon.begun, daemon)
+    process.terminate()
+    assert process.wait(PATIENCE_S) == ExitCode.OK
+    assert re.match(r"running: 1 of 2 \(paused: the daemon stopped at 20\d\d-\d\d-\d\d ", daemon.status("spring"))
+    daemon.drain()
+    assert daemon.status("spring").startswith("done: 2 pictures")

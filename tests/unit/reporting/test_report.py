@@ -93,6 +93,15 @@ def test_status_lines_through_a_job_s_life(config: Config, ledger: Ledger) -> No
     assert line.startswith("running: 1 of 4, about 40 s left")
 
 
+def test_a_job_cancelled_in_work_says_what_is_made_and_what_is_in_hand(config: Config, ledger: Ledger) -> None:
+    job = _claim(config, ledger, "spring")
+    _finish(config, ledger, job.id, "anna.casual")
+    ledger.start_attempt(job.id, "anna.gala", 111.0)
+    cancelled = ledger.requests.cancel(job.id, 112.0)
+    line = status_line.status_line(cancelled, ledger.looks(job.id), None, 0)
+    assert line == "running: cancelled by request, 1 of 4 made, 1 in hand to be finished first"
+
+
 def test_final_job_has_sheet_status_and_last_of_all_a_report(config: Config, ledger: Ledger) -> None:
     job = _claim(config, ledger, "spring")
     for key in ("anna.casual", "anna.gala", "ben.casual"):
