@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import os
 import subprocess
 import sys
@@ -34,6 +35,13 @@ PYTHONS = [sys.executable, *filter(_runs, ("python3.12", "python3.13", "python3.
 def test_the_metadata_allow_every_python_from_3_11_on() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["requires-python"] == ">=3.11"
+
+
+def test_no_dependency_is_an_address_which_an_index_would_refuse() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *itertools.chain.from_iterable(project["optional-dependencies"].values())]
+    assert len(wanted) > 20
+    assert [each for each in wanted if "@" in each] == []
 
 
 @pytest.mark.parametrize("python", PYTHONS)

@@ -13,6 +13,10 @@ from fastfit_watch.config.settings import Config
 _CUDA = "CUDAExecutionProvider"
 _PROBE = "import onnxruntime; print(*onnxruntime.get_available_providers())"
 _PROBE_S = 60.0
+_INSTALL_DETECTRON2 = (
+    "pip install --no-build-isolation 'detectron2-densepose @"
+    " git+https://github.com/facebookresearch/detectron2@02b5c4e#subdirectory=projects/DensePose'"
+)
 
 
 def examine_parsers(config: Config) -> Finding:
@@ -22,7 +26,7 @@ def examine_parsers(config: Config) -> Finding:
     if config.engine.densepose == "detectron2":
         missing = [name for name in ("torchvision", "detectron2", "densepose") if find_spec(name) is None]
         if missing:
-            fix = "pip install --no-build-isolation 'fastfit-watch[detectron2]', or set 'engine.densepose: builtin'."
+            fix = f"{_INSTALL_DETECTRON2}, or set 'engine.densepose: builtin'."
             return bad("parsers", f"'engine.densepose: detectron2' needs {', '.join(missing)}.", fix)
     if config.engine.pose == "gpu":
         trouble = _ask_onnxruntime()

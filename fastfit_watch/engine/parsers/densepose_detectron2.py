@@ -58,7 +58,8 @@ class Detectron2DensePose:
             raise EngineError(
                 f"detectron2 with its DensePose project is not installed ({error}).",
                 hint="Install both from https://github.com/facebookresearch/detectron2, with the torchvision that "
-                "belongs to your torch: pip install --no-build-isolation 'fastfit-watch[detectron2]'. Or set "
+                "belongs to your torch: pip install --no-build-isolation 'detectron2-densepose @ "
+                "git+https://github.com/facebookresearch/detectron2@02b5c4e#subdirectory=projects/DensePose'. Or set "
                 "'engine.densepose: builtin', which needs neither.",
             ) from error
         settings = DetectorSettings()

@@ -226,7 +226,8 @@ def test_detectron2_is_missed_before_the_engine_starts(tmp_path: Path, monkeypat
     config = Config(engine=EngineSettings(densepose="detectron2"))
     finding = examine_parsers(config)
     assert finding.level is Level.FAIL
-    assert "needs torchvision, detectron2, densepose" in finding.message and "[detectron2]" in finding.fix
+    assert "needs torchvision, detectron2, densepose" in finding.message
+    assert "'detectron2-densepose @ git+https://" in finding.fix
     for name in ("torchvision", "detectron2", "densepose"):
         (tmp_path / f"{name}.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))

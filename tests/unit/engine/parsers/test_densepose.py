@@ -357,7 +357,7 @@ def test_detectron2_says_how_to_install_it(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="not installed") as caught:
         Detectron2DensePose.load(tmp_path / "model.pkl", "cpu")
     assert "https://github.com/facebookresearch/detectron2" in caught.value.hint
-    assert "fastfit-watch[detectron2]" in caught.value.hint
+    assert "'detectron2-densepose @ git+https://github.com/facebookresearch/detectron2@" in caught.value.hint
 
 
 class StandInSettings:
