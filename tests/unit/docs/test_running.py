@@ -60,7 +60,7 @@ def test_the_backup_is_whole_while_the_ledger_is_in_use(tmp_path: Path) -> None:
     (tmp_path / "inputs").mkdir()
     make_upload(tmp_path / "inputs")
     take(tmp_path / "inputs")
-    command = next(line for line in _blocks("sh")[-1].splitlines() if line.startswith("python3"))
+    command = next(line for line in "".join(_blocks("sh")).splitlines() if line.startswith("python3 -c"))
     (tmp_path / "backup").mkdir()
     with closing(Ledger(tmp_path / "inputs" / ".spool" / "ledger.db")) as ledger:
         ledger.requests.pause("not in the main file yet", 1.0)
