@@ -34,9 +34,9 @@ def publish_status(
     path = folder / STATUS_FILE
     if path.is_file() and path.read_text(encoding="utf-8") == line:
         return
-    # It need not outlive a power cut: the next start writes it again.
+    # Unless it is the last one, it need not outlive a power cut: the next start writes it again.
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(path, line, durable=False)
+    write_text(path, line, durable=job.status.is_final)
 
 
 def status_line(job: Job, looks: Sequence[LookRecord], progress: LookProgress | None, queue_position: int) -> str:
