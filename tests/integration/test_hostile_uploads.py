@@ -33,7 +33,7 @@ STRANGE = {
     "quotes": b"\"'`$(reboot)",
     "percent": b"100%7Bjob%7D{job}%s",
 }
-LOG_LINE = re.compile(r"(<\d>)?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \w+ ")
+LOG_LINE = re.compile(r"(<\d>)?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d{4} \w+ ")
 MANIFEST = "person: anna.png\nupper: shirt.png\nseed: 7\n"
 
 
