@@ -37,6 +37,7 @@ OTHER_WORDS = frozenset(
         "\rstep … of …",
         "--… …: ….",
         ", peak VRAM … GiB",
+        "… making …/……",
         ", rung …",
         "Exception in thread",
         "Fatal Python error",
