@@ -20,8 +20,8 @@ from fastfit_watch.intake.decoder_pool import DecoderPool
 
 CASES = Path(__file__).parents[1] / "cases"
 TAKEN = (Status.QUEUED, "1 picture to make")
-# What the daemon makes of each, and words that both say. None: see the tests of what reads the file.
-RIGHT: dict[str, tuple[Status, str] | None] = {
+# What the daemon makes of each, and words that both say.
+RIGHT: dict[str, tuple[Status, str]] = {
     "02-winrecycle": TAKEN,
     "05-smartquotes": (Status.INVALID, "quotes"),
     "07b-comma-list": (Status.INVALID, "Put brackets round a list"),
@@ -37,12 +37,12 @@ RIGHT: dict[str, tuple[Status, str] | None] = {
     "14d-rclone-glob": (Status.WAITING, "ben.jpg.a1b2c3d4.partial is not uploaded to its end yet"),
     "gray16-trns": TAKEN,
     "icc-gimplinear": TAKEN,
-    "icc-huge-png-comp": None,
+    "icc-huge-png-comp": TAKEN,
     "mac-icon": TAKEN,
-    "noeoi-sums": (Status.INVALID, "save it anew"),
-    "png-badcrc-text": None,
-    "size-16x16": TAKEN,
-    "sums-bom-crlf": None,
+    "noeoi-sums": TAKEN,
+    "png-badcrc-text": TAKEN,
+    "size-16x16": (Status.INVALID, "only 16 x 16 pixels"),
+    "sums-bom-crlf": TAKEN,
     "sums-glob-missing": (Status.WAITING, "missing ben.jpg, which SHA256SUMS names"),
     "tabsep": (Status.INVALID, "not a tab"),
 }
@@ -66,7 +66,6 @@ def test_check_and_the_daemon_agree(intake: IntakeFixture, name: str) -> None:
     intake.settle()
     job = intake.job(name)
     assert result.ok == (job.status is Status.QUEUED), (job.reason, result.problems)
-    if (right := RIGHT[name]) is not None:
-        status, words = right
-        assert (job.status, words in job.reason) == (status, True), job.reason
-        assert result.ok or words in " ".join(result.problems)
+    status, words = RIGHT[name]
+    assert (job.status, words in job.reason) == (status, True), job.reason
+    assert result.ok or words in " ".join(result.problems)
