@@ -23,7 +23,6 @@ from fastfit_watch.bundles.integrity import (
     compare_content,
     hash_content,
     read_record,
-    sha256_of,
     write_bundle_json,
     write_record,
 )
@@ -32,6 +31,7 @@ from fastfit_watch.domain.errors import BundleError, StorageError
 from fastfit_watch.domain.text import gigabytes
 from fastfit_watch.system.atomic_write import commit, make_folder
 from fastfit_watch.system.disk_errors import STORAGE_ERRNOS
+from fastfit_watch.system.folders import hash_file
 
 _BEFORE = "before.json"
 _ATTEMPTS = 4  # in a row without a single new byte
@@ -250,7 +250,7 @@ class _Fetch:
                     make_folder((self._root / file.path).parent)
                     commit(self._partial / file.key, self._root / file.path)
             self._remove_outdated(plan)
-            files = (replace(file, sha256=file.sha256 or sha256_of(self._root / file.path)) for file in plan.files)
+            files = (replace(file, sha256=file.sha256 or hash_file(self._root / file.path)) for file in plan.files)
             plan = replace(plan, files=tuple(files))
             write_record(self._root / RECORD, plan)
         write_bundle_json(self._root, self._bundle, plan)

@@ -24,6 +24,7 @@ from pathlib import Path
 from fastfit_watch.bundles.catalogue import KnownBundle, Part
 from fastfit_watch.domain.errors import BundleError
 from fastfit_watch.system.atomic_write import make_folder, write_json
+from fastfit_watch.system.folders import hash_file
 
 RECORD = "fetched.json"
 BUNDLE = "bundle.json"
@@ -155,7 +156,7 @@ def compare_size(root: Path, file: WeightFile) -> str | None:
     return f"{path} is {'cut off' if size < file.bytes else 'another file'}: {size} bytes instead of {file.bytes}."
 
 
-def compare_content(root: Path, file: WeightFile, on_bytes: Callable[[int], None] | None = None) -> str | None:
+def compare_content(root: Path, file: WeightFile, on_bytes: Callable[[int], None] = lambda count: None) -> str | None:
     """What is wrong with a recorded file, judged by all its bytes."""
     fault = compare_size(root, file)
     if fault is not None:
@@ -167,23 +168,12 @@ def compare_content(root: Path, file: WeightFile, on_bytes: Callable[[int], None
     return f"{path} is damaged or another file: its hash is {found[:_SHOWN_DIGITS]}…, not {file.key[:_SHOWN_DIGITS]}…."
 
 
-def hash_content(path: Path, file: WeightFile, on_bytes: Callable[[int], None] | None = None) -> str:
+def hash_content(path: Path, file: WeightFile, on_bytes: Callable[[int], None] = lambda count: None) -> str:
     """The hash of a file that can be compared with what is known of `file`: its SHA-256, else Git's sum."""
     if file.sha256:
-        return sha256_of(path, on_bytes)
+        return hash_file(path, on_bytes)
     # Git hashes a head and the content, gitobjects(7).
     return hashlib.sha1(b"blob %d\0" % path.stat().st_size + path.read_bytes(), usedforsecurity=False).hexdigest()
-
-
-def sha256_of(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
-    """SHA-256 of a file, in hexadecimal; `on_bytes` hears of every chunk."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            if on_bytes is not None:
-                on_bytes(len(chunk))
-    return digest.hexdigest()
 
 
 def check_unrecorded_file(path: Path) -> str | None:

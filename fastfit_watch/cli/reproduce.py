@@ -16,12 +16,13 @@ from fastfit_watch.domain.finishing import Finishing
 from fastfit_watch.domain.look import Category
 from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.imaging.codec import format_of, open_image
-from fastfit_watch.imaging.provenance import differences, hash_of, read_options, wanted_hashes
+from fastfit_watch.imaging.provenance import differences, read_options, wanted_hashes
 from fastfit_watch.imaging.xmp import read_marks
 from fastfit_watch.storage.spool import SpoolPaths
 from fastfit_watch.system.atomic_write import write_bytes
 from fastfit_watch.system.devices import find_devices
 from fastfit_watch.system.exit_codes import ExitCode
+from fastfit_watch.system.folders import hash_file
 from fastfit_watch.worker.local_engine import FastFitEngine
 from fastfit_watch.worker.rendering import LookFiles
 
@@ -89,7 +90,7 @@ def find_inputs(wanted: Mapping[str, str], folders: Sequence[Path]) -> dict[str,
         if len(found) == len(wanted):
             break
         try:
-            digest = hash_of(path)
+            digest = hash_file(path)
         except OSError:
             continue
         found |= {slot: path for slot, wish in wanted.items() if wish == digest}

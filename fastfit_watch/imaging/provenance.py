@@ -5,7 +5,6 @@ Nothing here tells one job from another, so the same inputs, options and program
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import fastfit_watch
 from fastfit_watch.domain.errors import UploadError
 from fastfit_watch.domain.look import Category, SamplingOptions
+from fastfit_watch.system.folders import hash_file
 
 _VERSIONS_OF = ("torch", "diffusers", "numpy", "pillow")
 _VERSION, _HASH = "version_", "_sha256"
@@ -34,8 +34,8 @@ def picture_marks(
     person: Path, garments: Mapping[Category, Path], options: SamplingOptions, versions: Mapping[str, str], rung: str
 ) -> dict[str, str]:
     """The marks of one picture: `what_made` it, and the hashes of its inputs. Raises OSError."""
-    hashes = {f"person{_HASH}": hash_of(person)}
-    hashes |= {f"{category.value}{_HASH}": hash_of(path) for category, path in garments.items()}
+    hashes = {f"person{_HASH}": hash_file(person)}
+    hashes |= {f"{category.value}{_HASH}": hash_file(path) for category, path in garments.items()}
     return hashes | what_made(options, versions, rung)
 
 
@@ -66,12 +66,6 @@ def differences(first: Mapping[str, str], second: Mapping[str, str]) -> list[str
     """What two pictures say differently of themselves, a sentence each."""
     names = sorted(name for name in {*first, *second} if first.get(name) != second.get(name))
     return [f"{_title(name)}: {first.get(name, 'unknown')} there, {second.get(name, 'unknown')} here" for name in names]
-
-
-def hash_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _title(name: str) -> str:

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fastfit_watch.domain.errors import StorageError
+from fastfit_watch.system.disk_errors import storage_errors
 from fastfit_watch.system.failpoints import failpoint
 
 TEMPORARY = ".tmp-"
 """Start of the name of a file that is being written. One left behind by a crash may be removed at any time."""
-
-_DISK_ERRORS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EIO: "the disk reports an I/O error",
-    errno.EROFS: "the file system is read-only",
-}
 
 
 def write_bytes(path: Path, data: bytes, *, mode: int | None = None, durable: bool = True) -> None:
@@ -36,7 +27,7 @@ def write_bytes(path: Path, data: bytes, *, mode: int | None = None, durable: bo
     # The name is short and its own: the target's name may be as long as a name can be, and two may write at once.
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        with _disk_errors(path):
+        with storage_errors(f"writing {path}"):
             failpoint("write.create")
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
             with os.fdopen(handle, "wb") as file:
@@ -69,7 +60,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def commit(temporary: Path, path: Path) -> None:
     """Make a finished, synced temporary file visible under its name, durably."""
-    with _disk_errors(path):
+    with storage_errors(f"writing {path}"):
         failpoint("write.rename")
         temporary.replace(path)
         failpoint("write.folder")
@@ -81,14 +72,14 @@ def make_folder(path: Path) -> None:
     if path.is_dir():
         return
     make_folder(path.parent)
-    with _disk_errors(path):
+    with storage_errors(f"writing {path}"):
         path.mkdir(exist_ok=True)
         sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:
     """Make renames and new names in a folder durable. Raises StorageError when the disk is full or failing."""
-    with _disk_errors(path):
+    with storage_errors(f"writing {path}"):
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(handle)
@@ -107,16 +98,3 @@ def _is_being_written(name: str) -> bool:
     """Does the process whose number is in the name of a temporary file live?"""
     number = name.removeprefix(TEMPORARY).partition("-")[0]
     return number.isdecimal() and Path("/proc", number).exists()
-
-
-@contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full or failing disk into a StorageError that names the file."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
-            raise
-        raise StorageError(
-            f"Cannot write {path}: {_DISK_ERRORS[error.errno]}.", hint="Make room; work goes on by itself."
-        ) from error

@@ -36,10 +36,14 @@ def open_folder(path: Path | str, parent_fd: int | None = None) -> Iterator[int]
         os.close(folder_fd)
 
 
-def hash_file(path: Path) -> str:
-    """Return the sha256 of a file of ours."""
+def hash_file(path: Path, on_bytes: Callable[[int], None] = lambda count: None) -> str:
+    """Return the SHA-256 of a file, in hexadecimal. `on_bytes` is called with the size of every part that is read."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while data := file.read(CHUNK_BYTES):
+            digest.update(data)
+            on_bytes(len(data))
+    return digest.hexdigest()
 
 
 def make_private(name: str, parent_fd: int) -> None:

@@ -20,9 +20,10 @@ from fastfit_watch.domain.look import Category, SamplingOptions, outfit_conflict
 from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.domain.options import OPTIONS
 from fastfit_watch.imaging.codec import encode_image, format_of, open_image, to_upright_rgb
-from fastfit_watch.imaging.provenance import hash_of, what_made
+from fastfit_watch.imaging.provenance import what_made
 from fastfit_watch.system.atomic_write import write_bytes
 from fastfit_watch.system.devices import find_devices
+from fastfit_watch.system.folders import hash_file
 from fastfit_watch.worker.engine_loading import LoadedEngine, load_engine
 from fastfit_watch.worker.rendering import LookFiles, encode_result
 
@@ -239,7 +240,7 @@ def _picture(given: PictureLike) -> Picture:
 
     if isinstance(given, str | Path):
         path = Path(given)
-        return Picture(partial(open_image, path, Limits()), hash_of(path))
+        return Picture(partial(open_image, path, Limits()), hash_file(path))
     image = to_upright_rgb(given if isinstance(given, Image.Image) else Image.fromarray(given))
     digest = hashlib.sha256(f"{image.size}".encode() + image.tobytes())
     return Picture(lambda: image, f"pixels {digest.hexdigest()}")

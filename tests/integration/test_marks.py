@@ -15,10 +15,10 @@ from PIL import Image
 from support.running_daemon import RunningDaemon
 
 from fastfit_watch.domain.look import Category
-from fastfit_watch.imaging.provenance import hash_of
 from fastfit_watch.imaging.xmp import SOURCE_TYPE, read_marks
 from fastfit_watch.mini.drawing.figures import draw_garment, draw_person
 from fastfit_watch.system.exit_codes import ExitCode
+from fastfit_watch.system.folders import hash_file
 
 SECRETS = (b"SecretCameraOwner", b"SecretSerial")
 LOOKS = """\
@@ -114,7 +114,7 @@ def test_pillow_reads_every_mark(name: str, daemon: RunningDaemon) -> None:
     sources = daemon.inputs / ".spool" / "jobs" / "job" / "snapshot"
     files = {"person": "anna.jpg", "upper": "shirt.png", "lower": "jeans.png"}
     for slot in ("person", *GARMENTS[name]):
-        assert marks[f"{slot}_sha256"] == hash_of(sources / files[slot])
+        assert marks[f"{slot}_sha256"] == hash_file(sources / files[slot])
     assert {slot for slot in ("upper", "lower") if f"{slot}_sha256" in marks} == GARMENTS[name]
     assert marks["model"] == "mini" and marks["revision"] and marks["version_torch"] and marks["device"] == "cpu"
     assert marks["label"] == "AI-generated"

@@ -56,7 +56,7 @@ def test_a_failing_disk_is_a_storage_error(
     path = tmp_path / "a.txt"
     write_bytes(path, b"old")
     monkeypatch.setenv(VARIABLE, f"{place}:1:{name}")
-    with pytest.raises(StorageError, match=r"Cannot write .*a\.txt: the "):
+    with pytest.raises(StorageError, match=r"Writing .*a\.txt failed: the "):
         write_bytes(path, b"new")
     assert path.read_bytes() == (b"new" if place == "write.folder" else b"old")
     assert litter(tmp_path) == []
