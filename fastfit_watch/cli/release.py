@@ -7,15 +7,15 @@ whatever is cut short can be repeated.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from fastfit_watch.config.paths import Paths
 from fastfit_watch.domain.errors import ConfigError
-from fastfit_watch.domain.job import LookRecord, LookResult
-from fastfit_watch.domain.receipts import read_receipt, withheld_receipt
+from fastfit_watch.domain.job import Job, LookRecord, LookResult
+from fastfit_watch.domain.receipts import withheld_receipt
+from fastfit_watch.reporting.verification import find_proven_result
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.spool import SpoolPaths
 from fastfit_watch.system.atomic_write import make_folder, write_bytes
@@ -44,22 +44,24 @@ def decide(paths: Paths, ledger: Ledger, job_id: str, keys: Sequence[str], *, di
         known = f"Withheld are: {', '.join(withheld)}." if withheld else "Nothing of this job is withheld."
         raise ConfigError(f"Not withheld in job '{job_id}': {', '.join(wrong)}.", hint=known)
     for key in dict.fromkeys(keys):
-        result = None if discard else _publish(paths, withheld[key])
+        job = ledger.job(job_id)
+        result = None if discard or job is None else _publish(paths, job, withheld[key])
         job = ledger.review.judge_withheld(job_id, key, result, time.time())
         _picture(paths, withheld[key]).unlink(missing_ok=True)
         withheld_receipt(_folder(paths, job_id), key).unlink(missing_ok=True)
         print(f"{key}: {'discarded' if discard else 'released'}; {job.id} is {job.status.value}: {job.reason}")
 
 
-def _publish(paths: Paths, record: LookRecord) -> LookResult:
-    """Copy a withheld picture into `outputs/`, and return what its receipt says of it."""
+def _publish(paths: Paths, job: Job, record: LookRecord) -> LookResult:
+    """Copy a withheld picture into `outputs/`, and return what its receipt proves of it."""
     picture = _picture(paths, record)
+    receipt = withheld_receipt(picture.parent, record.look.key)
     try:
-        result = read_receipt(withheld_receipt(picture.parent, record.look.key).read_text(encoding="utf-8"))
+        result = find_proven_result(receipt, picture.parent, job, record)
         data = picture.read_bytes()
-    except (OSError, ValueError, TypeError) as error:
+    except OSError as error:
         raise ConfigError(f"The withheld picture {picture} cannot be read: {error}.", hint="Make it again.") from error
-    if hashlib.sha256(data).hexdigest() != result.sha256:
+    if result is None:
         raise ConfigError(f"{picture} is not the picture that was made.", hint="It was changed since; discard it.")
     folder = paths.outputs / record.job_id
     make_folder(folder)

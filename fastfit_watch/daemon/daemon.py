@@ -35,7 +35,7 @@ from fastfit_watch.intake.thread import IntakeThread
 from fastfit_watch.reporting.integrations import Integrations
 from fastfit_watch.reporting.publisher import Publisher
 from fastfit_watch.storage.ledger import Ledger
-from fastfit_watch.storage.spool import Spool, SpoolPaths
+from fastfit_watch.storage.spool import OutputsLock, Spool, SpoolPaths
 from fastfit_watch.system.backoff import backoff_s
 from fastfit_watch.system.devices import find_devices
 from fastfit_watch.system.exit_codes import ExitCode
@@ -91,6 +91,8 @@ class Daemon:
             check_signing(config.marks.finish.signing)
         self._spool = Spool(SpoolPaths(config.inputs), config.limits)
         self._spool.lock()
+        self._outputs_lock = OutputsLock(config.outputs)
+        self._outputs_lock.take()
         set_up_logs(config.log, config.logs, config.outputs)
         self._ledger = self._open_ledger()
         devices = find_devices(config.engine.devices)
@@ -223,6 +225,7 @@ class Daemon:
         except StorageError as error:
             logger.warning("{}", error)
         self._ledger.close()
+        self._outputs_lock.release()
         self._spool.unlock()
         logger.info("stopped")
 

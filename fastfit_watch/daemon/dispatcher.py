@@ -21,6 +21,7 @@ from fastfit_watch.daemon.worker_process import describe_exit
 from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.domain.job import LookRecord
 from fastfit_watch.domain.memory_ladder import Rung
+from fastfit_watch.domain.receipts import subject_of
 from fastfit_watch.domain.worker_protocol import (
     BLAMELESS,
     SAVING,
@@ -37,6 +38,7 @@ from fastfit_watch.domain.worker_protocol import (
     WorkerMessage,
 )
 from fastfit_watch.reporting.publisher import Publisher
+from fastfit_watch.reporting.verification import picture_name
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.spool import Spool
 from fastfit_watch.system.atomic_write import make_folder, sync_folder
@@ -275,23 +277,20 @@ class Dispatcher:
 
     def _order(self, record: LookRecord, rungs: tuple[Rung, ...]) -> LookOrder:
         look = record.look
+        job = self._ledger.job(record.job_id)
+        assert job is not None  # noqa: S101 - a look without its job is a damaged ledger
         snapshot = self._spool.paths.snapshot(record.job_id).absolute()
         return LookOrder(
             token=next(self._tokens),
             person=snapshot / look.person,
             garments={category: snapshot / name for category, name in look.garments.items()},
             options=look.options,
-            output=self._config.outputs.absolute() / record.job_id / f"{look.key}.{look.options.format.value}",
+            output=self._config.outputs.absolute() / record.job_id / picture_name(record),
             receipt=self._spool.paths.receipt(record.job_id, look.key).absolute(),
             # Nothing that tells one job from another: the same seed gives the same bytes.
             marks={"seed": str(look.options.seed)},
             rungs=rungs,
             withheld=self._spool.paths.withheld(record.job_id).absolute(),
-            digests=self._digests_of(record),
+            subject=subject_of(job, record),
+            digests={name: job.files[name] for name in (look.person, *look.garments.values()) if name in job.files},
         )
-
-    def _digests_of(self, record: LookRecord) -> dict[str, str]:
-        """SHA-256 of the look's pictures, as they were claimed."""
-        job, look = self._ledger.job(record.job_id), record.look
-        files = job.files if job is not None else {}
-        return {name: files[name] for name in (look.person, *look.garments.values()) if name in files}

@@ -5,11 +5,9 @@ A full disk delays it: what is still to be written waits, oldest first, and may 
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loguru import logger
@@ -17,12 +15,11 @@ from loguru import logger
 from fastfit_watch.config.settings import Config
 from fastfit_watch.domain.job import LookRecord, LookResult, Status
 from fastfit_watch.domain.memory_ladder import Rung
-from fastfit_watch.domain.receipts import read_receipt
+from fastfit_watch.reporting.verification import find_proven_result, hash_picture
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.storage.spool import Spool
 from fastfit_watch.system.atomic_write import remove_temporaries, sync_folder
 from fastfit_watch.system.backoff import backoff_s
-from fastfit_watch.system.disk_errors import STORAGE_ERRNOS
 
 if TYPE_CHECKING:
     from loguru import Logger
@@ -146,7 +143,7 @@ class Outcomes:
 
     def _finish(self, record: LookRecord, result: LookResult, now_s: float) -> None:
         picture = self.config.outputs / record.job_id / result.file
-        if _hash_of(picture) != result.sha256:
+        if hash_picture(picture) != result.sha256:
             self._try_again(record, f"{picture} is not the picture that was made: it was changed or removed", now_s)
             return
         self._ledger.finish_look(record.job_id, record.look.key, result, now_s)
@@ -190,16 +187,12 @@ class Outcomes:
         log_of(record).error("failed: {}", reason)
 
     def _finished_before(self, record: LookRecord) -> LookResult | None:
-        """The result of a look whose receipt and picture are both whole; its name is durable then."""
+        """The result of a look whose picture is whole and proven to be this attempt's; its name is durable then."""
+        job, folder = self._ledger.job(record.job_id), self.config.outputs / record.job_id
         receipt = self._spool.paths.receipt(record.job_id, record.look.key)
-        try:
-            result = read_receipt(receipt.read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError):
+        if job is None or (result := find_proven_result(receipt, folder, job, record)) is None:
             return None
-        picture = self.config.outputs / record.job_id / result.file
-        if _hash_of(picture) != result.sha256:
-            return None
-        sync_folder(picture.parent)  # whoever gave it its name may have ended before this
+        sync_folder(folder)  # whoever gave the picture its name may have ended before this
         return result
 
 
@@ -214,12 +207,3 @@ def _look_id(record: LookRecord) -> tuple[str, str]:
 
 def _times(number: int) -> str:
     return {1: "once", 2: "twice", 3: "three times"}.get(number, f"{number} times")
-
-
-def _hash_of(picture: Path) -> str | None:
-    try:
-        return hashlib.sha256(picture.read_bytes()).hexdigest()
-    except OSError as error:
-        if error.errno in STORAGE_ERRNOS:
-            raise
-        return None

@@ -17,6 +17,7 @@ from pydantic import Discriminator, TypeAdapter
 from fastfit_watch.domain.job import LookResult
 from fastfit_watch.domain.look import Category, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung
+from fastfit_watch.domain.receipts import ReceiptSubject
 from fastfit_watch.domain.worker_settings import WorkerSettings
 
 Tag = TypeVar("Tag", bound=str)
@@ -60,7 +61,8 @@ class LookOrder:
     """One look for an engine process. Paths are absolute; `marks` are written into the picture.
 
     rungs: of the memory ladder, to be tried in this order. withheld: the private folder for a picture that the content
-    filter keeps back. digests: file name -> SHA-256, by which the engine knows a picture it has seen before.
+    filter keeps back. subject: what the receipt is about. digests: file name -> SHA-256, by which the engine knows a
+    picture it has seen before.
     """
 
     token: int
@@ -72,6 +74,7 @@ class LookOrder:
     marks: Mapping[str, str]
     rungs: tuple[Rung, ...]
     withheld: Path
+    subject: ReceiptSubject
     digests: Mapping[str, str] = field(default_factory=dict)
     type: Literal["look"] = _tag("look")
 

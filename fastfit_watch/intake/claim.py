@@ -14,6 +14,8 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from loguru import logger
+
 from fastfit_watch.domain.errors import UploadError
 from fastfit_watch.domain.job import ClaimIntent, Job, Priority
 from fastfit_watch.domain.limits import Limits
@@ -82,7 +84,10 @@ class UploadClaimer:
         self.spool.require_space(sum(mark.size for mark in marks))
         files: dict[str, str] = {}
         with storage_errors(f"copying {job_id!r} into the spool"):
-            self.discard_snapshot(job_id)
+            if (aside := self.spool.clear_place(job_id)) is not None:
+                logger.bind(job=job_id).warning(
+                    "an upload of a job that the ledger does not know was moved to {}", aside
+                )
             with open_folder(self._paths.jobs) as jobs_fd:
                 make_private(job_id, jobs_fd)
                 self._batch.add(os.dup(jobs_fd))

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
 import os
+import secrets
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastfit_watch.domain.errors import ConfigError, StorageError
 from fastfit_watch.domain.limits import Limits
+from fastfit_watch.system.atomic_write import sync_folder
 from fastfit_watch.system.disk_errors import storage_errors
-from fastfit_watch.system.folders import make_private, open_folder
+from fastfit_watch.system.folder_lock import FolderLock, FolderTaken
+from fastfit_watch.system.folders import make_private, open_folder, remove_folder
 
 SPOOL, LOCK, JOBS = ".spool", "lock", "jobs"
-UPLOAD, SNAPSHOT, RECEIPTS = "upload", "snapshot", "receipts"
+OUTPUTS_LOCK = ".lock"
+UPLOAD, SNAPSHOT, RECEIPTS, SET_ASIDE = "upload", "snapshot", "receipts", "set-aside"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class SpoolPaths:
         snapshot/                private copies of the files the job uses; all later work reads these
         receipts/                one file for each finished look, written by the worker
         withheld/                pictures that the content filter withheld, with their receipts
+      set-aside/                 uploads found in the place of a new job: of jobs that the ledger does not know
     """
 
     inputs: Path
@@ -95,7 +98,7 @@ class Spool:
     def __init__(self, paths: SpoolPaths, limits: Limits) -> None:
         self.paths = paths
         self._limits = limits
-        self._lock_fd: int | None = None
+        self._lock = FolderLock(paths.root, LOCK)
         self.wanted_bytes = 0
 
     def lock(self) -> None:
@@ -116,50 +119,47 @@ class Spool:
                         raise PermissionError(errno.EPERM, "it belongs to another user")
                     os.fchmod(root_fd, 0o700)
                     make_private(JOBS, root_fd)
-                    lock_fd = os.open(
-                        LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=root_fd
-                    )
                     os.fsync(root_fd)
+                self._lock.take()
+        except FolderTaken as error:
+            raise ConfigError(
+                f"Another fastfit-watch (process {error.holder}) is already watching {inputs}.",
+                hint="Stop it first, or give this one other 'inputs'.",
+            ) from error
         except OSError as error:
             raise ConfigError(
                 f"The spool {root} cannot be used: {error.strerror}.",
                 hint="Run the daemon as the user who owns it, or choose another 'inputs'.",
             ) from error
-        try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(lock_fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(lock_fd)
-            raise ConfigError(
-                f"Another fastfit-watch (process {holder}) is already watching {inputs}.",
-                hint="Stop it first, or give this one other 'inputs'.",
-            ) from error
-        # Only for people and commands that ask who holds it: a full disk is no reason not to start.
-        with contextlib.suppress(OSError):
-            os.ftruncate(lock_fd, 0)
-            os.pwrite(lock_fd, f"{os.getpid()}\n".encode(), 0)
-        self._lock_fd = lock_fd
 
     def unlock(self) -> None:
         """Leave the spool to another process."""
-        if self._lock_fd is not None:
-            os.ftruncate(self._lock_fd, 0)  # whoever sends a signal to the process named there must find none
-            os.close(self._lock_fd)
-            self._lock_fd = None
+        self._lock.release()
 
     def is_ours(self) -> bool:
         """Is the locked spool still the one at its path? Not after `inputs/` was removed or mounted anew."""
-        if self._lock_fd is None:
-            return False
-        try:
-            return os.path.samestat(os.fstat(self._lock_fd), self.paths.lock.stat())
-        except FileNotFoundError:
-            return False
+        return self._lock.is_held()
 
     def open_inputs(self) -> AbstractContextManager[int]:
         """Open the folder of uploads, and close it at the end of the block."""
         # The dot at the end: `inputs/` itself may be a symlink, that is the operator's choice.
         return open_folder(f"{self.paths.inputs}/.")
+
+    def clear_place(self, job_id: str) -> Path | None:
+        """Remove what a former job of this id left where a new one is claimed: copies, receipts, withheld pictures.
+
+        A former upload is never removed: it is moved aside, with all beside it. Returns where it is then.
+        """
+        if not self.paths.upload(job_id).exists():
+            for folder in (self.paths.snapshot(job_id), self.paths.receipts(job_id), self.paths.withheld(job_id)):
+                remove_folder(folder)
+            return None
+        aside = self.paths.root / SET_ASIDE / f"{job_id[:60]}.{secrets.token_hex(4)}"
+        aside.parent.mkdir(mode=0o700, exist_ok=True)
+        self.paths.job(job_id).rename(aside)
+        for folder in (aside.parent, self.paths.jobs, self.paths.root):
+            sync_folder(folder)
+        return aside
 
     def require_space(self, wanted_bytes: int) -> None:
         """Raise StorageError unless the copies leave `limits.min_free_bytes` free."""
@@ -173,3 +173,30 @@ class Spool:
                 hint=f"Free {(wanted_bytes + self._limits.min_free_bytes - free_bytes) / 1e6:.0f} MB more; uploads"
                 " are taken again by themselves.",
             )
+
+
+class OutputsLock:
+    """Holds the folder of results for one daemon: two with different inputs would overwrite each other's pictures."""
+
+    def __init__(self, outputs: Path) -> None:
+        self._outputs = outputs
+        self._lock = FolderLock(outputs.resolve(), OUTPUTS_LOCK)
+
+    def take(self) -> None:
+        """Hold the folder, which must exist. Raises ConfigError if another daemon does, or it cannot be opened."""
+        try:
+            self._lock.take()
+        except FolderTaken as error:
+            raise ConfigError(
+                f"Another fastfit-watch (process {error.holder}) already writes into {self._outputs}.",
+                hint="Stop it first, or give this one other 'outputs'.",
+            ) from error
+        except OSError as error:
+            raise ConfigError(
+                f"The folder {self._outputs} cannot be locked: {error.strerror}.",
+                hint="Run the daemon as the user who owns it, or choose another 'outputs'.",
+            ) from error
+
+    def release(self) -> None:
+        """Leave the folder to another daemon."""
+        self._lock.release()

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from fastfit_watch.domain.errors import EngineError, OutOfMemory, StorageError, UploadError
 from fastfit_watch.domain.job import LookResult
 from fastfit_watch.domain.memory_ladder import Rung
-from fastfit_watch.domain.receipts import withheld_receipt
+from fastfit_watch.domain.receipts import receipt_fields, withheld_receipt
 from fastfit_watch.domain.worker_protocol import (
     SAVING,
     FailureKind,
@@ -256,7 +256,7 @@ class LookPipeline:
             shortages=shortages,
             cache=dict(result.cache),
         )
-        write_json(receipt, asdict(saved))
+        write_json(receipt, receipt_fields(saved, order.subject))
         failpoint("worker.receipt.after")
         write_bytes(output, data)
         failpoint("worker.picture.after")

@@ -93,8 +93,8 @@ COMPLETE = (
     Guard(
         "completeness",
         "one daemon on one spool",
-        "storage/spool.py",
-        "fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "system/folder_lock.py",
+        "fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "pass",
         "unit/storage/test_spool.py::test_a_second_daemon_is_refused_and_told_who_is_there",
     ),

@@ -207,6 +207,25 @@ def test_a_second_daemon_is_refused(daemon: DaemonProcess) -> None:
     assert "already watching" in (daemon.root / "stderr").read_text()
 
 
+def test_a_second_daemon_is_refused_though_the_lock_file_was_removed(daemon: DaemonProcess) -> None:
+    process = daemon.start()
+    wait_for(lambda: (daemon.notes / "pid").exists(), daemon)
+    lock = daemon.inputs / ".spool" / "lock"
+    lock.unlink()
+    assert daemon.start().wait(PATIENCE_S) != 0
+    assert "already watching" in (daemon.root / "stderr").read_text()
+    wait_for(lambda: lock.exists() and lock.read_text() == f"{process.pid}\n", daemon)
+
+
+def test_a_second_daemon_with_other_inputs_is_refused_the_same_outputs(daemon: DaemonProcess) -> None:
+    daemon.start()
+    wait_for(lambda: (daemon.notes / "pid").exists(), daemon)
+    settings = (daemon.root / "settings.yaml").read_text()
+    (daemon.root / "settings.yaml").write_text(settings.replace(str(daemon.inputs), str(daemon.root / "others")))
+    assert daemon.start().wait(PATIENCE_S) != 0
+    assert f"already writes into {daemon.outputs}" in (daemon.root / "stderr").read_text()
+
+
 def test_systemd_hears_ready_after_the_engine_and_stopping(daemon: DaemonProcess) -> None:
     address = str(daemon.root / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
 from pathlib import Path
 
 from PIL import Image
@@ -13,6 +12,7 @@ from fastfit_watch.daemon.dispatcher import Dispatcher
 from fastfit_watch.domain.job import ClaimIntent, LookRecord, LookResult, Status
 from fastfit_watch.domain.limits import Limits
 from fastfit_watch.domain.look import Category, ImageFormat, Look, SamplingOptions
+from fastfit_watch.domain.receipts import receipt_fields
 from fastfit_watch.domain.worker_protocol import (
     Event,
     FailureKind,
@@ -101,7 +101,7 @@ class FakeWorker:
         """Make a look's picture, as the worker does: the receipt first."""
         order = self.orders[name]
         result = LookResult(order.output.name, hashlib.sha256(PICTURE).hexdigest(), 4, 3, {"denoise": 2.0}, None, "cpu")
-        write_json(order.receipt, asdict(result))
+        write_json(order.receipt, receipt_fields(result, order.subject))
         order.output.write_bytes(PICTURE)
         return self.says(LookDone(order.token, result))
 
@@ -136,13 +136,13 @@ class DispatcherFixture:
     def engine(self) -> FakeWorker:
         return next(iter(self.engines.values()))
 
-    def claim(self, name: str, *looks: str) -> None:
+    def claim(self, name: str, *looks: str, seed: int = 7) -> None:
         self.ledger.find_or_create_unclaimed(name, self.now_s)
-        wanted = [Look("anna.jpg", look, {Category.UPPER: "shirt.jpg"}, SamplingOptions(seed=7)) for look in looks]
+        wanted = [Look("anna.jpg", look, {Category.UPPER: "shirt.jpg"}, SamplingOptions(seed=seed)) for look in looks]
         self.ledger.begin_claim(ClaimIntent(name, "outfit.yaml", wanted, {}, "origin"), self.now_s)
         self.ledger.finish_claim(name, self.now_s)
         for folder in (self.spool.paths.snapshot(name), self.spool.paths.receipts(name)):
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
 
     def step(self, *events: Event, after_s: float = 1.0) -> None:
         self.now_s += after_s

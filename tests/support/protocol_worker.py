@@ -20,13 +20,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 from PIL import Image
 
 from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.domain.job import LookResult
+from fastfit_watch.domain.receipts import receipt_fields
 from fastfit_watch.domain.worker_protocol import (
     CannotLoad,
     FailureKind,
@@ -165,7 +165,7 @@ def _save(order: LookOrder) -> LookResult:
     data = encode_image(Image.new("RGB", (24, 32), tuple(digest[:3])), order.options.format, order.marks)
     sha256 = hashlib.sha256(data).hexdigest()
     result = LookResult(order.output.name, sha256, 32, 24, {"denoise": 0.1}, None, "cpu", {"protocol": "1"})
-    write_json(order.receipt, asdict(result))
+    write_json(order.receipt, receipt_fields(result, order.subject))
     write_bytes(order.output, data)
     return result
 

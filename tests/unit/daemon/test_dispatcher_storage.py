@@ -135,3 +135,20 @@ def test_a_quota_used_up_at_the_results_folder_is_not_the_looks_fault(
     stage.step(after_s=120)
     assert stage.in_hand() == ["a"]
     assert not stage.dispatch.held
+
+
+def test_a_receipt_and_picture_of_a_former_upload_are_never_taken_for_the_new_ones(tmp_path: Path) -> None:
+    """An older ledger was restored over a newer spool; a job of the same name came, and its engine was killed."""
+    former = DispatcherFixture(tmp_path)
+    former.claim("spring", "a")
+    former.step()
+    former.engine.makes("a")
+    former.close()
+    for file in former.spool.paths.root.glob("ledger.db*"):
+        file.unlink()
+    after = DispatcherFixture(tmp_path)
+    after.claim("spring", "a", seed=8)
+    after.step()
+    after.step(after.engine.dies())
+    assert after.look("a").status is LookStatus.QUEUED
+    after.close()

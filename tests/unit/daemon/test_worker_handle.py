@@ -15,6 +15,7 @@ from fastfit_watch.daemon.worker_handle import WorkerHandle
 from fastfit_watch.daemon.worker_process import WorkerProcess
 from fastfit_watch.domain.look import Category, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung
+from fastfit_watch.domain.receipts import ReceiptSubject
 from fastfit_watch.domain.worker_protocol import (
     Event,
     FailureKind,
@@ -60,7 +61,8 @@ def order(token: int) -> LookOrder:
     picture, options = Path("/p.png"), SamplingOptions(seed=1)
     output, receipt = Path("/anna.a.png"), Path("/r.json")
     garments, rungs = {Category.UPPER: picture}, (Rung.FULL,)
-    return LookOrder(token, picture, garments, options, output, receipt, {}, rungs, Path("/w"))
+    subject = ReceiptSubject("spring", "ab", "anna.a", 1, options.to_dict())
+    return LookOrder(token, picture, garments, options, output, receipt, {}, rungs, Path("/w"), subject)
 
 
 def test_an_order_is_in_hand_until_it_is_answered(worker: WorkerHandle) -> None:

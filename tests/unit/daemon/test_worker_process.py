@@ -18,6 +18,7 @@ from fastfit_watch.daemon.worker_process import WorkerProcess, WorkerState, desc
 from fastfit_watch.domain.job import LookRecord, LookResult, LookStatus
 from fastfit_watch.domain.look import Category, Framing, ImageFormat, Look, MaskMode, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung
+from fastfit_watch.domain.receipts import ReceiptSubject
 from fastfit_watch.domain.worker_protocol import (
     Event,
     FailureKind,
@@ -54,6 +55,7 @@ ORDER = LookOrder(
     {"a": "ü"},
     RUNGS,
     Path("/w"),
+    ReceiptSubject("spring", "ab", "anna.casual", 2, OPTIONS.to_dict()),
 )
 RECORD = LookRecord("spring", 0, Look("anna.jpg", "casual", {}), LookStatus.RUNNING)
 Make = Callable[[str], WorkerProcess]

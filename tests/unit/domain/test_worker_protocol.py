@@ -14,6 +14,7 @@ from fastfit_watch.domain.finishing import Finishing, SigningIdentity
 from fastfit_watch.domain.job import LookResult
 from fastfit_watch.domain.look import Category, Framing, ImageFormat, MaskMode, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung
+from fastfit_watch.domain.receipts import ReceiptSubject
 from fastfit_watch.domain.worker_protocol import (
     CannotLoad,
     FailureKind,
@@ -45,6 +46,7 @@ ORDER = LookOrder(
     {"a": "ü"},
     (Rung.OFFLOAD, Rung.TILES),
     Path("/w"),
+    ReceiptSubject("spring", "ab", "anna.casual", 2, {"seed": 5, "guidance": 2.0, "mask": "worn"}),
     {"p.png": "00"},
 )
 

@@ -65,3 +65,17 @@ def test_a_spool_that_was_replaced_is_noticed(inputs: Path, spool: Spool) -> Non
     assert not spool.is_ours()
     Spool(SpoolPaths(inputs), Limits()).lock()
     assert not spool.is_ours()
+
+
+def test_a_new_job_finds_nothing_in_its_place_and_a_former_upload_is_kept(spool: Spool) -> None:
+    for folder in (spool.paths.snapshot("a"), spool.paths.receipts("a"), spool.paths.withheld("a")):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("former")
+    assert spool.clear_place("a") is None
+    assert list(spool.paths.job("a").iterdir()) == []
+    spool.paths.upload("a").mkdir()
+    (spool.paths.upload("a") / "anna.jpg").write_text("former")
+    aside = spool.clear_place("a")
+    assert aside is not None and (aside / "upload" / "anna.jpg").read_text() == "former"
+    assert not spool.paths.job("a").exists()
+    assert spool.clear_place("a") is None

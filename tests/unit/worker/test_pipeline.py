@@ -18,6 +18,7 @@ from support.tiny_networks import load_engine, write_bundle
 from fastfit_watch.domain.engine_setup import EngineSetup
 from fastfit_watch.domain.look import Category, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung, ladder
+from fastfit_watch.domain.receipts import ReceiptSubject
 from fastfit_watch.domain.worker_protocol import LookDone, LookFailed, LookOrder, LookWithheld, Message, RungLowered
 from fastfit_watch.domain.worker_settings import WorkerSettings
 from fastfit_watch.engine.content_filter import ContentFilter
@@ -26,6 +27,8 @@ from fastfit_watch.imaging.provenance import what_runs
 from fastfit_watch.system.failpoints import VARIABLE
 from fastfit_watch.worker.engine_loading import LoadedEngine
 from fastfit_watch.worker.pipeline import LookPipeline
+
+SUBJECT = ReceiptSubject("spring", "ab", "anna.casual", 1, {})
 
 PATIENCE_S = 120.0
 # Where a look can run short; `step` is the second of the denoising's steps.
@@ -119,7 +122,7 @@ class Bench:
         garments = {Category.UPPER: self.root / "shirt.png"}
         withheld = self.root / "withheld"
         self._orders.put(
-            LookOrder(token, self.root / "anna.png", garments, options, output, receipt, {}, rungs, withheld)
+            LookOrder(token, self.root / "anna.png", garments, options, output, receipt, {}, rungs, withheld, SUBJECT)
         )
 
     def picture(self, token: int) -> np.ndarray:

@@ -11,8 +11,10 @@ from PIL import Image
 
 from fastfit_watch.domain.look import Category, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung
+from fastfit_watch.domain.receipts import ReceiptSubject
 from fastfit_watch.domain.worker_protocol import LookFailed, LookOrder, Message, WorkerExit, read_message, write_order
 
+SUBJECT = ReceiptSubject("spring", "ab", "anna.casual", 1, {})
 # Its engine raises ERROR for every look, and notes that it was asked. After the answer to the third it ends with 99.
 PROGRAM = """
 import os, queue, sys
@@ -24,6 +26,7 @@ from fastfit_watch.domain.worker_settings import WorkerSettings
 from fastfit_watch.domain.memory_ladder import Rung
 from fastfit_watch.worker.engine_loading import LoadedEngine
 from fastfit_watch.worker.pipeline import LookPipeline
+
 
 class Engine:
     rung = Rung.FULL
@@ -54,7 +57,10 @@ def run(root: Path, error: str, max_rss_bytes: int = 0) -> tuple[int, list[Messa
     Image.new("RGB", (48, 64)).save(picture)
     options = SamplingOptions(steps=2, seed=5)
     garments, paths = {Category.UPPER: picture}, (root / "o.png", root / "r.json")
-    orders = [LookOrder(token, picture, garments, options, *paths, {}, (Rung.FULL,), root / "w") for token in range(3)]
+    orders = [
+        LookOrder(token, picture, garments, options, *paths, {}, (Rung.FULL,), root / "w", SUBJECT)
+        for token in range(3)
+    ]
     program = PROGRAM.format(error=error, max_rss_bytes=max_rss_bytes)
     done = subprocess.run(
         [sys.executable, "-c", program],

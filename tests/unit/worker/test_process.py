@@ -20,7 +20,7 @@ from fastfit_watch.domain.errors import EngineError, OutOfMemory, StorageError
 from fastfit_watch.domain.job import LookResult
 from fastfit_watch.domain.look import Category, SamplingOptions
 from fastfit_watch.domain.memory_ladder import Rung, ladder
-from fastfit_watch.domain.receipts import read_receipt
+from fastfit_watch.domain.receipts import Receipt, ReceiptSubject, read_receipt
 from fastfit_watch.domain.worker_protocol import (
     CannotLoad,
     FailureKind,
@@ -37,6 +37,8 @@ from fastfit_watch.domain.worker_protocol import (
 )
 from fastfit_watch.domain.worker_settings import WorkerSettings
 from fastfit_watch.worker.pipeline import blame
+
+SUBJECT = ReceiptSubject("spring", "ab", "anna.casual", 1, {})
 
 STEPS = 2
 
@@ -65,7 +67,9 @@ def _order(root: Path, token: int, person: str) -> LookOrder:
     garments = {Category.UPPER: root / "shirt.png"}
     output, receipt = root / f"{token}.png", root / f"{token}.json"
     rungs = ladder(Rung.FULL, allow_smaller=False)
-    return LookOrder(token, root / person, garments, options, output, receipt, {"job": "x"}, rungs, root / "withheld")
+    return LookOrder(
+        token, root / person, garments, options, output, receipt, {"job": "x"}, rungs, root / "withheld", SUBJECT
+    )
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +111,7 @@ def test_the_receipt_names_the_very_picture(session: Session) -> None:
     done = session.last_of(0)
     assert isinstance(done, LookDone)
     assert isinstance(done.result, LookResult)
-    assert read_receipt((session.root / "0.json").read_text()) == done.result
+    assert read_receipt((session.root / "0.json").read_text()) == Receipt(done.result, SUBJECT)
     assert hashlib.sha256((session.root / "0.png").read_bytes()).hexdigest() == done.result.sha256
     assert (done.result.height, done.result.width) == PERSON_SIZE
     assert {"parse", "denoise", "decode"} <= set(done.result.seconds)
