@@ -118,7 +118,8 @@ class Entry:
 
         Small cards share a row.
         """
-        if self.job.status not in (Status.QUEUED, Status.DONE, Status.CANCELLED):
+        status = self.job.status
+        if status not in (Status.QUEUED, Status.DONE, Status.CANCELLED) and (tiles or status is not Status.RUNNING):
             return ""
         return ("brief", "single", "double", "")[min(tiles, 3)]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastfit_watch.domain.job import Status
-from fastfit_watch.reporting.gallery.cards import Entry
-from fastfit_watch.reporting.gallery.templates import render
+from fastfit_watch.reporting.gallery.cards import TROUBLED, Entry
+from fastfit_watch.reporting.gallery.templates import render, shorten
 from fastfit_watch.storage.queries import Shelf as ArchivePart
 
 if TYPE_CHECKING:
@@ -18,11 +18,13 @@ ARCHIVE_FOLDER = "gallery"
 ARCHIVE_SIZE = 24  # jobs on one page
 BUSY_S = 5  # seconds until an open page asks for news while work goes on
 CALM_S = 30
+FRONT_EVERY_S = 120.0  # the front page is written so often at least, so that its age tells whether the daemon runs
 FRONT_FILE = "index.html"
 _HOME = f"../{FRONT_FILE}"
 _CARDS_CHARACTERS = 220_000
 _CARD_CHARACTERS = 9000
 _LISTED = 400  # pages of the archive that the front page links to
+_NAMES, _NAME = 3, 30  # troubled jobs named in one line, and characters of a name
 _LOOKS = 200  # names of looks to filter by
 _NEWS = (
     Status.RUNNING,
@@ -65,12 +67,11 @@ def build_front_page(front: FrontPage, draw: DrawCard, now_s: float) -> str:
     """The page as HTML."""
     groups = (
         ("running", "Running", front.running),
-        ("troubled", "Needs you", front.troubled),
+        ("newest", "Newest", front.newest),
         ("queued", "Queued", front.queued),
         ("waiting", "Waiting", front.waiting),
-        ("newest", "Newest", front.newest),
     )
-    entries = [entry for _, _, some in groups for entry in some]
+    entries = [*front.troubled, *(entry for _, _, some in groups for entry in some)]
     most = _characters(entries)
     counted = [f"{front.counts[status]} {status.value}" for status in _NEWS if front.counts.get(status)]
     news = ", ".join(counted) + "." if counted else "No uploads yet."
@@ -82,8 +83,14 @@ def build_front_page(front: FrontPage, draw: DrawCard, now_s: float) -> str:
         home=FRONT_FILE,
         now_s=now_s,
         refresh_s=BUSY_S if is_busy else CALM_S,
+        renewed_s=2 * FRONT_EVERY_S + CALM_S,
         front=front,
         news=news,
+        is_busy=is_busy,
+        is_empty=not entries,
+        troubled=[draw(entry, most) for entry in front.troubled],
+        troubled_total=sum(front.counts.get(status, 0) for status in TROUBLED),
+        troubled_names=[shorten(entry.job.id, _NAME) for entry in front.troubled[:_NAMES]],
         groups=[(anchor, title, [draw(entry, most) for entry in some]) for anchor, title, some in groups if some],
         archive=[_describe(part) for part in list(reversed(front.archive))[:_LISTED]],
         **_filters(entries, front.counts),
@@ -105,6 +112,7 @@ def build_archive_page(page: ArchivePage, draw: DrawCard, stamp: str, now_s: flo
         home=_HOME,
         now_s=now_s,
         refresh_s=CALM_S,
+        renewed_s=0,
         cards=[draw(entry, most) for entry in reversed(page.entries)],
         newer=None if page.newer is None else archive_file(page.newer),
         older=None if page.older is None else archive_file(page.older),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 PER_PAGE = 40
+OPEN_JOB_S = 600  # after so long, the page of a job that is not finished says its age
 _CHARACTERS = 6000  # for one picture; 40 of them leave room for the rest of a page of 300 KB
 LINKED_FILES = (
     ("sheet.jpg", "Contact sheet"),
@@ -65,11 +66,13 @@ def build_job_page(config: Config, page: JobPage, stamp: str, now_s: float) -> s
         home=f"../{FRONT_FILE}",
         now_s=now_s,
         refresh_s=BUSY_S if is_busy else CALM_S,
+        renewed_s=OPEN_JOB_S if is_busy else 0,
         entry=entry,
         job=job,
         number=page.number,
         made=f"{entry.made} of {count_pictures(entry.total)} made" if entry.total else "",
         files=list(_files(entry.folder)),
+        has_report=(entry.folder / "report.json").is_file(),
         states=[(status.value, counts[status]) for status in LookStatus if counts[status]],
         looks=list(dict.fromkeys(record.look.name for record in records)),
         figures=[_draw_figure(config, entry, record) for record in records],

@@ -20,6 +20,7 @@ from fastfit_watch.reporting.gallery.cards import TROUBLED, Entry, draw_card
 from fastfit_watch.reporting.gallery.front_page import (
     ARCHIVE_FOLDER,
     ARCHIVE_SIZE,
+    FRONT_EVERY_S,
     FRONT_FILE,
     ArchivePage,
     FrontPage,
@@ -70,6 +71,7 @@ class Gallery:
         self._progress: Mapping[str, LookProgress] = {}
         self._progress_shown_s = float("-inf")
         self._halt = ""
+        self._front_written_s = 0.0
         self._archive: list[Shelf] = []
         self._archive_stamps: dict[int, str] = {}
         self._job_stamps: dict[str, str] = {}
@@ -96,7 +98,10 @@ class Gallery:
         moves = self._ledger.database.job_version()
         moved = progress != self._progress and began_s - self._progress_shown_s >= _PROGRESS_EVERY_S
         is_there = (self._config.outputs / FRONT_FILE).is_file()
-        if is_there and moves == self._moves and halt == self._halt and not moved and self._reported.empty():
+        is_news = moves != self._moves or halt != self._halt or moved or not self._reported.empty()
+        if is_there and not is_news:
+            if began_s - self._front_written_s >= FRONT_EVERY_S:
+                self._write_front(halt)
             return True
         self._troubles.clear()
         make_folder(self._config.outputs / ARCHIVE_FOLDER)
@@ -241,6 +246,7 @@ class Gallery:
             halt=halt,
         )
         write_text(self._config.outputs / FRONT_FILE, build_front_page(front, self._draw, time.time()))
+        self._front_written_s = time.monotonic()
 
     def _entry(self, job: Job, base: str) -> Entry:
         """What a page shows of a job; read again only when the job has changed."""

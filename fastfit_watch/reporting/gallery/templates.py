@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 _FOLDER = resources.files(__package__) / "templates"
+_SCRIPTS = ("page.js", "larger.js", "zip.js")
 _STAMP = '<meta name="fastfit-stamp" content="'
 # Joiners are invisible, but Persian, Indian scripts and emoji are misspelt without them.
 _JOINERS = frozenset("\u200c\u200d")
@@ -105,7 +106,7 @@ def _finalise(value: object) -> object:
 def _assets() -> dict[str, Markup]:
     from markupsafe import Markup
 
-    style, script = _read("page.css"), _read("page.js")
+    style, script = _read("page.css"), "".join(map(_read, _SCRIPTS))
     policy = "; ".join(
         (
             "default-src 'none'",

@@ -25,14 +25,17 @@
       shown += item.hidden ? 0 : 1;
     }
     for (const tile of all(".tile")) tile.hidden = Boolean(look) && tile.dataset.look !== look;
-    for (const group of all("[data-group]")) group.hidden = !all("[data-item]", group).some((item) => !item.hidden);
+    for (const group of all("[data-group]")) {
+      group.hidden = !all("[data-item]", group).some((item) => !item.hidden);
+      if (state && !group.hidden && group.matches("details")) group.open = true;
+    }
     for (const page of all("[data-states]")) page.hidden = state && !page.dataset.states.split(" ").includes(state);
     if (byId("nothing")) byId("nothing").hidden = shown > 0;
     const told = byId("shown");
     const words = state || look ? `${shown} shown` : "";
     if (told && told.textContent !== words) told.textContent = words;
     const hash = new URLSearchParams(Object.entries({ state, look }).filter(([, value]) => value)).toString();
-    for (const link of all("[data-states], #pager a")) link.hash = hash;
+    for (const link of all("[data-states], .pager a")) link.hash = hash;
     return hash;
   };
   const chooseFilter = ({ state, look }) => {
@@ -55,7 +58,7 @@
   const snapshot = () => ({
     filter: wanted(),
     sliders: all(".compare input").filter((input) => input.value !== "0").map((input) => [input.id, input.value]),
-    open: all("details[open]").map((details) => details.id),
+    open: all("details").map((details) => [details.id, details.open]),
     focus: document.activeElement && document.activeElement.id,
     live,
     y: scrollY,
@@ -64,7 +67,7 @@
   const restore = (state) => {
     chooseFilter(state.filter);
     for (const [id, value] of state.sliders) if (byId(id)) byId(id).value = value;
-    for (const id of state.open) if (byId(id)) byId(id).open = true;
+    for (const [id, open] of state.open) if (byId(id)) byId(id).open = open;
     live = state.live;
     wake();
     const focused = state.focus && byId(state.focus);
@@ -76,12 +79,46 @@
   };
   // Makes a fresh or replaced part usable: shows what needs scripts, and applies slider and filter.
   const wake = () => {
-    for (const id of ["filters", "live"]) if (byId(id)) byId(id).hidden = false;
+    for (const id of ["filters", "live", "density"]) if (byId(id)) byId(id).hidden = false;
     for (const button of all("[data-copy]")) button.hidden = false;
     for (const input of all(".compare input")) slide(input);
+    for (const compare of all(".compare")) near.observe(compare);
     byId("live").setAttribute("aria-pressed", String(live));
+    chooseDensity();
     filter();
+    tellAge();
   };
+
+  // The picture before is wholly clipped until the slider moves, and a clipped picture is never loaded by itself.
+  const near = new IntersectionObserver((seen) => {
+    for (const { target, isIntersecting } of seen) {
+      const before = isIntersecting && target.querySelector(".before img");
+      if (before) before.loading = "eager";
+    }
+  }, { rootMargin: "600px" });
+
+  // The size of the pictures, kept for all pages; where nothing can be kept, for this one.
+  let density = "medium";
+  const chooseDensity = (size) => {
+    try {
+      if (size) localStorage.setItem("fastfit-density", size);
+      density = localStorage.getItem("fastfit-density") || density;
+    } catch {
+      density = size || density;
+    }
+    document.documentElement.dataset.density = density;
+    if (byId(`density-${density}`)) byId(`density-${density}`).checked = true;
+  };
+
+  // A page that should have been renewed by now says how old it is.
+  const tellAge = () => {
+    const age_s = (Date.now() - new Date(document.querySelector("#written time").dateTime)) / 1000;
+    const renewed_s = Number(document.body.dataset.renewed);
+    byId("stale").hidden = !renewed_s || age_s < renewed_s;
+    const [count, unit] = age_s < 7200 ? [age_s / 60, "minutes"] : age_s < 172800 ? [age_s / 3600, "hours"] : [age_s / 86400, "days"];
+    byId("age").textContent = `${Math.floor(count)} ${unit}`;
+  };
+  setInterval(tellAge, 15000);
 
   // Refreshing: only parts that differ are exchanged, and what the reader looks at stays where it is.
   const merge = (old, fresh) => {
@@ -119,12 +156,12 @@
     const state = snapshot();
     for (const id of ["top", "main"]) merge(byId(id), fresh.getElementById(id));
     document.title = fresh.title;
-    document.body.dataset.refresh = fresh.body.dataset.refresh;
+    for (const key of ["refresh", "renewed"]) document.body.dataset[key] = fresh.body.dataset[key];
     restore(state);
   };
 
   let held = false;
-  const isBusy = () => held || document.hidden || !getSelection().isCollapsed ||
+  const isBusy = () => held || document.hidden || byId("larger").open || !getSelection().isCollapsed ||
     (document.activeElement && document.activeElement.matches("select"));
   const local = location.protocol === "file:";
   const tick = async () => {
@@ -161,6 +198,7 @@
     if (event.target.matches(".compare input")) slide(event.target);
   });
   document.addEventListener("change", (event) => {
+    if (event.target.name === "density") chooseDensity(event.target.value);
     if (!event.target.closest("#filters")) return;
     const hash = filter();
     history.replaceState(history.state, "", hash ? `#${hash}` : location.pathname + location.search);

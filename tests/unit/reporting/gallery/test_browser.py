@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+import time
+import zipfile
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -13,6 +19,7 @@ from support.gallery_fixture import GalleryFixture
 
 from fastfit_watch.domain.job import LookProgress, Status
 from fastfit_watch.reporting.gallery import Gallery
+from fastfit_watch.reporting.report import build_report
 
 NASTY = "<img src=x onerror=alert(1)>\"'&"
 
@@ -81,7 +88,7 @@ def test_all_pages_load_cleanly(fixture: GalleryFixture, browser: Browser, way: 
             with visit(browser, f"{address}/{path}") as seen:
                 seen.page.wait_for_load_state("networkidle")
                 widths = seen.page.eval_on_selector_all(
-                    "img",
+                    "main img",
                     "all => all.filter(img => img.loading !== 'lazy' || img.complete).map(img => img.naturalWidth)",
                 )
                 assert widths and min(widths) > 0
@@ -128,6 +135,9 @@ def test_colours_follow_the_reader(fixture: GalleryFixture, browser: Browser) ->
 def test_filters_by_state_and_look(fixture: GalleryFixture, browser: Browser) -> None:
     with visit(browser, f"{fixture.config.outputs.as_uri()}/index.html") as seen:
         page = seen.page
+        assert _shown_jobs(page) == {"winter", NASTY, "spring"}
+        expect(page.locator("#troubled summary")).to_contain_text("2 need you")
+        page.locator("#troubled summary").click()
         assert _shown_jobs(page) == {"winter", NASTY, "autumn", "broken", "spring"}
         page.locator("label[for=state-failed]").click()
         assert _shown_jobs(page) == {"autumn"}
@@ -143,6 +153,124 @@ def test_filters_by_state_and_look(fixture: GalleryFixture, browser: Browser) ->
         page.locator("#archive summary").click()
         page.locator("#archive a").click()
         assert "state=done" in page.url and page.locator("#state-done").is_checked(), "so does the way to older jobs"
+
+
+@pytest.mark.parametrize("bad", [1, 5, 200])
+@pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["wide", "phone"])
+def test_results_are_on_the_first_screen_however_many_uploads_are_bad(
+    fixture: GalleryFixture, browser: Browser, size: tuple[int, int], bad: int
+) -> None:
+    for number in range(bad):
+        fixture.ledger.find_or_create_unclaimed(f"bad{number}", 90.0)
+        fixture.ledger.set_unclaimed_status(f"bad{number}", Status.INVALID, f"outfit.yaml:1: wrong {number}.", 91.0)
+    Gallery(fixture.config, fixture.ledger).publish({}, "", 1e6)
+    window = {"viewport": {"width": size[0], "height": size[1]}}
+    with visit(browser, f"{fixture.config.outputs.as_uri()}/index.html", **window) as seen:
+        box = seen.page.locator(".tile img").first.bounding_box()
+        assert box is not None and box["y"] + box["height"] / 2 < size[1], "half of a picture at least"
+        expect(seen.page.locator("#troubled summary")).to_contain_text(f"{bad + 2} need you")
+        seen.page.locator("label[for=state-invalid]").click()
+        shown = seen.page.locator("#troubled .job:visible").count()
+        assert shown == min(bad + 1, 9), "choosing them opens them; one of the ten newest is 'failed'"
+
+
+@pytest.mark.usefixtures("gallery")
+@pytest.mark.parametrize("path", ["index.html", "spring/index.html"])
+def test_the_larger_view_is_walked_with_arrow_keys(fixture: GalleryFixture, browser: Browser, path: str) -> None:
+    with visit(browser, f"{fixture.config.outputs.as_uri()}/{path}") as seen:
+        page = seen.page
+        links = page.locator("a[data-larger]:visible")
+        files = [link.evaluate("link => link.href") for link in links.all()]
+        assert len(files) >= 2
+        picture, name = page.locator("#larger-picture"), page.locator("#larger-name")
+        links.first.click()
+        expect(page.locator("#larger")).to_be_visible()
+        expect(picture).to_have_js_property("src", files[0])
+        page.wait_for_function("document.getElementById('larger-picture').naturalWidth === 768")
+        expect(page.locator("#larger-previous")).to_be_disabled()
+        page.keyboard.press("ArrowRight")
+        expect(picture).to_have_js_property("src", files[1])
+        expect(name).to_contain_text(f"2 of {len(files)}")
+        page.keyboard.press("End")
+        page.keyboard.press("ArrowRight")
+        expect(picture).to_have_js_property("src", files[-1])
+        page.keyboard.press("ArrowLeft")
+        expect(picture).to_have_js_property("src", files[-2])
+        assert seen.audit() == []
+        page.keyboard.press("Escape")
+        expect(page.locator("#larger")).to_be_hidden()
+        expect(links.nth(len(files) - 2)).to_be_focused()
+        assert seen.complaints == []
+
+
+@pytest.mark.usefixtures("gallery")
+def test_the_picture_before_is_loaded_before_it_is_shown(fixture: GalleryFixture, browser: Browser) -> None:
+    """It is wholly clipped at first, so that a browser left it out until the slider moved."""
+    with visit(browser, f"{fixture.config.outputs.as_uri()}/spring/index.html") as seen:
+        seen.page.wait_for_function("document.querySelector('#look-0 .before img').naturalWidth > 0")
+        assert seen.page.locator("#look-0-before").input_value() == "0"
+
+
+def test_all_pictures_of_a_job_come_as_one_zip(fixture: GalleryFixture, browser: Browser, tmp_path: Path) -> None:
+    folder = fixture.config.outputs / NASTY
+    job = fixture.job(NASTY)
+    (folder / "report.json").write_text(json.dumps(build_report(job, fixture.ledger.looks(NASTY), [])))
+    Gallery(fixture.config, fixture.ledger).publish({}, "", 1e6)
+    with (
+        serve(fixture.config.outputs) as served,
+        visit(browser, f"{served}/{quote(NASTY, safe='')}/index.html") as seen,
+    ):
+        with seen.page.expect_download() as download:
+            seen.page.locator("#zip").click()
+        download.value.save_as(tmp_path / "all.zip")
+        assert seen.complaints == []
+    with zipfile.ZipFile(tmp_path / "all.zip") as archive:
+        assert archive.testzip() is None
+        (record,) = fixture.ledger.looks(NASTY)
+        assert record.result is not None and archive.namelist() == [record.result.file]
+        assert archive.read(record.result.file) == (folder / record.result.file).read_bytes()
+        age_s = time.time() - time.mktime((*archive.infolist()[0].date_time, 0, 0, -1))
+        assert -5 < age_s < 600
+
+
+@pytest.mark.usefixtures("gallery")
+def test_the_size_of_the_pictures_is_kept(fixture: GalleryFixture, browser: Browser) -> None:
+    def across(page: Page) -> int:
+        return len(page.evaluate("getComputedStyle(document.querySelector('.figures')).gridTemplateColumns").split())
+
+    with visit(browser, f"{fixture.config.outputs.as_uri()}/spring/index.html") as seen:
+        page, counts = seen.page, []
+        for size in ("small", "medium", "large"):
+            page.locator(f"label[for=density-{size}]").click()
+            counts.append(across(page))
+        assert counts[0] > counts[1] > counts[2]
+        page.reload()
+        assert across(page) == counts[2] and page.locator("#density-large").is_checked()
+
+
+@pytest.mark.usefixtures("gallery")
+@pytest.mark.parametrize(
+    ("path", "hours", "words"),
+    [
+        ("index.html", 0, None),
+        ("index.html", 3, "written 3 hours ago. While fastfit-watch runs, it renews this page"),
+        ("spring/index.html", 30, "written 30 hours ago. The front page says how things are now."),
+        ("winter/index.html", 30, None),
+    ],
+)
+def test_an_old_page_says_how_old_it_is(
+    fixture: GalleryFixture, browser: Browser, path: str, hours: int, words: str | None
+) -> None:
+    page = fixture.config.outputs / path
+    written = datetime.now(UTC) - timedelta(hours=hours)
+    text = page.read_text(encoding="utf-8")
+    page.write_text(re.sub(r'(id="written">written <time datetime=")[^"]*', rf"\g<1>{written.isoformat()}", text))
+    with visit(browser, page.as_uri()) as seen:
+        expect(seen.page.locator("#live")).to_be_visible()
+        if words is None:
+            expect(seen.page.locator("#stale")).to_be_hidden()
+        else:
+            expect(seen.page.locator("#stale")).to_contain_text(words)
 
 
 @pytest.mark.usefixtures("gallery")

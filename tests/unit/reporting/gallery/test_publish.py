@@ -18,6 +18,7 @@ from support.gallery_fixture import GalleryFixture
 from fastfit_watch.domain.errors import StorageError
 from fastfit_watch.domain.job import LookProgress, Status
 from fastfit_watch.reporting.gallery import Gallery
+from fastfit_watch.reporting.gallery.front_page import FRONT_EVERY_S
 from fastfit_watch.reporting.gallery.templates import environment, link, show
 from fastfit_watch.storage.ledger import Ledger
 from fastfit_watch.system.atomic_write import TEMPORARY
@@ -231,6 +232,21 @@ def test_nothing_new_writes_nothing(fixture: GalleryFixture) -> None:
     before = _written(fixture)
     _publish(fixture, gallery)
     assert _written(fixture) == before
+
+
+def test_the_front_page_is_renewed_while_nothing_happens(
+    fixture: GalleryFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its age tells a running daemon from one that is gone."""
+    fixture.claim("spring")
+    gallery = _publish(fixture)
+    monkeypatch.setattr("fastfit_watch.reporting.gallery.publish.FRONT_EVERY_S", 0.0)
+    before = _written(fixture)
+    _publish(fixture, gallery)
+    after = _written(fixture)
+    assert {name for name in after if before[name] != after[name]} == {"index.html"}
+    renewed = re.search(r'data-renewed="([0-9.]+)"', fixture.read("index.html"))
+    assert renewed is not None and float(renewed[1]) >= 2 * FRONT_EVERY_S
 
 
 def test_a_restart_writes_only_what_is_stale_or_missing(fixture: GalleryFixture) -> None:
