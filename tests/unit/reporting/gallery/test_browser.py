@@ -164,8 +164,8 @@ def test_results_are_on_the_first_screen_however_many_uploads_are_bad(
         fixture.ledger.find_or_create_unclaimed(f"bad{number}", 90.0)
         fixture.ledger.set_unclaimed_status(f"bad{number}", Status.INVALID, f"outfit.yaml:1: wrong {number}.", 91.0)
     Gallery(fixture.config, fixture.ledger).publish({}, "", 1e6)
-    window = {"viewport": {"width": size[0], "height": size[1]}}
-    with visit(browser, f"{fixture.config.outputs.as_uri()}/index.html", **window) as seen:
+    window = {"width": size[0], "height": size[1]}
+    with visit(browser, f"{fixture.config.outputs.as_uri()}/index.html", viewport=window) as seen:
         box = seen.page.locator(".tile img").first.bounding_box()
         assert box is not None and box["y"] + box["height"] / 2 < size[1], "half of a picture at least"
         expect(seen.page.locator("#troubled summary")).to_contain_text(f"{bad + 2} need you")
