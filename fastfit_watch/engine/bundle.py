@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from fastfit_watch.domain.errors import BundleError
 from fastfit_watch.domain.look import Category
 from fastfit_watch.engine.blending import Blend
+from fastfit_watch.engine.networks.group_norm import keep_group_norms_precise
 from fastfit_watch.engine.networks.unet import FastFitUNet
 from fastfit_watch.engine.noise_schedule import NoiseSchedule
 from fastfit_watch.engine.parsers.checkpoints import read_weights
@@ -193,6 +194,7 @@ def _fill(network: nn.Module, path: Path, weights: Mapping[str, Tensor], device:
         what = what or (f"{len(unknown)} tensors are unknown ({unknown[0]}, ...)" if unknown else "a shape differs")
         raise BundleError(f"{path} does not fit the network: {what}.", hint=_INSTALL_AGAIN) from error
     network.eval().requires_grad_(False)
+    keep_group_norms_precise(network)
 
 
 def _modern_name(name: str) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastfit_watch.domain.errors import BundleError
+from fastfit_watch.engine.networks.group_norm import keep_group_norms_precise
 from fastfit_watch.engine.parsers.parsing import Parsing
 from fastfit_watch.engine.parsers.pose_drawing import detect_size, draw_pose, resize_back
 
@@ -89,6 +90,7 @@ class MiniParser:
             raise BundleError(
                 f"The parser in {folder} cannot be read: {error}.", hint="Install the bundle again."
             ) from error
+        keep_group_norms_precise(network)
         return cls(network, int(config["height"]), device)
 
     @property

@@ -11,13 +11,15 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from support.tiny_networks import PERSON_SIZE, DrawnParser, load_engine, write_bundle
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from fastfit_watch.domain.errors import OutOfMemory
 from fastfit_watch.domain.look import Category, SamplingOptions
@@ -95,6 +97,24 @@ def test_exact_rungs_give_the_same_picture(engine: TryOnEngine, full: TryOnResul
     assert lower.rung is rung
     np.testing.assert_allclose(levels(lower), levels(full), atol=1)
     assert (levels(lower) != levels(full)).mean() < 0.001
+
+
+@pytest.mark.parametrize("rung", list(Rung))
+def test_no_group_norm_is_given_channels_last_planes_on_a_cpu(
+    root: Path, monkeypatch: pytest.MonkeyPatch, rung: Rung
+) -> None:
+    plain, seen = functional.group_norm, []
+
+    def watched(planes: Tensor, *rest: Any) -> Tensor:
+        seen.append(planes.is_contiguous())
+        return plain(planes, *rest)
+
+    monkeypatch.setattr(functional, "group_norm", watched)
+    engine = load_engine(root).on_rung(rung)
+    engine.try_on(PERSON, OUTFIT, OPTIONS)
+    TryOnEngine.load(Bundle.open(root), "cpu").parser.parse(np.asarray(PERSON))
+    assert len(seen) > 100
+    assert all(seen)
 
 
 def test_halves_never_show_the_network_more_than_one_row(engine: TryOnEngine) -> None:
