@@ -192,7 +192,7 @@ def test_try_on_makes_a_picture_from_the_released_layout(models: Path, tmp_path:
     short = {**os.environ, VARIABLE: "memory.full.load:1:ENOMEM memory.halves.decode:1:ENOMEM"}
     done = subprocess.run(command, cwd=tmp_path, env=short, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "on rung 'full': The device cpu ran out of memory in the stage 'load'. Trying the next." in done.stderr
+    assert "rung full of the memory ladder: The device cpu ran out of memory in the stage 'load'." in done.stderr
     assert "on rung 'halves': The device cpu ran out of memory in the stage 'decode'." in done.stderr
     assert "made on rung 'offload' of the memory ladder" in done.stdout and "peak VRAM: none" in done.stdout
     with Image.open(tmp_path / "output.png") as picture:
