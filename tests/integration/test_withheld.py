@@ -73,7 +73,7 @@ def test_withheld_released_discarded(home: Home) -> None:
     assert (report["status"], report["reason"]) == ("done", said)
     assert "withheld: p0.look0: the content filter sees nsfw" in home.status()
     gallery = (home.root / "outputs" / "index.html").read_text(encoding="utf-8")
-    assert "2 pictures held back by the content filter" in gallery and "fastfit-watch release spring" in gallery
+    assert "2 pictures withheld by the content filter" in gallery and "fastfit-watch release spring" in gallery
     said = home.command("status").stdout
     assert "withheld" in said and "the content filter sees nsfw" in said
 
