@@ -71,7 +71,7 @@ def test_a_shortage_in_every_stage_costs_no_look_and_is_remembered(home: Home) -
     assert [look["status"] for look in looks] == ["done", "done"]
     stages = ["parse", "encode", "references", "denoise", "decode"]
     assert looks[0]["shortages"] == dict(zip(map(str, Rung), stages, strict=False))
-    assert (looks[0]["rung"], looks[0]["attempts"], looks[0]["height"]) == ("smaller", 1, 192)
+    assert (looks[0]["rung"], looks[0]["attempts"], looks[0]["height"]) == ("smaller", 1, 288)
     assert (looks[1]["rung"], looks[1]["shortages"]) == ("smaller", {}), "what was learnt serves the look in hand, too"
     for rung in list(Rung)[1:]:
         assert f"Trying '{rung}'" in said
