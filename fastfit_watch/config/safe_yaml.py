@@ -21,6 +21,8 @@ MAX_NODES = 20_000
 MAX_FAULTS = 100
 SHOWN = 60
 _COMMENT = re.compile(r"[ \t]+#[^\r\n]*")
+# What ends a line for YAML 1.1 (section 5.4), by which PyYAML counts lines.
+_LINE_BREAK = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
 _STAR = "If it is a pattern for file names, put it in quotes."
 _SEE_LINES = "Check the colons, quotes, brackets and indentation here and in the line before."
 # What keyboards and text programs write in place of YAML's own characters, and what to call it.
@@ -156,7 +158,7 @@ def _decode(data: bytes, faults: Faults) -> str:
 
 def _fix(error: yaml.MarkedYAMLError, mark: yaml.Mark | None, text: str) -> str:
     """What to do about a fault that PyYAML found."""
-    lines = text.split("\n")
+    lines = _LINE_BREAK.split(text)
     at = min(mark.line, len(lines) - 1) if mark else 0
     problem, context = error.problem or "", error.context or ""
     if "alias" in context:

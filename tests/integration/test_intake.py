@@ -176,7 +176,7 @@ def test_every_file_that_the_sums_name_is_waited_for(intake: IntakeFixture) -> N
     )
     folder = intake.upload(files={**files, "SHA256SUMS": b"\xef\xbb\xbf" + sums.encode()})
     intake.settle()
-    assert intake.said() == "waiting: missing ben.jpg, named in SHA256SUMS"
+    assert intake.said() == "waiting: missing ben.jpg, which SHA256SUMS names"
     (folder / "ben.jpg").write_bytes(picture(3))
     intake.settle()
     assert intake.job().status is Status.QUEUED

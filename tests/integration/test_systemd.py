@@ -121,7 +121,7 @@ def test_a_thread_that_dies_takes_the_daemon_with_it(daemon: DaemonProcess) -> N
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
         "from pathlib import Path\nimport fastfit_watch.intake.thread; from support import protocol_daemon\n"
         "def broken(*_): raise ValueError('two\\nlines')\n"
-        "fastfit_watch.intake.thread.Inspectors = broken\n"
+        "fastfit_watch.intake.thread.DecoderPool = broken\n"
         "sys.exit(protocol_daemon.run(Path(sys.argv[1]), once=False))\n"
     )
     with (daemon.root / "stderr").open("w+") as stream:

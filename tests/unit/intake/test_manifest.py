@@ -531,3 +531,10 @@ def test_any_bytes(data: bytes) -> None:
 )
 def test_names_with_spaces_and_joiners_of_other_scripts_are_names(name: str) -> None:
     assert read(f'person: "{name}"\nupper: shirt.jpg\n', (name, "shirt.jpg")).missing == ()
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r", "\x85", "\u2028", "\u2029"], ids=ascii)
+def test_a_fault_is_named_by_its_line_whatever_ends_lines(ending: str) -> None:
+    text = f'people: ["*.jpg{ending * 7}"]\nlooks:\n  gala: {{n.webp,upper steps: 40, a: {{b,c'
+    for fault in faults_of(text):
+        assert fault.line > 0

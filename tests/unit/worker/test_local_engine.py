@@ -154,7 +154,7 @@ def test_process_takes_pictures_without_files(engine: FastFitEngine, folder: Pat
         ({"upper": "shirt.png"}, {"seed": -1}, ConfigError, "'seed' must be"),
         ({"upper": "shirt.png"}, {"mask": "half"}, ConfigError, "'mask' must be full or worn, not 'half'"),
         ({"upper": "shirt.png"}, {"step": 5}, ConfigError, "no option 'step'"),
-        ({"upper": "text.png"}, {}, ImageError, "is not a JPEG, PNG or WebP picture"),
+        ({"upper": "text.png"}, {}, ImageError, "is not a JPEG, PNG, WebP or AVIF picture"),
         ({"upper": "gone.png"}, {}, FileNotFoundError, "gone.png"),
     ],
 )
